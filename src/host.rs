@@ -1,0 +1,169 @@
+//! Rust kernels and the pinned thread pool that runs them.
+//!
+//! A kernel gets its problem and a [`Call`]: the pool, the tensors and the chosen tunables. Kernels pick AVX-512, AVX2+FMA or
+//! portable code at run time through [`Isa`].
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::op::{DType, Definition, Real, Tensors};
+use crate::plan::{Precision, Tuned};
+
+mod pool;
+
+pub use pool::Pool;
+
+/// Instruction set that kernels may use, chosen once at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Whatever the compiler targets: SSE2 on x86-64, NEON on aarch64.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512F.
+    Avx512,
+}
+
+impl Isa {
+    /// The widest one this machine has.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Isa::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+
+    /// Name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2+fma",
+            Isa::Avx512 => "avx512f",
+        }
+    }
+}
+
+/// One tensor in host memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// First element, aligned to 64 bytes.
+    pub start: *mut u8,
+    /// Number of elements.
+    pub elements: usize,
+    /// Their type.
+    pub dtype: DType,
+}
+
+// SAFETY: a `Memory` is an address; who dereferences it upholds the aliasing rules (`Call::output`).
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+/// What a host kernel is given.
+pub struct Call<'a> {
+    /// Threads to run on.
+    pub pool: &'a Pool,
+    /// Tensors in binding order.
+    pub tensors: &'a [Memory],
+    /// Chosen tunables.
+    pub tuned: &'a Tuned,
+    /// Number formats.
+    pub precision: Precision,
+    /// Instruction set to use.
+    pub isa: Isa,
+}
+
+impl<'a> Call<'a> {
+    /// An input or weight tensor.
+    pub fn input<T: bytemuck::Pod>(&self, tensor: usize) -> &'a [T] {
+        let memory = self.tensors[tensor];
+        assert_eq!(memory.dtype.bytes() as usize, size_of::<T>(), "tensor {tensor} has another element type");
+        // SAFETY: the backend keeps every tensor allocated, aligned and initialised while a call runs, and nobody writes inputs.
+        unsafe { std::slice::from_raw_parts(memory.start.cast(), memory.elements) }
+    }
+
+    /// An output tensor, to be written in disjoint ranges by several threads.
+    pub fn output<T: bytemuck::Pod>(&self, tensor: usize) -> Output<'a, T> {
+        let memory = self.tensors[tensor];
+        assert_eq!(memory.dtype.bytes() as usize, size_of::<T>(), "tensor {tensor} has another element type");
+        Output { start: memory.start.cast(), elements: memory.elements, lives: PhantomData }
+    }
+}
+
+/// An output tensor shared by threads.
+#[derive(Clone, Copy)]
+pub struct Output<'a, T> {
+    start: *mut T,
+    elements: usize,
+    lives: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: `slice` hands out disjoint ranges only, by its caller's promise.
+unsafe impl<T: Send> Send for Output<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Output<'_, T> {}
+
+impl<'a, T> Output<'a, T> {
+    /// Elements `range`, for writing.
+    ///
+    /// # Safety
+    /// No two slices alive at once may overlap.
+    ///
+    /// # Panics
+    /// When the range passes the end.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.elements, "{range:?} of {} elements", self.elements);
+        // SAFETY: in bounds by the assertion, exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+/// Inputs of a definition as slices.
+struct Slices<'a, 'c, T>(&'c Call<'a>, PhantomData<T>);
+
+impl Tensors for Slices<'_, '_, f32> {
+    #[inline(always)]
+    fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
+        R::from_f32(self.0.input::<f32>(tensor)[index as usize])
+    }
+}
+
+impl Tensors for Slices<'_, '_, f64> {
+    #[inline(always)]
+    fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
+        R::from_f64(self.0.input::<f64>(tensor)[index as usize])
+    }
+}
+
+/// The definition itself as a kernel: every output row by [`Definition::row`], rows split over the threads.
+pub fn naive<P: Definition>(problem: &P, call: &Call<'_>) {
+    match call.precision {
+        Precision::F64 => rows::<P, f64>(problem, call),
+        _ => rows::<P, f32>(problem, call),
+    }
+}
+
+fn rows<P: Definition, T: Real + bytemuck::Pod>(problem: &P, call: &Call<'_>)
+where
+    for<'a, 'c> Slices<'a, 'c, T>: Tensors,
+{
+    let Ok(tensors) = problem.tensors(call.precision) else { return };
+    let Some(number) = tensors.iter().position(|t| t.role == crate::op::Role::Output) else { return };
+    let columns = *tensors[number].shape.last().unwrap_or(&1) as usize;
+    let output = call.output::<T>(number);
+    let total = tensors[number].elements() as usize / columns;
+    call.pool.run(&|worker, workers| {
+        for row in total * worker / workers..total * (worker + 1) / workers {
+            // SAFETY: each row belongs to exactly one worker.
+            let out = unsafe { output.slice(row * columns..(row + 1) * columns) };
+            problem.row::<T, _>(&Slices::<T>(call, PhantomData), row as u64, 0..columns as u64, out);
+        }
+    });
+}

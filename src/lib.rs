@@ -1,0 +1,21 @@
+//! rooftrace measures a processor's empirical roofline and places hand-written kernels on it.
+//!
+//! The flow, left to right; each step sees only those before it:
+//!
+//! ```text
+//! op × variant ─► plan ─► backend ─► measure ─► { roofline, record } ─► report ─► cli
+//! ```
+#![deny(missing_docs)]
+
+pub mod backend;
+pub mod draw;
+pub mod error;
+pub mod host;
+pub mod op;
+pub mod plan;
+pub mod record;
+pub mod units;
+pub mod view;
+pub mod worker;
+
+pub use error::{Error, Result};

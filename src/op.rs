@@ -1,0 +1,362 @@
+//! What is computed: one definition per op, from which everything else follows.
+//!
+//! An op is defined once, over a number type. [`Definition::row`] is the plainest loop that computes output elements:
+//! with `f64` it is the oracle, with `f32` (or [`half::f16`]) the yardstick for tolerance, with [`Counted`] it counts its own
+//! multiply-adds. The tensor list is the ABI: allocation, data, compulsory bytes, WGSL bindings and CUDA argument order follow
+//! from [`Definition::tensors`]. Probes are ops in the same registry.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::draw::{Drawn, Fill};
+use crate::error::{Error, Result};
+use crate::plan::{DeviceInfo, Language, Plan, Precision, Tuned, Variant, VariantInfo};
+
+pub mod depthwise;
+pub mod fma;
+pub mod matmul;
+mod real;
+pub mod stream;
+
+pub use real::{Arithmetic, Counted, Real, counted_macs};
+
+/// Storage type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// IEEE binary64.
+    F64,
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            DType::F64 => 8,
+            DType::F32 => 4,
+            DType::F16 => 2,
+        }
+    }
+
+    /// Distance from 1 to the next larger number.
+    pub const fn epsilon(self) -> f64 {
+        match self {
+            DType::F64 => f64::EPSILON,
+            DType::F32 => f32::EPSILON as f64,
+            DType::F16 => 9.765625e-4,
+        }
+    }
+
+    /// `value` rounded once to this type.
+    pub fn round(self, value: f64) -> f64 {
+        match self {
+            DType::F64 => value,
+            DType::F32 => value as f32 as f64,
+            DType::F16 => half::f16::from_f64(value).to_f64(),
+        }
+    }
+}
+
+/// What a tensor is to its op.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Activations or other data that change with every problem.
+    Input,
+    /// Parameters.
+    Weight,
+    /// Written by the kernel.
+    Output,
+}
+
+/// One tensor of an op, in binding order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TensorSpec {
+    /// Name in the op's formula.
+    pub name: &'static str,
+    /// Input, weight or output.
+    pub role: Role,
+    /// Extents, outermost first, dense and row-major.
+    pub shape: Vec<u64>,
+    /// Storage type.
+    pub dtype: DType,
+    /// Where its elements come from.
+    pub fill: Fill,
+}
+
+impl TensorSpec {
+    /// A drawn input.
+    pub fn input(name: &'static str, shape: &[u64], dtype: DType) -> Self {
+        TensorSpec { name, role: Role::Input, shape: shape.to_vec(), dtype, fill: Fill::Draw }
+    }
+
+    /// Drawn parameters.
+    pub fn weight(name: &'static str, shape: &[u64], dtype: DType) -> Self {
+        TensorSpec { role: Role::Weight, ..Self::input(name, shape, dtype) }
+    }
+
+    /// An output.
+    pub fn output(name: &'static str, shape: &[u64], dtype: DType) -> Self {
+        TensorSpec { role: Role::Output, ..Self::input(name, shape, dtype) }
+    }
+
+    /// Run-time scalars that the kernel loads from memory, so that no compiler can fold them.
+    pub fn scalars(name: &'static str, values: &[f64], dtype: DType) -> Self {
+        TensorSpec { fill: Fill::Values(values.to_vec()), ..Self::input(name, &[values.len() as u64], dtype) }
+    }
+
+    /// Number of elements; the shape was checked for overflow when the problem was.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Size at the storage width, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.elements() * self.dtype.bytes()
+    }
+}
+
+/// Input values by tensor and flat index: slices for host kernels, lazily drawn values for the oracle.
+pub trait Tensors {
+    /// Element `index` of tensor number `tensor` (binding order).
+    fn at<R: Real>(&self, tensor: usize, index: u64) -> R;
+}
+
+/// What a probe moves through memory in one launch, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes loaded.
+    pub read: u64,
+    /// Bytes stored.
+    pub written: u64,
+}
+
+/// Whether an op is a real kernel to be placed, or a probe whose measurements become ceilings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OpRole {
+    /// Makes ceilings; never placed.
+    Probe,
+    /// Placed on the roofline.
+    Kernel,
+}
+
+/// What an op's author writes. The fields of the implementing struct are the problem, in u64.
+pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized + 'static {
+    /// Name in commands, folders and records.
+    const NAME: &'static str;
+    /// Probe or kernel.
+    const ROLE: OpRole;
+    /// All variants, in the order of their ladder.
+    const VARIANTS: &'static [Variant<Self>];
+
+    /// Tensors in binding order.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an impossible shape (zero extent, kernel larger than its padded input, overflow).
+    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>>;
+
+    /// Multiply-adds of one launch, exactly as [`Definition::row`] performs them over the whole output.
+    fn macs(&self) -> u64;
+
+    /// Output elements `cols` of output row `row`. The output is read as a matrix whose columns are its last extent.
+    fn row<R: Real, T: Tensors>(&self, x: &T, row: u64, cols: Range<u64>, out: &mut [R]);
+
+    /// Sizes handed to kernels as `Dims`, in order.
+    fn dims(&self) -> Vec<(&'static str, u64)>;
+
+    /// Short text for tables, such as `1024x1024x1024`.
+    fn label(&self) -> String;
+
+    /// Memory traffic of one launch where it is not "each tensor once" (probes make several passes).
+    fn traffic(&self, _precision: Precision) -> Option<Traffic> {
+        None
+    }
+
+    /// FLOPs of one launch; differs from 2 × MACs only where a probe's `row` is a shorter closed form of its kernels.
+    fn flops(&self) -> u64 {
+        2 * self.macs()
+    }
+
+    /// Arithmetic of the yardstick; ops sum in the precision's sum type.
+    fn arithmetic(&self, precision: Precision) -> Arithmetic {
+        Arithmetic::of(precision.sum())
+    }
+
+    /// Freivalds' check for linear ops: for output weights `r` (one per column), the value Σ_j r_j · out\[row, j\] of every row,
+    /// at a cost far below the op's own. `None` where there is no such shortcut.
+    fn projected(&self, _inputs: &Drawn, _r: &[f64]) -> Option<Vec<f64>> {
+        None
+    }
+}
+
+/// One problem of one op, object-safe: what everything below the command line takes.
+pub trait Op: Send + Sync {
+    /// The op's name.
+    fn name(&self) -> &'static str;
+    /// Probe or kernel.
+    fn role(&self) -> OpRole;
+    /// The problem's fields as they stand in records.
+    fn problem(&self) -> Value;
+    /// Short text for tables.
+    fn label(&self) -> String;
+    /// Tensors in binding order; see [`Definition::tensors`].
+    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>>;
+    /// Multiply-adds of one launch.
+    fn macs(&self) -> u64;
+    /// FLOPs of one launch.
+    fn flops(&self) -> u64;
+    /// See [`Definition::traffic`].
+    fn traffic(&self, precision: Precision) -> Option<Traffic>;
+    /// See [`Definition::arithmetic`].
+    fn arithmetic(&self, precision: Precision) -> Arithmetic;
+    /// [`Definition::row`] in the arithmetic asked for, widened to f64.
+    fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64>;
+    /// See [`Definition::projected`].
+    fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>>;
+    /// Facts about every variant.
+    fn variants(&self) -> Vec<VariantInfo>;
+    /// The plan of one variant; see [`Plan`].
+    fn plan(&self, variant: &str, precision: Precision, language: Language, tuned: &Tuned, device: &DeviceInfo) -> Result<Plan>;
+}
+
+impl<P: Definition> Op for P {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+    fn role(&self) -> OpRole {
+        P::ROLE
+    }
+    fn problem(&self) -> Value {
+        serde_json::to_value(self).unwrap_or(Value::Null)
+    }
+    fn label(&self) -> String {
+        Definition::label(self)
+    }
+    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
+        Definition::tensors(self, precision)
+    }
+    fn macs(&self) -> u64 {
+        Definition::macs(self)
+    }
+    fn flops(&self) -> u64 {
+        Definition::flops(self)
+    }
+    fn traffic(&self, precision: Precision) -> Option<Traffic> {
+        Definition::traffic(self, precision)
+    }
+    fn arithmetic(&self, precision: Precision) -> Arithmetic {
+        Definition::arithmetic(self, precision)
+    }
+    fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64> {
+        fn widened<P: Definition, R: Real>(p: &P, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64> {
+            let mut out = vec![R::from_f64(f64::NAN); (cols.end - cols.start) as usize];
+            p.row::<R, Drawn>(x, row, cols, &mut out);
+            out.into_iter().map(R::to_f64).collect()
+        }
+        match arithmetic {
+            Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
+            Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
+            Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
+            Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
+        }
+    }
+    fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
+        Definition::projected(self, inputs, r)
+    }
+    fn variants(&self) -> Vec<VariantInfo> {
+        P::VARIANTS.iter().map(Variant::info).collect()
+    }
+    fn plan(&self, variant: &str, precision: Precision, language: Language, tuned: &Tuned, device: &DeviceInfo) -> Result<Plan> {
+        let found = P::VARIANTS.iter().find(|v| v.name == variant).ok_or_else(|| {
+            let known: Vec<_> = P::VARIANTS.iter().map(|v| v.name).collect();
+            Error::usage(format!("{} has no variant '{variant}'; it has {}", P::NAME, known.join(", ")))
+        })?;
+        Plan::of(self, found, precision, language, tuned, device)
+    }
+}
+
+/// Checks extents for zero and the tensor for overflow: the one routine that every shape passes.
+///
+/// # Errors
+/// [`Error::Usage`] naming the op, the tensor and the extents.
+pub fn checked_shape(op: &str, tensor: &str, shape: &[u64]) -> Result<()> {
+    if let Some(at) = shape.iter().position(|&e| e == 0) {
+        return Err(Error::usage(format!(
+            "{op}: tensor {tensor} has extent 0 at position {at} of {shape:?}; every size must be at least 1"
+        )));
+    }
+    let elements = shape.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent));
+    match elements {
+        Some(n) if n <= 1 << 44 => Ok(()),
+        _ => Err(Error::usage(format!("{op}: tensor {tensor} of {shape:?} has more than 2^44 elements; choose smaller sizes"))),
+    }
+}
+
+/// How many problems a size of `run` or `verify` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// Seconds: for CI and a first look.
+    Small,
+    /// A minute or two.
+    Standard,
+    /// As long as it takes for tight intervals.
+    Large,
+}
+
+/// One built-in op: how to read its problem, and which problems stand for it.
+pub struct Entry {
+    /// The op's name.
+    pub name: &'static str,
+    /// Probe or kernel.
+    pub role: OpRole,
+    /// Field names of its problem, for flags and messages.
+    pub fields: &'static [&'static str],
+    /// Reads a problem from its fields; fields left out take the default problem's values.
+    pub parse: fn(&Value) -> Result<Arc<dyn Op>>,
+    /// Problems measured by `run`.
+    pub grid: fn(Size, &DeviceInfo) -> Vec<Value>,
+    /// Awkward problems that `verify` and the tests use: not square, not even, not multiples of a tile.
+    pub awkward: fn() -> Vec<Value>,
+}
+
+/// All built-in ops. Used by the command line, the record reader and the worker only.
+pub const OPS: &[Entry] = &[matmul::ENTRY, depthwise::ENTRY, stream::ENTRY, fma::ENTRY];
+
+/// The built-in op of that name.
+///
+/// # Errors
+/// [`Error::Usage`] that lists the known names.
+pub fn find(name: &str) -> Result<&'static Entry> {
+    OPS.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let known: Vec<_> = OPS.iter().map(|entry| entry.name).collect();
+        Error::usage(format!("there is no op '{name}'; known ops are {}", known.join(", ")))
+    })
+}
+
+/// Reads a problem over its defaults, and checks its shape once.
+pub(crate) fn parse_over<P: Definition>(default: &P, fields: &Value) -> Result<Arc<dyn Op>> {
+    let mut merged = serde_json::to_value(default).map_err(|e| Error::usage(e.to_string()))?;
+    if let (Some(into), Some(from)) = (merged.as_object_mut(), fields.as_object()) {
+        for (key, value) in from {
+            if into.insert(key.clone(), value.clone()).is_none() {
+                let known: Vec<_> = into.keys().filter(|k| *k != key).cloned().collect();
+                return Err(Error::usage(format!("{} has no field '{key}'; its fields are {}", P::NAME, known.join(", "))));
+            }
+        }
+    }
+    let problem: P = serde_json::from_value(merged).map_err(|e| Error::usage(format!("{}: {e}", P::NAME)))?;
+    for tensor in problem.tensors(Precision::F32)? {
+        checked_shape(P::NAME, tensor.name, &tensor.shape)?;
+    }
+    Ok(Arc::new(problem))
+}

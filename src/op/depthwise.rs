@@ -1,0 +1,199 @@
+//! Depthwise convolution, NHWC: every channel has a k×k filter of its own (filters RSC), zero padding.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
+use crate::error::{Error, Result};
+use crate::host;
+use crate::plan::{Demand, Dispatch, Implementation, Precision, Setting, Source, Unit, Variant, fold};
+
+/// A depthwise convolution: `y[n,oh,ow,c] = Σ_rs x[n, oh·stride + r·dilation − padding, …, c] · f[r,s,c]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Depthwise {
+    /// Images.
+    pub n: u64,
+    /// Input rows.
+    pub h: u64,
+    /// Input columns.
+    pub w: u64,
+    /// Channels.
+    pub c: u64,
+    /// Filter extent in both directions.
+    pub k: u64,
+    /// Step between outputs in both directions.
+    pub stride: u64,
+    /// Zeros around the input on every side.
+    pub padding: u64,
+    /// Step between filter taps.
+    pub dilation: u64,
+}
+
+impl Depthwise {
+    /// k×k with "same" padding and stride 1.
+    pub const fn same(n: u64, h: u64, w: u64, c: u64, k: u64) -> Self {
+        Depthwise { n, h, w, c, k, stride: 1, padding: k / 2, dilation: 1 }
+    }
+
+    fn extent(&self, input: u64) -> Option<u64> {
+        let reach = self.k.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)?;
+        let padded = self.padding.checked_mul(2)?.checked_add(input)?;
+        Some(padded.checked_sub(reach)?.checked_div(self.stride)? + 1)
+    }
+
+    /// Output rows and columns; `tensors` has refused problems that have none.
+    pub fn out(&self) -> (u64, u64) {
+        (self.extent(self.h).unwrap_or(0), self.extent(self.w).unwrap_or(0))
+    }
+}
+
+/// Registry entry.
+pub const ENTRY: Entry = Entry {
+    name: Depthwise::NAME,
+    role: OpRole::Kernel,
+    fields: &["n", "h", "w", "c", "k", "stride", "padding", "dilation"],
+    parse: |fields| parse_over(&Depthwise::same(1, 56, 56, 128, 3), fields),
+    grid: |size, _| {
+        let layer = |n: u64, hw: u64, c: u64, k: u64, stride: u64| json!({"n": n, "h": hw, "w": hw, "c": c, "k": k, "stride": stride, "padding": k / 2, "dilation": 1});
+        let mut layers = vec![layer(1, 112, 32, 3, 1), layer(1, 56, 128, 3, 1), layer(1, 28, 256, 3, 1), layer(1, 56, 128, 3, 2)];
+        if size != Size::Small {
+            layers.extend([layer(16, 112, 64, 3, 1), layer(1, 56, 96, 7, 1)]);
+        }
+        layers
+    },
+    awkward: || {
+        let case = |n: u64, h: u64, w: u64, c: u64, k: u64, stride: u64, padding: u64, dilation: u64| json!({"n": n, "h": h, "w": w, "c": c, "k": k, "stride": stride, "padding": padding, "dilation": dilation});
+        vec![
+            case(1, 1, 1, 1, 1, 1, 0, 1),
+            case(1, 5, 7, 3, 3, 1, 1, 1),
+            case(2, 9, 4, 17, 3, 2, 1, 1),
+            case(1, 12, 13, 33, 5, 1, 2, 1),
+            case(1, 15, 11, 8, 3, 1, 2, 2),
+            case(3, 8, 8, 64, 3, 1, 0, 1),
+            case(1, 17, 19, 5, 7, 3, 3, 1),
+            case(1, 6, 40, 130, 3, 1, 1, 1),
+        ]
+    },
+};
+
+impl Definition for Depthwise {
+    const NAME: &'static str = "depthwise";
+    const ROLE: OpRole = OpRole::Kernel;
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE];
+
+    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
+        let dtype = precision.storage();
+        if self.stride == 0 || self.dilation == 0 {
+            return Err(Error::usage(format!("depthwise: stride {} and dilation {} must be at least 1", self.stride, self.dilation)));
+        }
+        let (Some(oh), Some(ow)) = (self.extent(self.h), self.extent(self.w)) else {
+            return Err(Error::usage(format!(
+                "depthwise: a {0}x{0} filter with dilation {1} does not fit the {2}x{3} input with padding {4}; make k smaller or padding larger",
+                self.k, self.dilation, self.h, self.w, self.padding
+            )));
+        };
+        Ok(vec![
+            TensorSpec::input("x", &[self.n, self.h, self.w, self.c], dtype),
+            TensorSpec::weight("f", &[self.k, self.k, self.c], dtype),
+            TensorSpec::output("y", &[self.n, oh, ow, self.c], dtype),
+        ])
+    }
+
+    fn macs(&self) -> u64 {
+        let (oh, ow) = self.out();
+        self.n * oh * ow * self.c * self.k * self.k
+    }
+
+    fn row<R: Real, T: Tensors>(&self, x: &T, row: u64, cols: Range<u64>, out: &mut [R]) {
+        let (oh, ow) = self.out();
+        let (image, y, z) = (row / (oh * ow), row / ow % oh, row % ow);
+        out.fill(R::from_f64(0.0));
+        for r in 0..self.k {
+            for s in 0..self.k {
+                let (h, w) = (y * self.stride + r * self.dilation, z * self.stride + s * self.dilation);
+                let inside = h >= self.padding && w >= self.padding && h < self.h + self.padding && w < self.w + self.padding;
+                for (acc, c) in out.iter_mut().zip(cols.clone()) {
+                    // A padding tap multiplies by zero and counts as work.
+                    let tap = match inside {
+                        true => x.at(0, ((image * self.h + h - self.padding) * self.w + w - self.padding) * self.c + c),
+                        false => R::from_f64(0.0),
+                    };
+                    *acc = acc.mac(tap, x.at(1, (r * self.k + s) * self.c + c));
+                }
+            }
+        }
+    }
+
+    fn dims(&self) -> Vec<(&'static str, u64)> {
+        let (oh, ow) = self.out();
+        vec![
+            ("n", self.n),
+            ("h", self.h),
+            ("w", self.w),
+            ("c", self.c),
+            ("oh", oh),
+            ("ow", ow),
+            ("k", self.k),
+            ("stride", self.stride),
+            ("padding", self.padding),
+            ("dilation", self.dilation),
+        ]
+    }
+
+    fn label(&self) -> String {
+        let mut label = format!("{}x{}x{}x{} k{}", self.n, self.h, self.w, self.c, self.k);
+        if self.stride != 1 {
+            label += &format!(" s{}", self.stride);
+        }
+        if self.dilation != 1 {
+            label += &format!(" d{}", self.dilation);
+        }
+        if self.padding != self.k / 2 {
+            label += &format!(" p{}", self.padding);
+        }
+        label
+    }
+}
+
+/// One output element a lane, channels fastest: the definition itself on the host.
+const NAIVE: Variant<Depthwise> = Variant {
+    name: "naive",
+    unit: Unit::Vector,
+    sources: &[
+        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32], tunables: &[] },
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/depthwise/naive.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: &[],
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/depthwise/naive.cu")),
+            precisions: &[Precision::F32],
+            tunables: &[],
+        },
+    ],
+    dispatches: |p, _| {
+        let (oh, ow) = p.out();
+        vec![Dispatch::over(3, "depthwise", fold((p.n * oh * ow * p.c).div_ceil(256)), [256, 1, 1])]
+    },
+    demand: |p, s| naive_demand(p, s),
+};
+
+fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
+    let _ = s;
+    let (oh, ow) = p.out();
+    let outputs = p.n * oh * ow * p.c;
+    // Every lane loads each tap inside the image and its filter element, and stores one output.
+    let taps = p.n * p.c * inside(p.h, oh, p) * inside(p.w, ow, p);
+    let lane = 4 * (2 * taps + outputs);
+    Demand { requested: lane, lane }
+}
+
+/// Filter taps that fall inside the input, summed over the outputs of one direction.
+fn inside(input: u64, outputs: u64, p: &Depthwise) -> u64 {
+    let taps = |o: u64| (0..p.k).filter(|r| (p.padding..input + p.padding).contains(&(o * p.stride + r * p.dilation))).count() as u64;
+    (0..outputs).map(taps).sum()
+}

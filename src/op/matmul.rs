@@ -1,0 +1,127 @@
+//! `C[m,n] = A[m,k] · B[k,n]`, row-major.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
+use crate::draw::Drawn;
+use crate::error::Result;
+use crate::host;
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Unit, Variant};
+
+/// A matrix product.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matmul {
+    /// Rows of A and C.
+    pub m: u64,
+    /// Columns of B and C.
+    pub n: u64,
+    /// Columns of A, rows of B.
+    pub k: u64,
+}
+
+/// Registry entry.
+pub const ENTRY: Entry = Entry {
+    name: Matmul::NAME,
+    role: OpRole::Kernel,
+    fields: &["m", "n", "k"],
+    parse: |fields| parse_over(&Matmul { m: 1024, n: 1024, k: 1024 }, fields),
+    grid: |size, _| {
+        let squares: &[u64] = match size {
+            Size::Small => &[128, 256, 512],
+            Size::Standard => &[256, 512, 1024],
+            Size::Large => &[256, 512, 1024, 2048, 4096],
+        };
+        squares.iter().map(|s| json!({"m": s, "n": s, "k": s})).collect()
+    },
+    awkward: || {
+        let shapes =
+            [(1, 1, 1), (7, 5, 3), (1, 65, 130), (65, 1, 33), (17, 31, 64), (64, 64, 64), (129, 67, 251), (96, 200, 40), (130, 258, 17)];
+        shapes.iter().map(|(m, n, k)| json!({"m": m, "n": n, "k": k})).collect()
+    },
+};
+
+impl Definition for Matmul {
+    const NAME: &'static str = "matmul";
+    const ROLE: OpRole = OpRole::Kernel;
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE];
+
+    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
+        let dtype = precision.storage();
+        Ok(vec![
+            TensorSpec::input("a", &[self.m, self.k], dtype),
+            TensorSpec::weight("b", &[self.k, self.n], dtype),
+            TensorSpec::output("c", &[self.m, self.n], dtype),
+        ])
+    }
+
+    fn macs(&self) -> u64 {
+        self.m * self.n * self.k
+    }
+
+    fn row<R: Real, T: Tensors>(&self, x: &T, row: u64, cols: Range<u64>, out: &mut [R]) {
+        out.fill(R::from_f64(0.0));
+        for p in 0..self.k {
+            let a = x.at::<R>(0, row * self.k + p);
+            for (c, col) in out.iter_mut().zip(cols.clone()) {
+                *c = c.mac(a, x.at(1, p * self.n + col));
+            }
+        }
+    }
+
+    fn dims(&self) -> Vec<(&'static str, u64)> {
+        vec![("m", self.m), ("n", self.n), ("k", self.k)]
+    }
+
+    fn label(&self) -> String {
+        format!("{}x{}x{}", self.m, self.n, self.k)
+    }
+
+    fn projected(&self, x: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let br: Vec<f64> = (0..k).map(|p| (0..n).zip(r).map(|(j, r)| x.value(1, p * n + j) * r).sum()).collect();
+        Some((0..m).map(|i| (0..k).zip(&br).map(|(p, b)| x.value(0, i * k + p) * b).sum()).collect())
+    }
+}
+
+/// One output element a lane: the definition itself on the host, a 16×16 group on devices.
+const NAIVE: Variant<Matmul> = Variant {
+    name: "naive",
+    unit: Unit::Vector,
+    sources: &[
+        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/matmul/naive.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: &[],
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/matmul/naive.cu")),
+            precisions: &[Precision::F32],
+            tunables: &[],
+        },
+    ],
+    dispatches: |p, _| vec![Dispatch::over(3, "matmul", [tiles(p.n, 16), tiles(p.m, 16), 1], [16, 16, 1])],
+    demand: |p, s| match s.language {
+        // A task is one row of C: a row of A, all of B, a row of C.
+        Language::Host => Demand { requested: 4 * p.m * (p.k + p.k * p.n + p.n), lane: 4 * p.m * (p.k + 2 * p.k * p.n + p.n) },
+        _ => tiled(p, 16, 16, 1, 1),
+    },
+};
+
+const fn tiles(extent: u64, tile: u64) -> u32 {
+    let count = extent.div_ceil(tile);
+    if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
+}
+
+/// Demand of a bm × bn group tile whose lanes hold tm × tn outputs: distinct bytes a group, and what all its lanes name.
+/// Edge groups load only what exists.
+fn tiled(p: &Matmul, bm: u64, bn: u64, tm: u64, tn: u64) -> Demand {
+    let (m, n, k) = (p.m, p.n, p.k);
+    let requested = 4 * (m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n);
+    let lane = 4 * (m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm) + m * n);
+    Demand { requested, lane }
+}

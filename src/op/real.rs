@@ -1,0 +1,153 @@
+//! The number types that a definition runs over.
+
+use std::cell::Cell;
+
+use serde::{Deserialize, Serialize};
+
+use super::DType;
+
+/// Which number type a definition runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Arithmetic {
+    /// The oracle.
+    F64,
+    /// Products and sums rounded to f32.
+    F32,
+    /// Products and sums rounded to f16.
+    F16,
+    /// Counts multiply-adds, computes nothing.
+    Counted,
+}
+
+impl Arithmetic {
+    /// The arithmetic that sums in `dtype`.
+    pub const fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::F64 => Arithmetic::F64,
+            DType::F32 => Arithmetic::F32,
+            DType::F16 => Arithmetic::F16,
+        }
+    }
+
+    /// Distance from 1 to the next larger number of this arithmetic.
+    pub const fn epsilon(self) -> f64 {
+        match self {
+            Arithmetic::F64 | Arithmetic::Counted => DType::F64.epsilon(),
+            Arithmetic::F32 => DType::F32.epsilon(),
+            Arithmetic::F16 => DType::F16.epsilon(),
+        }
+    }
+}
+
+/// A number type. `mac` is counted as work; the plain operations are not.
+pub trait Real: Copy + Send + Sync + 'static {
+    /// Nearest value of this type.
+    fn from_f64(x: f64) -> Self;
+    /// Nearest value of this type.
+    fn from_f32(x: f32) -> Self {
+        Self::from_f64(x as f64)
+    }
+    /// Widened without loss.
+    fn to_f64(self) -> f64;
+    /// `self + a · b`, fused or not: both roundings are legal on every device we know.
+    fn mac(self, a: Self, b: Self) -> Self;
+    /// Sum, not counted.
+    fn plus(self, other: Self) -> Self;
+    /// Product, not counted.
+    fn times(self, other: Self) -> Self;
+}
+
+impl Real for f64 {
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+    #[inline]
+    fn mac(self, a: Self, b: Self) -> Self {
+        self + a * b
+    }
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+    fn times(self, other: Self) -> Self {
+        self * other
+    }
+}
+
+impl Real for f32 {
+    fn from_f64(x: f64) -> Self {
+        x as f32
+    }
+    #[inline]
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+    fn to_f64(self) -> f64 {
+        self as f64
+    }
+    #[inline]
+    fn mac(self, a: Self, b: Self) -> Self {
+        self + a * b
+    }
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+    fn times(self, other: Self) -> Self {
+        self * other
+    }
+}
+
+impl Real for half::f16 {
+    fn from_f64(x: f64) -> Self {
+        half::f16::from_f64(x)
+    }
+    fn to_f64(self) -> f64 {
+        self.to_f64()
+    }
+    fn mac(self, a: Self, b: Self) -> Self {
+        // One rounding, as a fused f16 multiply-add does: the f64 product and sum of f16 values are exact.
+        half::f16::from_f64(self.to_f64() + a.to_f64() * b.to_f64())
+    }
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+    fn times(self, other: Self) -> Self {
+        self * other
+    }
+}
+
+/// Counts its own multiply-adds; see [`counted_macs`].
+#[derive(Debug, Clone, Copy)]
+pub struct Counted;
+
+thread_local! {
+    static MACS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs `work` and returns the multiply-adds that [`Counted`] numbers performed in it on this thread.
+pub fn counted_macs(work: impl FnOnce()) -> u64 {
+    MACS.set(0);
+    work();
+    MACS.get()
+}
+
+impl Real for Counted {
+    fn from_f64(_: f64) -> Self {
+        Counted
+    }
+    fn to_f64(self) -> f64 {
+        0.0
+    }
+    fn mac(self, _: Self, _: Self) -> Self {
+        MACS.set(MACS.get() + 1);
+        Counted
+    }
+    fn plus(self, _: Self) -> Self {
+        Counted
+    }
+    fn times(self, _: Self) -> Self {
+        Counted
+    }
+}

@@ -1,0 +1,156 @@
+//! The derived view: one form for `--json` of every command, and all that tables and charts look at.
+//!
+//! Values are FLOP/s, byte/s and ns; `intensity` is compulsory. [`crate::roofline`] derives it from records.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::op::OpRole;
+use crate::plan::{Precision, Unit};
+use crate::record::{Cache, CeilingKind, Header, State, Verification};
+
+/// A whole file, derived.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The file's first line.
+    pub header: Header,
+    /// Roofs.
+    pub ceilings: Vec<CeilingView>,
+    /// Kernels, placed.
+    pub rows: Vec<Row>,
+    /// What was left out, and why.
+    pub skips: Vec<SkipView>,
+    /// Bandwidth by working set, for each direction measured.
+    #[serde(default)]
+    pub curves: Vec<Curve>,
+}
+
+/// A roof.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CeilingView {
+    /// Name for tables.
+    pub name: String,
+    /// What it limits.
+    pub kind: CeilingKind,
+    /// For compute.
+    pub precision: Option<Precision>,
+    /// For compute.
+    pub unit: Option<Unit>,
+    /// `l1 l2 l3 dram shared`, for bandwidth.
+    pub level: Option<String>,
+    /// `read write copy triad`, for bandwidth.
+    pub direction: Option<String>,
+    /// Bytes; absent for DRAM and compute.
+    pub capacity: Option<u64>,
+    /// FLOP/s, byte/s or ns: from the 10th percentile of time.
+    pub value: f64,
+    /// Lower end of its 95 % interval.
+    pub low: f64,
+    /// Upper end of its 95 % interval.
+    pub high: f64,
+    /// `ok` or `suspect`.
+    pub state: State,
+    /// Why it is suspect.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+}
+
+/// Median time of one launch and its 95 % interval, in ns.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Median.
+    pub median: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// One placed kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The measurement's id.
+    pub id: String,
+    /// Op.
+    pub op: String,
+    /// The problem's fields.
+    pub problem: Value,
+    /// Short text of the problem.
+    pub label: String,
+    /// Variant.
+    pub variant: String,
+    /// Kernel or probe.
+    pub role: OpRole,
+    /// Backend.
+    pub backend: String,
+    /// Number formats.
+    pub precision: Precision,
+    /// Unit.
+    pub unit: Unit,
+    /// Cold or warm.
+    pub cache: Cache,
+    /// `device` or `wall`.
+    pub clock: String,
+    /// How it ended; `wrong` and worse have no rates.
+    pub state: State,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// Time of one launch; absent where nothing may be shown.
+    pub time_ns: Option<Interval>,
+    /// 2 × MACs / median.
+    pub flop_per_s: Option<f64>,
+    /// Compulsory bytes / median.
+    pub byte_per_s: Option<f64>,
+    /// FLOP per compulsory byte.
+    pub intensity: f64,
+    /// FLOP per moved byte.
+    pub intensity_moved: f64,
+    /// t_best / t; above 1 is flagged in `above_roof`, never clamped.
+    pub roof_fraction: Option<f64>,
+    /// FLOP/s of the point that `roof_fraction` compares with.
+    pub roof_flop_per_s: Option<f64>,
+    /// The whole interval lies above the roof's own uncertainty.
+    pub above_roof: bool,
+    /// Memory level that must supply the compulsory bytes.
+    pub level: Option<String>,
+    /// What limits it: `compute (vector)`, `dram`, `l3`, `l2`, `launch`, `parallelism`, `unexplained`, two joined by ` + `.
+    pub limiter: String,
+    /// The share of time behind `limiter`.
+    pub limiter_share: Option<f64>,
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Each tensor once.
+    pub bytes_compulsory: u64,
+    /// Summed over dispatches.
+    pub bytes_moved: u64,
+    /// Summed over work-groups.
+    pub bytes_requested: u64,
+    /// Measured peak of one set.
+    pub peak_bytes: Option<u64>,
+    /// Scratch.
+    pub workspace_bytes: u64,
+    /// How it was checked.
+    pub verification: Option<Verification>,
+}
+
+/// Something left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkipView {
+    /// Op.
+    pub op: String,
+    /// Variant.
+    pub variant: String,
+    /// How it ended.
+    pub state: State,
+    /// The reason.
+    pub why: String,
+}
+
+/// Bandwidth by working set, in one direction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// `read write copy triad`.
+    pub direction: String,
+    /// Working set in bytes and byte/s, ascending.
+    pub points: Vec<(u64, f64)>,
+}
