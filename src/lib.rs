@@ -12,6 +12,7 @@ pub mod draw;
 pub mod error;
 pub mod host;
 pub mod op;
+pub mod oracle;
 pub mod plan;
 pub mod record;
 pub mod units;

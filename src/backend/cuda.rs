@@ -33,7 +33,7 @@ impl Backend for Cuda {
     fn device(&self) -> &DeviceInfo {
         &self.info
     }
-    fn load<'a>(&'a mut self, _plan: &Plan, _seeded: Seeded, _sets: u32, _checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
+    fn load<'a>(&'a self, _plan: &Plan, _seeded: Seeded, _sets: u32, _checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
         Err(absent())
     }
 }

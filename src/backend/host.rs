@@ -52,7 +52,7 @@ impl Backend for Host {
     fn device(&self) -> &DeviceInfo {
         &self.info
     }
-    fn load<'a>(&'a mut self, _plan: &Plan, _seeded: Seeded, _sets: u32, _checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
+    fn load<'a>(&'a self, _plan: &Plan, _seeded: Seeded, _sets: u32, _checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
         Err(Error::Backend { backend: "host", why: "not built yet".into() })
     }
 }

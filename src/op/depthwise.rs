@@ -143,6 +143,11 @@ impl Definition for Depthwise {
         ]
     }
 
+    /// See the same for matmul: k² products a sum.
+    fn exact(&self) -> bool {
+        self.k <= 64
+    }
+
     fn label(&self) -> String {
         let mut label = format!("{}x{}x{}x{} k{}", self.n, self.h, self.w, self.c, self.k);
         if self.stride != 1 {

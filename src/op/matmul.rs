@@ -80,6 +80,11 @@ impl Definition for Matmul {
         format!("{}x{}x{}", self.m, self.n, self.k)
     }
 
+    /// Products are multiples of 2⁻¹² and at most 1, so 4096 of them fill the 24 bits of an f32.
+    fn exact(&self) -> bool {
+        self.k <= 4096
+    }
+
     fn projected(&self, x: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
         let (m, n, k) = (self.m, self.n, self.k);
         let br: Vec<f64> = (0..k).map(|p| (0..n).zip(r).map(|(j, r)| x.value(1, p * n + j) * r).sum()).collect();

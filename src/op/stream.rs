@@ -153,6 +153,15 @@ impl Definition for Stream {
         vec![("elements", self.elements), ("passes", self.passes), ("parts", self.parts), ("part", self.part())]
     }
 
+    /// The scalar has at most 14 bits up to 4096 passes, an exact draw 8.
+    fn exact(&self) -> bool {
+        self.kind != Kind::Read && self.passes <= 4096
+    }
+
+    fn uniform(&self) -> bool {
+        self.kind == Kind::Write
+    }
+
     fn label(&self) -> String {
         format!("{} {} x{}", self.kind.name(), crate::units::Capacity(self.working_set()), self.passes)
     }
