@@ -8,9 +8,12 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+pub mod campaign;
 pub mod draw;
 pub mod error;
 pub mod host;
+pub mod measure;
+pub mod mutant;
 pub mod op;
 pub mod oracle;
 pub mod plan;

@@ -61,6 +61,9 @@ pub struct Item {
     /// Last-level cache to rotate past, in bytes; the device's own report where absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub llc_bytes: Option<u64>,
+    /// A mistake to plant in the source first; see [`crate::mutant`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mutant: Option<String>,
     /// Position in the run.
     pub order: u32,
 }
