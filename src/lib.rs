@@ -14,6 +14,7 @@ pub mod host;
 pub mod op;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod units;
 pub mod view;
 pub mod worker;
