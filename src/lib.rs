@@ -14,6 +14,8 @@ pub mod host;
 pub mod op;
 pub mod plan;
 pub mod record;
+pub mod roofline;
+pub mod stats;
 pub mod units;
 pub mod view;
 pub mod worker;
