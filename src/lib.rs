@@ -9,9 +9,11 @@
 
 pub mod backend;
 pub mod campaign;
+pub mod cli;
 pub mod draw;
 pub mod error;
 pub mod host;
+pub mod interrupt;
 pub mod measure;
 pub mod mutant;
 pub mod op;
@@ -19,6 +21,8 @@ pub mod oracle;
 pub mod plan;
 pub mod record;
 pub mod report;
+pub mod roofline;
+pub mod stats;
 pub mod units;
 pub mod view;
 pub mod worker;
