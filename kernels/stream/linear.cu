@@ -7,6 +7,8 @@
 
 static_assert(BLOCK >= 32 && (BLOCK & (BLOCK - 1)) == 0, "the sum halves the group again and again");
 
+// Launch bounds ask for 1024 lanes a multiprocessor, which leaves 64 registers a lane; without a number the assembler may aim for
+// 2048 lanes and spill.
 constexpr unsigned UNROLL = 4;
 constexpr unsigned WIDE = 16 / sizeof(T);
 
@@ -116,7 +118,7 @@ template <class Kind> __device__ __forceinline__ void run(Kind kind, const T* co
     for (unsigned n = 0; n < d.passes; ++n, s += growth) pass(kind, p, s);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) read(const T* __restrict__ coef, // [2]: scalar, growth
+extern "C" __global__ void __launch_bounds__(BLOCK, 1024 / BLOCK) read(const T* __restrict__ coef, // [2]: scalar, growth
                                                          T* __restrict__ out,        // [parts]
                                                          const T* __restrict__ a,    // [elements]
                                                          const Dims d) {
@@ -140,20 +142,20 @@ extern "C" __global__ void __launch_bounds__(BLOCK) read(const T* __restrict__ c
     if (threadIdx.x == 0) out[group] = sums[0];
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) write(const T* __restrict__ coef, // [2]
+extern "C" __global__ void __launch_bounds__(BLOCK, 1024 / BLOCK) write(const T* __restrict__ coef, // [2]
                                                           T* __restrict__ out,        // [elements]
                                                           const Dims d) {
     run(Write{out}, coef, d);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) copy(const T* __restrict__ coef, // [2]
+extern "C" __global__ void __launch_bounds__(BLOCK, 1024 / BLOCK) copy(const T* __restrict__ coef, // [2]
                                                          T* __restrict__ out,        // [elements]
                                                          const T* __restrict__ a,    // [elements]
                                                          const Dims d) {
     run(Copy{out, a}, coef, d);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) triad(const T* __restrict__ coef, // [2]
+extern "C" __global__ void __launch_bounds__(BLOCK, 1024 / BLOCK) triad(const T* __restrict__ coef, // [2]
                                                           T* __restrict__ out,        // [elements]
                                                           const T* __restrict__ a,    // [elements]
                                                           const T* __restrict__ b,    // [elements]
