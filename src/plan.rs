@@ -318,7 +318,7 @@ pub enum Code {
     Wgsl(String),
     /// CUDA C++ with its `-D` defines.
     Cuda {
-        /// Text, with the `Dims` struct on the first line.
+        /// Text; its first line begins with the aliases `T` (storage) and `S` (sums) and the struct `Dims`.
         text: String,
         /// `NAME=value` pairs for `-D`.
         defines: Vec<String>,
@@ -499,10 +499,11 @@ fn render<P: Definition>(
         Source::Wgsl(text) => (Code::Wgsl(wgsl(text, precision, tunables, tuned, dims)), fnv1a(text.as_bytes())),
         Source::Cuda(text) => {
             let names: Vec<_> = dims.iter().map(|(name, _)| *name).collect();
-            let mut defines: Vec<_> = tunables.iter().map(|t| format!("{}={}", t.name, tuned.get(t.name))).collect();
-            defines.push(format!("T={}", cuda_type(precision.storage())));
-            defines.push(format!("S={}", cuda_type(precision.sum())));
-            (Code::Cuda { text: format!("struct Dims {{ unsigned {}; }}; {text}", names.join(", ")), defines }, fnv1a(text.as_bytes()))
+            let defines = tunables.iter().map(|t| format!("{}={}", t.name, tuned.get(t.name))).collect();
+            // Aliases, not macros: NVRTC's own headers have templates over a T.
+            let (storage, sum) = (cuda_type(precision.storage()), cuda_type(precision.sum()));
+            let prefix = format!("using T = {storage}; using S = {sum}; struct Dims {{ unsigned {}; }};", names.join(", "));
+            (Code::Cuda { text: format!("{prefix} {text}"), defines }, fnv1a(text.as_bytes()))
         }
     }
 }

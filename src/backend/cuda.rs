@@ -1,31 +1,80 @@
-//! The cuda backend.
+//! The cuda backend, thin: libcuda and NVRTC found at run time, kernels compiled for the very device, device memory filled by
+//! the device, launches timed by events on one stream of its own.
+//!
+//! What needs no device stands in functions that take none (`compile`: options, architecture names, the compiler's log;
+//! `memory`: where tensors and guards lie; [`problem_of`]: what an error code means), so that they are tested anywhere.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
 use super::{Backend, Checks, Found, Loaded};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
-use crate::plan::{DeviceInfo, Plan};
+use crate::plan::{Code, DeviceInfo, Dispatch, Plan};
 
-fn absent() -> Error {
-    Error::Unavailable { backend: "cuda".into(), why: "this build has no cuda backend yet".into(), remedy: "use --device host".into() }
-}
+mod compile;
+mod fill;
+mod loaded;
+mod memory;
+mod probe;
 
-/// All cuda devices.
+use compile::{Compiled, Request};
+
+/// All cuda devices, or the one reason why there is none. Makes no context, so it costs milliseconds.
 pub fn devices() -> Vec<Found> {
-    vec![Found::Absent(absent())]
+    match probe::list() {
+        Ok(devices) => devices.into_iter().map(Found::Device).collect(),
+        Err(why) => vec![Found::Absent(why)],
+    }
 }
 
-/// A cuda device.
+/// A cuda device, opened.
 pub struct Cuda {
     info: DeviceInfo,
+    architecture: String,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    /// Modules by all that their code depends on: options and text.
+    compiled: HashMap<String, Arc<Compiled>>,
 }
 
 impl Cuda {
     /// Opens device number `index`.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] where there is none.
-    pub fn open(_index: usize) -> Result<Self> {
-        Err(absent())
+    /// [`Error::Unavailable`] where there is no driver, no such device, no NVRTC, or an NVRTC that does not know the device.
+    pub fn open(index: usize) -> Result<Self> {
+        let devices = probe::list()?;
+        let count = devices.len();
+        let mut info = devices.into_iter().nth(index).ok_or_else(|| probe::no_such_device(index, count))?;
+        let architecture = probe::architecture(index)?;
+        // A library with symbols missing makes cudarc panic instead of failing.
+        let opened = probe::guarded(|| {
+            let context = CudaContext::new(index).map_err(|e| failed("opening the device", e))?;
+            // One stream only: the events that cudarc would add around every launch are of no use and would be timed.
+            // SAFETY: all work of this backend goes through the one stream made below.
+            unsafe { context.disable_event_tracking() };
+            let stream = context.new_stream().map_err(|e| failed("making a stream", e))?;
+            let (free, _) = context.mem_get_info().map_err(|e| failed("asking for free memory", e))?;
+            Ok((context, stream, free as u64))
+        })?;
+        let (context, stream, free) = opened;
+        info.memory_bytes = free;
+        Ok(Cuda { info, architecture, context, stream, compiled: HashMap::new() })
+    }
+
+    /// Compiles a text, or finds it compiled.
+    fn compiled(&mut self, request: &Request<'_>) -> Result<Arc<Compiled>> {
+        let key = request.key();
+        if let Some(found) = self.compiled.get(&key) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(compile::compile(&self.context, request)?);
+        self.compiled.insert(key, made.clone());
+        Ok(made)
     }
 }
 
@@ -33,7 +82,105 @@ impl Backend for Cuda {
     fn device(&self) -> &DeviceInfo {
         &self.info
     }
-    fn load<'a>(&'a self, _plan: &Plan, _seeded: Seeded, _sets: u32, _checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
-        Err(absent())
+
+    /// `Checks::Checked` gives every tensor an allocation of its own with no guards, and line numbers to the code, so that
+    /// compute-sanitizer sees each access beyond a tensor and names its line; `Checks::Trusted` puts guards around all of them.
+    fn load<'a>(&'a self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
+        let Code::Cuda { text, defines } = &plan.code else {
+            return Err(Error::unsupported(format!("{}/{}", plan.op, plan.variant), "a plan in CUDA C++", format!("{:?}", plan.language)));
+        };
+        if sets == 0 {
+            return Err(Error::usage(format!("{}/{}: a plan needs at least one set of tensors", plan.op, plan.variant)));
+        }
+        for dispatch in &plan.dispatches {
+            fits(plan, dispatch, &self.info)?;
+        }
+        let name = format!("{}/{}.cu", plan.op, plan.variant);
+        let architecture = self.architecture.clone();
+        let kernels = self.compiled(&Request { name: &name, text, defines, architecture: &architecture, checks })?;
+        let draws = Request { name: "draw.cu", text: fill::SOURCE, defines: &[], architecture: &architecture, checks: Checks::Trusted };
+        let draws = self.compiled(&draws)?;
+        Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, &kernels, &draws, plan, seeded, sets, checks)?))
+    }
+}
+
+/// Refuses a launch over the device's limits before the driver does it with a bare number.
+fn fits(plan: &Plan, dispatch: &Dispatch, device: &DeviceInfo) -> Result<()> {
+    let named = |what: &str| format!("{}/{} {}: {what}", plan.op, plan.variant, dispatch.entry);
+    let groups = dispatch.grid.into_iter().max().unwrap_or(0);
+    if groups > device.limits.grid {
+        return Err(Error::unsupported(named("a grid dimension"), groups, device.limits.grid));
+    }
+    let lanes: u64 = dispatch.block.iter().map(|&b| b as u64).product();
+    if lanes > device.limits.block as u64 {
+        return Err(Error::unsupported(named("a group"), format!("{lanes} lanes"), device.limits.block));
+    }
+    if dispatch.shared_bytes > device.limits.shared_bytes {
+        return Err(Error::unsupported(named("shared memory"), dispatch.shared_bytes, device.limits.shared_bytes));
+    }
+    Ok(())
+}
+
+/// What an error code of the driver means to a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Problem {
+    /// The context is gone: nothing more can be done with it.
+    Lost,
+    /// The watchdog ended the launch; the context is gone as well.
+    Timeout,
+    /// Not enough device memory.
+    Memory,
+    /// Anything else.
+    Other,
+}
+
+fn problem_of(code: CUresult) -> Problem {
+    use CUresult::*;
+    match code {
+        CUDA_ERROR_OUT_OF_MEMORY => Problem::Memory,
+        CUDA_ERROR_LAUNCH_TIMEOUT => Problem::Timeout,
+        CUDA_ERROR_ILLEGAL_ADDRESS
+        | CUDA_ERROR_MISALIGNED_ADDRESS
+        | CUDA_ERROR_INVALID_ADDRESS_SPACE
+        | CUDA_ERROR_INVALID_PC
+        | CUDA_ERROR_ILLEGAL_INSTRUCTION
+        | CUDA_ERROR_HARDWARE_STACK_ERROR
+        | CUDA_ERROR_LAUNCH_FAILED
+        | CUDA_ERROR_ASSERT
+        | CUDA_ERROR_ECC_UNCORRECTABLE
+        | CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | CUDA_ERROR_CONTEXT_IS_DESTROYED
+        | CUDA_ERROR_DEVICE_UNAVAILABLE
+        | CUDA_ERROR_DEINITIALIZED
+        | CUDA_ERROR_UNKNOWN => Problem::Lost,
+        _ => Problem::Other,
+    }
+}
+
+/// The driver's failure while `doing` something, in our words. Asks the driver nothing, as it may be what failed.
+fn failed(doing: &str, error: DriverError) -> Error {
+    let code = error.0;
+    match problem_of(code) {
+        Problem::Lost => Error::DeviceLost(format!("{doing} failed with {code:?}; run again, and check the driver's log if it returns")),
+        Problem::Timeout => Error::Timeout(format!("{doing} was ended by the watchdog ({code:?}); choose a smaller problem")),
+        Problem::Memory => {
+            Error::Backend { backend: "cuda", why: format!("{doing} found too little device memory; choose a smaller problem") }
+        }
+        Problem::Other => Error::Backend { backend: "cuda", why: format!("{doing} failed with {code:?}") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_end_a_context_are_told_from_those_that_do_not() {
+        assert_eq!(problem_of(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), Problem::Lost);
+        assert_eq!(problem_of(CUresult::CUDA_ERROR_LAUNCH_TIMEOUT), Problem::Timeout);
+        assert_eq!(problem_of(CUresult::CUDA_ERROR_OUT_OF_MEMORY), Problem::Memory);
+        assert_eq!(problem_of(CUresult::CUDA_ERROR_INVALID_VALUE), Problem::Other);
+        let lost = failed("a launch of stream/linear", DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED));
+        assert!(matches!(&lost, Error::DeviceLost(why) if why.contains("stream/linear") && why.contains("CUDA_ERROR_LAUNCH_FAILED")));
     }
 }

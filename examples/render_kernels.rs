@@ -1,0 +1,87 @@
+//! Writes every CUDA source as the cuda backend would compile it: all variants, precisions and tunables, beside `manifest.json`.
+//!
+//! ```text
+//! cargo run --release --example render_kernels -- FOLDER
+//! ```
+//!
+//! `scripts/check-cuda-kernels.sh` compiles them for every architecture without a GPU.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rooftrace::backend::host;
+use rooftrace::op::{OPS, Op};
+use rooftrace::plan::{Code, Language, Precision, Tunable, Tuned};
+use serde_json::{Value, json};
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(folder), None) = (arguments.next(), arguments.next()) else { bail!("usage: render_kernels FOLDER") };
+    let folder = Path::new(&folder);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut manifest = vec![draw(folder)?];
+    for entry in OPS {
+        // Every problem of an op renders to the same text; entry points may depend on it, so all awkward ones are asked.
+        let problems = (entry.awkward)().iter().map(entry.parse).collect::<Result<Vec<_>, _>>()?;
+        for variant in problems[0].variants() {
+            let Some(source) = variant.source(Language::Cuda) else { continue };
+            for &precision in source.precisions {
+                for tuned in combinations(source.tunables) {
+                    manifest.push(render(folder, &problems, variant.name, precision, &tuned)?);
+                }
+            }
+        }
+    }
+    let file = folder.join("manifest.json");
+    std::fs::write(&file, serde_json::to_string_pretty(&manifest)?).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("{} sources in {}", manifest.len(), folder.display());
+    Ok(())
+}
+
+/// Every choice of the tunables; the first is the default.
+fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
+    tunables.iter().fold(vec![Tuned::default()], |chosen, tunable| {
+        let with = |value: &u32, tuned: &Tuned| {
+            let mut tuned = tuned.clone();
+            tuned.0.insert(tunable.name.into(), *value);
+            tuned
+        };
+        chosen.iter().flat_map(|tuned| tunable.values.iter().map(|value| with(value, tuned)).collect::<Vec<_>>()).collect()
+    })
+}
+
+fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, precision: Precision, tuned: &Tuned) -> Result<Value> {
+    let mut entries: Vec<&str> = Vec::new();
+    let mut rendered = None;
+    for problem in problems {
+        let plan = problem.plan(variant, precision, Language::Cuda, tuned, &host::device())?;
+        entries.extend(plan.dispatches.iter().map(|d| d.entry));
+        let Code::Cuda { text, defines } = plan.code else { bail!("{}/{variant} has no CUDA text", problem.name()) };
+        if rendered.as_ref().is_some_and(|before| *before != (text.clone(), defines.clone())) {
+            bail!("{}/{variant} renders differently for {}", problem.name(), problem.label());
+        }
+        rendered = Some((text, defines));
+    }
+    entries.sort_unstable();
+    entries.dedup();
+    let Some((text, defines)) = rendered else { bail!("{variant} has no problem") };
+    let op = problems[0].name();
+    let choice: String = tuned.0.iter().map(|(name, value)| format!("-{name}{value}").to_lowercase()).collect();
+    let file = format!("{op}-{variant}-{precision}{choice}.cu");
+    write(folder, &file, &text)?;
+    Ok(
+        json!({"file": file, "op": op, "variant": variant, "precision": precision, "tunables": tuned, "defines": defines, "entries": entries}),
+    )
+}
+
+/// The fill kernels belong to no op.
+fn draw(folder: &Path) -> Result<Value> {
+    let entries = ["draw", "changed"].map(|what| ["f64", "f32", "f16"].map(|dtype| format!("{what}_{dtype}"))).concat();
+    write(folder, "draw.cu", include_str!("../kernels/draw.cu"))?;
+    Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries}))
+}
+
+fn write(folder: &Path, file: &str, text: &str) -> Result<()> {
+    let path = folder.join(file);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}

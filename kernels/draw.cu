@@ -1,0 +1,105 @@
+// draw: fills tensors with their draw and counts elements that no longer equal it; the bits are those of src/draw.rs.
+//
+// Element i is an integer function of (keys, i), converted exactly to f32 and then rounded once to the storage type. Rounding to
+// f16 is done in integers, so that no header is needed and the CPU runs the same text. Grids stride over any number of elements.
+
+// Laid out as `Args` in src/backend/cuda/fill.rs.
+struct Draw {
+    unsigned long long elements;
+    unsigned keys[4];
+    unsigned exact; // 1: multiples of 1/64 in [-1, 1]; 0: near-normal
+};
+
+struct Half {
+    unsigned short bits;
+};
+
+__device__ __forceinline__ unsigned mix(unsigned x) {
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x *= 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+
+__device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
+    const unsigned at = (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u;
+    if (d.exact) {
+        const unsigned step = ((mix(at + d.keys[0]) >> 16) * 129) >> 16;
+        return (float)((int)step - 64) * (1.0f / 64.0f);
+    }
+    int sum = 0;
+    for (int j = 0; j < 4; ++j) sum += (int)(mix(at + d.keys[j]) >> 10);
+    return (float)(sum - (1 << 23)) * (1.0f / (1 << 22));
+}
+
+union Bits {
+    float f;
+    unsigned u;
+};
+
+// Nearest f16, ties to even, for finite |x| < 65520.
+__device__ __forceinline__ Half half_of(float x) {
+    Bits b;
+    b.f = x;
+    const unsigned sign = b.u >> 16 & 0x8000, magnitude = b.u & 0x7fffffff;
+    if (magnitude < 0x38800000) { // below 2^-14: a multiple of 2^-24, found by adding a number whose last bit is worth that
+        b.u = magnitude;
+        b.f += 0.5f;
+        return {(unsigned short)(sign | (b.u - 0x3f000000))};
+    }
+    const unsigned rebased = magnitude - (112u << 23);
+    return {(unsigned short)(sign | ((rebased + 0xfff + (rebased >> 13 & 1)) >> 13))};
+}
+
+__device__ __forceinline__ void convert(float x, float& out) { out = x; }
+__device__ __forceinline__ void convert(float x, double& out) { out = x; }
+__device__ __forceinline__ void convert(float x, Half& out) { out = half_of(x); }
+
+__device__ __forceinline__ bool same(float a, float b) {
+    Bits x, y;
+    x.f = a;
+    y.f = b;
+    return x.u == y.u;
+}
+__device__ __forceinline__ bool same(double a, double b) {
+    union {
+        double f;
+        unsigned long long u;
+    } x, y;
+    x.f = a;
+    y.f = b;
+    return x.u == y.u;
+}
+__device__ __forceinline__ bool same(Half a, Half b) { return a.bits == b.bits; }
+
+__device__ __forceinline__ unsigned long long first() { return (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ unsigned long long stride() { return (unsigned long long)gridDim.x * blockDim.x; }
+
+template <class Out> __device__ __forceinline__ void fill(Out* out, const Draw& d) {
+    for (unsigned long long i = first(); i < d.elements; i += stride()) convert(element(d, i), out[i]);
+}
+
+template <class Out> __device__ __forceinline__ void compare(const Out* data, unsigned long long* changed, const Draw& d) {
+    unsigned long long mine = 0;
+    for (unsigned long long i = first(); i < d.elements; i += stride()) {
+        Out drawn;
+        convert(element(d, i), drawn);
+        if (!same(data[i], drawn)) ++mine;
+    }
+    if (mine) atomicAdd(changed, mine);
+}
+
+extern "C" __global__ void __launch_bounds__(256) draw_f32(float* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_f64(double* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_f16(Half* out, const Draw d) { fill(out, d); }
+
+extern "C" __global__ void __launch_bounds__(256) changed_f32(const float* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_f64(const double* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_f16(const Half* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}

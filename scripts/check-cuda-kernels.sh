@@ -1,0 +1,27 @@
+#!/bin/sh
+# Compiles every CUDA kernel, with all its tunables, to machine code for sm_75 to sm_120. Needs no GPU and no driver: NVRTC comes
+# from PyPI into the target folder.
+#
+# usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION]
+set -eu
+cd "$(dirname "$0")/.."
+version=${1:-13.0.88}
+target=${CARGO_TARGET_DIR:-target}
+venv=$target/nvrtc-$version
+out=$target/rendered-kernels
+
+if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip show -q nvidia-cuda-nvrtc 2>/dev/null; then
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "nvidia-cuda-nvrtc==$version"
+fi
+libraries=$("$venv/bin/python" - <<'PY'
+import pathlib, sysconfig
+found = sorted(pathlib.Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/lib/libnvrtc.so*"))
+print(found[0].parent if found else "")
+PY
+)
+[ -n "$libraries" ] || { echo "nvidia-cuda-nvrtc $version holds no libnvrtc" >&2; exit 1; }
+
+rm -rf "$out"
+cargo run --release --quiet --example render_kernels -- "$out"
+exec "$venv/bin/python" scripts/check_cuda_kernels.py "$out" "$libraries"

@@ -1,0 +1,243 @@
+//! CUDA C++ to machine code for one architecture, by NVRTC, with its log read even when it succeeds.
+//!
+//! A CUBIN is asked for, never PTX: only then does the assembler run, which finds what is illegal on the architecture and tells
+//! registers and spills. A spill is an error: a kernel that spills is not the kernel that was written.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cudarc::driver::{CudaContext, CudaModule};
+use cudarc::nvrtc::{Ptx, result, sys};
+
+use crate::backend::Checks;
+use crate::error::{Error, Result};
+
+/// All that a module's code depends on.
+pub struct Request<'a> {
+    /// File name for the log.
+    pub name: &'a str,
+    /// Rendered text.
+    pub text: &'a str,
+    /// `NAME=value` pairs.
+    pub defines: &'a [String],
+    /// Such as `sm_90a`.
+    pub architecture: &'a str,
+    /// Whether line numbers go into the code.
+    pub checks: Checks,
+}
+
+impl Request<'_> {
+    /// The compiler's options.
+    pub fn options(&self) -> Vec<String> {
+        let mut options = vec![
+            format!("--gpu-architecture={}", self.architecture),
+            "--std=c++17".into(),
+            "--ptxas-options=-v".into(),
+            "--ptxas-options=--warn-on-spills".into(),
+            "--ptxas-options=-Werror".into(),
+        ];
+        if self.checks == Checks::Checked {
+            options.push("-lineinfo".into());
+        }
+        options.extend(self.defines.iter().map(|define| format!("-D{define}")));
+        options
+    }
+
+    /// Equal keys give equal code.
+    pub fn key(&self) -> String {
+        format!("{}\0{}", self.options().join("\0"), self.text)
+    }
+}
+
+/// The name of a device's own architecture. 9.0 takes the `a` set, without which warp-group instructions do not exist.
+pub fn architecture_name(major: i32, minor: i32) -> String {
+    match (major, minor) {
+        (9, 0) => "sm_90a".into(),
+        _ => format!("sm_{major}{minor}"),
+    }
+}
+
+/// What the assembler said about one entry point.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Entry point.
+    pub entry: String,
+    /// Registers of a lane.
+    pub registers: Option<u32>,
+    /// Local memory of a lane in bytes.
+    pub stack: Option<u32>,
+    /// Bytes stored to and loaded from local memory for want of registers.
+    pub spills: Option<u32>,
+    /// Statically declared shared memory in bytes; a log that does not mention any means none.
+    pub shared: u32,
+}
+
+/// Reads the assembler's lines from a log.
+pub fn usages(log: &str) -> Vec<Usage> {
+    let mut found: Vec<Usage> = Vec::new();
+    for line in log.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let entry = rest.split('\'').next().unwrap_or_default().to_string();
+            found.push(Usage { entry, ..Usage::default() });
+        }
+        let Some(last) = found.last_mut() else { continue };
+        if line.contains("bytes stack frame") {
+            last.stack = number_before(line, " bytes stack frame");
+            last.spills = number_before(line, " bytes spill stores").zip(number_before(line, " bytes spill loads")).map(|(s, l)| s + l);
+        }
+        if line.contains(" registers") && line.contains("Used ") {
+            last.registers = number_before(line, " registers");
+            last.shared = number_before(line, " bytes smem").unwrap_or(0);
+        }
+    }
+    found
+}
+
+fn number_before(line: &str, unit: &str) -> Option<u32> {
+    let (before, _) = line.split_once(unit)?;
+    before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// A module in a context.
+pub struct Compiled {
+    /// The driver's module.
+    pub module: Arc<CudaModule>,
+    /// What the assembler said.
+    pub usages: Vec<Usage>,
+    /// Time that NVRTC took, in nanoseconds.
+    pub compile_ns: u64,
+}
+
+/// Compiles and loads.
+///
+/// # Errors
+/// [`Error::Compile`] with options and the whole log, [`Error::Backend`] where the driver refuses the code.
+pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>) -> Result<Compiled> {
+    let started = Instant::now();
+    let (cubin, log) = cubin(request)?;
+    let compile_ns = started.elapsed().as_nanos() as u64;
+    let module = context.load_module(Ptx::from_binary(cubin)).map_err(|e| Error::Backend {
+        backend: "cuda",
+        why: format!(
+            "the driver refuses the code compiled for {} ({:?}); use an NVRTC that is no newer than the driver",
+            request.architecture, e.0
+        ),
+    })?;
+    Ok(Compiled { module, usages: usages(&log), compile_ns })
+}
+
+/// An NVRTC program, destroyed with its owner; the text and the name outlive it.
+struct Program {
+    handle: sys::nvrtcProgram,
+    _text: CString,
+    _name: CString,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: the handle comes from create_program and is destroyed once. A failure leaks it, which harms nobody.
+        let _ = unsafe { result::destroy_program(self.handle) };
+    }
+}
+
+fn cubin(request: &Request<'_>) -> Result<(Vec<u8>, String)> {
+    let wrong = |why: String| Error::Compile { kernel: request.name.into(), log: why };
+    let c = |text: &str| CString::new(text).map_err(|_| wrong("its text holds a zero byte".into()));
+    let (text, name) = (c(request.text)?, c(request.name)?);
+    let handle = result::create_program(&text, Some(&name)).map_err(|e| wrong(format!("NVRTC refuses it ({e})")))?;
+    let program = Program { handle, _text: text, _name: name };
+    let options = request.options();
+    // SAFETY: the handle is live until `program` drops.
+    let compiled = unsafe { result::compile_program(program.handle, &options) };
+    let log = log_of(&program);
+    compiled.map_err(|e| wrong(format!("{e} with {}\n{log}", options.join(" "))))?;
+    let mut size = 0;
+    // SAFETY: the handle is live, the pointer is to a live integer.
+    unsafe { sys::nvrtcGetCUBINSize(program.handle, &mut size) }.result().map_err(|e| wrong(format!("it has no machine code ({e})")))?;
+    let mut cubin = vec![0u8; size];
+    // SAFETY: NVRTC writes exactly the size that it has just told.
+    unsafe { sys::nvrtcGetCUBIN(program.handle, cubin.as_mut_ptr().cast()) }
+        .result()
+        .map_err(|e| wrong(format!("no machine code ({e})")))?;
+    match cubin.is_empty() {
+        true => Err(wrong(format!("NVRTC made no machine code for {}\n{log}", request.architecture))),
+        false => Ok((cubin, log)),
+    }
+}
+
+fn log_of(program: &Program) -> String {
+    // SAFETY: the handle is live.
+    match unsafe { result::get_program_log(program.handle) } {
+        Ok(raw) => {
+            let bytes: Vec<u8> = raw.into_iter().map(|c| c as u8).take_while(|&c| c != 0).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        Err(error) => format!("(its log cannot be read: {error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As NVRTC 13.0 prints it, with two entries and a C75xx remark between.
+    const LOG: &str = "ptxas info    : 0 bytes gmem\n\
+        ptxas info    : Compiling entry function 'read' for 'sm_90a'\n\
+        ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
+        ptxas info    : Used 64 registers, used 1 barriers, 1024 bytes smem\n\
+        ptxas info    : (C7519) some advice\n\
+        ptxas info    : Compiling entry function 'spilly' for 'sm_90a'\n\
+        ptxas         .     1232 bytes stack frame, 1224 bytes spill stores, 1300 bytes spill loads\n\
+        ptxas info    : Used 40 registers, used 0 barriers, 1232 bytes cumulative stack size\n";
+
+    fn request<'a>(defines: &'a [String], checks: Checks) -> Request<'a> {
+        Request { name: "op/variant.cu", text: "text", defines, architecture: "sm_80", checks }
+    }
+
+    #[test]
+    fn the_log_tells_registers_stack_spills_and_shared_memory_of_each_entry() {
+        let found = usages(LOG);
+        assert_eq!(found.len(), 2);
+        let read = Usage { entry: "read".into(), registers: Some(64), stack: Some(0), spills: Some(0), shared: 1024 };
+        assert_eq!(found[0], read);
+        let spilly = Usage { entry: "spilly".into(), registers: Some(40), stack: Some(1232), spills: Some(2524), shared: 0 };
+        assert_eq!(found[1], spilly);
+    }
+
+    #[test]
+    fn a_log_without_the_assembler_tells_nothing() {
+        assert_eq!(usages("warning: unused variable\n"), []);
+        let cut = usages("ptxas info    : Compiling entry function 'a' for 'sm_80'\n");
+        assert_eq!(cut[0].registers, None);
+    }
+
+    #[test]
+    fn options_hold_the_architecture_the_gates_and_every_define() {
+        let defines = ["BLOCK=256".to_string(), "T=float".to_string()];
+        let options = request(&defines, Checks::Trusted).options();
+        for wanted in
+            ["--gpu-architecture=sm_80", "--ptxas-options=--warn-on-spills", "--ptxas-options=-Werror", "-DBLOCK=256", "-DT=float"]
+        {
+            assert!(options.iter().any(|o| o == wanted), "{wanted} is not in {options:?}");
+        }
+        assert!(request(&defines, Checks::Checked).options().contains(&"-lineinfo".to_string()));
+    }
+
+    #[test]
+    fn keys_differ_wherever_the_code_may() {
+        let (a, b) = (["T=float".to_string()], ["T=double".to_string()]);
+        let base = request(&a, Checks::Trusted).key();
+        assert_eq!(base, request(&a, Checks::Trusted).key());
+        assert_ne!(base, request(&b, Checks::Trusted).key());
+        assert_ne!(base, request(&a, Checks::Checked).key());
+        assert_ne!(base, Request { text: "other", ..request(&a, Checks::Trusted) }.key());
+        assert_ne!(base, Request { architecture: "sm_90a", ..request(&a, Checks::Trusted) }.key());
+    }
+
+    #[test]
+    fn hopper_takes_its_own_instructions_and_others_their_plain_name() {
+        let names = [(7, 5), (8, 6), (9, 0), (10, 0), (12, 1)].map(|(major, minor)| architecture_name(major, minor));
+        assert_eq!(names, ["sm_75", "sm_86", "sm_90a", "sm_100", "sm_121"]);
+    }
+}
