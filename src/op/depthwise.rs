@@ -168,7 +168,7 @@ const NAIVE: Variant<Depthwise> = Variant {
     name: "naive",
     unit: Unit::Vector,
     sources: &[
-        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32], tunables: &[] },
+        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/naive.wgsl")),
             precisions: &[Precision::F32],
@@ -187,17 +187,28 @@ const NAIVE: Variant<Depthwise> = Variant {
     demand: |p, s| naive_demand(p, s),
 };
 
-/// Registers along a strip of outputs: filters, and with k = 3 a sliding window of inputs, are loaded once a strip.
+/// A window in registers along a row: filters, and with k = 3 the sliding inputs, are loaded once a strip.
 const WINDOW: Variant<Depthwise> = Variant {
     name: "window",
     unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
-        precisions: &[Precision::F32],
-        tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32, 64] }, Tunable { name: "BLOCK", values: &[64, 128, 256] }],
-    }],
+    sources: &[
+        Implementation {
+            source: Source::Host(host::depthwise::window),
+            precisions: &[Precision::F32, Precision::F64],
+            tunables: &[],
+        },
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32, 64] }, Tunable { name: "BLOCK", values: &[64, 128, 256] }],
+        },
+    ],
     dispatches: |p, s| {
         let (oh, ow) = p.out();
+        if s.language == Language::Host {
+            // The host's work-group is an output row.
+            return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
+        }
         let strips = p.n * oh * ow.div_ceil(s.tuned.get("STRIP") as u64) * p.c.div_ceil(p.width());
         let entry = match p.width() {
             1 => "single",
@@ -207,7 +218,10 @@ const WINDOW: Variant<Depthwise> = Variant {
         let block = s.tuned.get("BLOCK");
         vec![Dispatch::over(3, entry, fold(strips.div_ceil(block as u64)), [block, 1, 1])]
     },
-    demand: |p, s| window_demand(p, s),
+    demand: |p, s| match s.language {
+        Language::Host => host::depthwise::demand(p, s),
+        _ => window_demand(p, s),
+    },
 };
 
 impl Depthwise {
@@ -227,7 +241,7 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let outputs = p.n * oh * ow * p.c;
     // Every lane loads each tap inside the image and its filter element, and stores one output.
     let taps = p.n * p.c * inside(p.h, oh, p) * inside(p.w, ow, p);
-    let lane = 4 * (2 * taps + outputs);
+    let lane = s.precision.storage().bytes() * (2 * taps + outputs);
     match s.language {
         Language::Host => Demand { requested: lane, lane },
         // A group is 256 consecutive outputs, channels fastest.
