@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::op::Size;
 use crate::op::stream::Kind;
 use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tuned};
-use crate::record::{Cache, Ceiling};
-use crate::roofline::{self, LevelFound};
+use crate::record::{Cache, Ceiling, Record};
+use crate::roofline::{self, Level};
 use crate::worker::{Goal, Item};
 
 /// The sweep ends at this many times the last-level cache the system reports: two octaves past four times it.
@@ -36,7 +36,7 @@ impl Campaign<'_> {
             chosen.push(Chosen { kind, cached, memory });
         }
         self.sweep(&chosen, device, last)?;
-        let found = roofline::levels(&self.records, device);
+        let found = self.levels(device);
         self.llc = found.iter().filter_map(|level| level.capacity).max().map(|found| found.max(device.llc_bytes()));
         self.level_winners(&chosen, &found, last);
         Ok(())
@@ -55,12 +55,24 @@ impl Campaign<'_> {
         Ok(())
     }
 
+    /// The levels that the read curve shows: reading is what every cache does best, and what its curve shows most clearly.
+    fn levels(&self, device: &DeviceInfo) -> Vec<Level> {
+        let points = self.records.iter().filter_map(|record| match record {
+            Record::Measurement(m) => Some(m),
+            _ => None,
+        });
+        let sweeps = roofline::sweeps(points);
+        let read = sweeps.iter().find(|s| s.kind == Kind::Read).or(sweeps.first());
+        read.map(|sweep| roofline::levels(&sweep.curve().points, &device.caches)).unwrap_or_default()
+    }
+
     /// One winner per level and direction: the middle of the level's run, DRAM at half of the last size.
-    fn level_winners(&mut self, chosen: &[Chosen], found: &[LevelFound], last: u64) {
+    fn level_winners(&mut self, chosen: &[Chosen], found: &[Level], last: u64) {
         for level in found {
-            for choice in chosen.iter().filter(|c| c.kind.name() == level.direction) {
+            for choice in chosen {
                 let memory = level.name == "dram";
-                let (from, size) = if memory { (&choice.memory, last / 2) } else { (&choice.cached, level.middle) };
+                let middle = (level.plateau.0 as f64 * level.plateau.1 as f64).sqrt() as u64;
+                let (from, size) = if memory { (&choice.memory, last / 2) } else { (&choice.cached, middle) };
                 let mut item = from.clone();
                 item.problem = stream_problem(choice.kind, size, from.problem["parts"].as_u64().unwrap_or(1));
                 item.goal = Goal::Measure(block_effort(self.scope.size));
@@ -71,9 +83,11 @@ impl Campaign<'_> {
                 };
                 let ceiling = Ceiling {
                     level: Some(level.name.clone()),
-                    direction: Some(level.direction.clone()),
+                    direction: Some(choice.kind.name().into()),
                     capacity: level.capacity,
-                    ..self.ceiling(&format!("{} {}{stores}", level.name, level.direction), level.doubt.clone())
+                    state: level.state,
+                    reasons: level.reasons.clone(),
+                    ..self.ceiling(&format!("{} {}{stores}", level.name, choice.kind.name()), None)
                 };
                 self.winners.push(Winner { ceiling, item });
             }

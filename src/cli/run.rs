@@ -90,7 +90,7 @@ fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool
         return Err(error);
     }
     let view = roofline::view(&keeper.records)?;
-    let picture = report::svg::draw(&view);
+    let picture = report::svg::roofline(&view)?;
     output::write(&folder.join("roofline.svg"), &picture.text)?;
     if !args.scope.json {
         show(&view, &folder)?;

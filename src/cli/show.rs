@@ -15,7 +15,7 @@ pub fn run(args: &Showing) -> Result<i32> {
     }
     let view = roofline::view(&file.records)?;
     if let Some(path) = &args.svg {
-        output::write(path, &report::svg::draw(&view).text)?;
+        output::write(path, &report::svg::roofline(&view)?.svg)?;
     }
     if args.json {
         let json = serde_json::to_string_pretty(&view).map_err(|e| Error::usage(e.to_string()))?;
