@@ -130,8 +130,8 @@ impl<'a> Campaign<'a> {
         self.watcher.item(&format!("{}/{} {}", item.op, item.variant, short(&item)));
         match self.bench.run(&item, limit(&item.goal)) {
             Answer::Done(measurement) => {
-                self.keep(Record::Measurement((*measurement).clone()))?;
-                Ok(Some(*measurement))
+                self.keep(Record::Measurement(measurement.clone()))?;
+                Ok(Some(measurement))
             }
             Answer::Failed(State::NotRun, _) if crate::interrupt::requested() => Err(Error::Interrupted),
             Answer::Failed(state, why) => {

@@ -6,7 +6,7 @@ use clap::Parser;
 use rooftrace::cli::Cli;
 
 fn main() -> ExitCode {
-    rooftrace::worker::enter();
+    rooftrace::worker::enter(rooftrace::measure::Engine::open);
     match Cli::parse().run() {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use crate::backend::{Backend, Checks, Loaded};
+use crate::backend::{self, Backend, Checks, Loaded};
 use crate::draw::{Draw, Seeded};
 use crate::error::{Error, Result};
 use crate::mutant;
@@ -15,7 +15,7 @@ use crate::op::{self, Op};
 use crate::oracle::{Expectation, Oracle, named};
 use crate::plan::{DeviceInfo, Plan};
 use crate::record::{Cache, Clock, Measurement, State, Verification};
-use crate::worker::{Effort, Goal, Item, Runner};
+use crate::worker::{Effort, Goal, Item, Runner, failed};
 
 mod canary;
 mod clock;
@@ -47,6 +47,15 @@ impl<'b> Engine<'b> {
     pub fn new(backend: &'b dyn Backend) -> Result<Self> {
         let clock = clock::learn(backend)?;
         Ok(Engine { backend, clock, canaries: None, oracle: Oracle::default() })
+    }
+
+    /// An engine on the device that a selector names. The device stays open until the process ends.
+    ///
+    /// # Errors
+    /// Those of [`backend::open`] and [`Engine::new`].
+    pub fn open(selector: &str) -> Result<Box<dyn Runner>> {
+        let backend: &'static dyn Backend = Box::leak(backend::open(selector)?);
+        Ok(Box::new(Engine::new(backend)?))
     }
 
     fn measure(&mut self, item: &Item, effort: Effort) -> Result<Measurement> {
@@ -141,19 +150,7 @@ impl Runner for Engine<'_> {
             Goal::Verify => self.verify(item),
             Goal::Measure(effort) => self.measure(item, effort),
         };
-        done.map_err(|error| (state_of(&error), error.to_string()))
-    }
-}
-
-/// The state that stands for an error in records.
-pub fn state_of(error: &Error) -> State {
-    match error {
-        Error::Wrong(_) => State::Wrong,
-        Error::Unsupported { .. } | Error::Unavailable { .. } => State::Unsupported,
-        Error::OutOfMemory { .. } => State::OutOfMemory,
-        Error::Timeout(_) => State::Timeout,
-        Error::DeviceLost(_) => State::DeviceLost,
-        _ => State::NotRun,
+        done.map_err(|error| failed(&error))
     }
 }
 

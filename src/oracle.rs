@@ -120,12 +120,12 @@ impl Expectation {
         let mut tally = Tally::default();
         let mut runs = self.runs.iter().peekable();
         let mut sums = self.projection.as_ref().map(|p| vec![0.0; p.sums.len()]);
-        // Whole rows of whole runs: a chunk boundary never splits a run, because runs lie within a row.
-        let rows = (CHUNK / self.columns).max(1);
-        let step = rows * self.columns;
+        // Whole rows, or pieces of one: `spans` sees to it that neither splits a run.
+        let step = if self.columns > CHUNK { CHUNK } else { CHUNK / self.columns * self.columns };
         let mut start = 0;
         while start < self.elements {
-            let range = start..(start + step).min(self.elements);
+            let row_end = if self.columns > CHUNK { (start / self.columns + 1) * self.columns } else { self.elements };
+            let range = start..(start + step).min(row_end);
             let values = read(range.clone())?;
             if values.len() as u64 != range.end - range.start {
                 return Err(Error::Wrong(format!(
@@ -154,8 +154,9 @@ impl Expectation {
                 }
             }
             if let (Some(sums), Some(projection)) = (&mut sums, &self.projection) {
+                let offset = (start % self.columns) as usize;
                 for (i, row) in values.chunks(self.columns as usize).enumerate() {
-                    sums[(start / self.columns) as usize + i] = row.iter().zip(&projection.weights).map(|(v, r)| v * r).sum();
+                    sums[(start / self.columns) as usize + i] += row.iter().zip(&projection.weights[offset..]).map(|(v, r)| v * r).sum::<f64>();
                 }
             }
             start = range.end;
@@ -239,7 +240,8 @@ impl Projection {
 fn spans(rows: u64, columns: u64, macs: u64, seed: u32) -> (Vec<(u64, Range<u64>)>, u64) {
     let tiles = rows.div_ceil(TILE) * columns.div_ceil(TILE);
     if macs <= WHOLE_MACS && rows * columns <= WHOLE_MACS {
-        return ((0..rows).map(|row| (row, 0..columns)).collect(), tiles);
+        let pieces = |row| (0..columns).step_by(CHUNK as usize).map(move |from| (row, from..(from + CHUNK).min(columns)));
+        return ((0..rows).flat_map(pieces).collect(), tiles);
     }
     let mut spans = Vec::new();
     let mut state = mix(seed ^ 0x0ac1e);

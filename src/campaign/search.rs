@@ -170,14 +170,12 @@ pub(super) fn candidates(op: &str, variant: &str, precision: Precision, device: 
 
 fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
     tunables.iter().fold(vec![Tuned::default()], |all, tunable| {
-        let with = |value: &u32| {
-            all.iter().map(|tuned| {
-                let mut tuned = tuned.clone();
-                tuned.0.insert(tunable.name.to_string(), *value);
-                tuned
-            })
+        let with = |value: u32, tuned: &Tuned| {
+            let mut tuned = tuned.clone();
+            tuned.0.insert(tunable.name.to_string(), value);
+            tuned
         };
-        tunable.values.iter().flat_map(|value| with(value).collect::<Vec<_>>()).collect()
+        tunable.values.iter().flat_map(|&value| all.iter().map(move |tuned| with(value, tuned))).collect()
     })
 }
 

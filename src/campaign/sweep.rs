@@ -28,7 +28,7 @@ impl Campaign<'_> {
         for kind in Kind::ALL {
             let all = stream_candidates(kind, device, self.scope.size);
             self.watcher.stage(&format!("{} bandwidth, {} candidates", kind.name(), all.len()), all.len());
-            let Some(memory) = self.best_stream(kind, (4 * device.llc_bytes()).min(last), &all)? else { continue };
+            let Some(memory) = self.best_stream(kind, (2 * device.llc_bytes()).min(last), &all)? else { continue };
             // Caches are best written by ordinary stores.
             let ordinary: Vec<_> = all.into_iter().filter(|(tuned, _)| tuned.0.get("STORE").is_none_or(|&s| s == 0)).collect();
             let small = first_size(device) * 2;

@@ -52,12 +52,12 @@ pub fn describe(device: &DeviceInfo) -> String {
 /// # Errors
 /// [`Error::Unavailable`] where a required backend has no device; the backend's own where the selector cannot be opened.
 pub fn choose(selector: Option<&str>, required: &[String]) -> Result<Vec<String>> {
-    let mut found = None;
-    let mut all = || -> &Vec<Found> { found.get_or_insert_with(backend::devices) };
+    // Looking for devices loads drivers: not for nothing.
+    let all = std::cell::LazyCell::new(backend::devices);
     for backend in required {
         let there = |f: &Found| matches!(f, Found::Device(d) if d.backend == *backend);
-        if backend != "fake" && !all().iter().any(there) {
-            let why = all().iter().filter_map(absent).find(|why| why.starts_with(backend.as_str()));
+        if backend != "fake" && !all.iter().any(there) {
+            let why = all.iter().filter_map(absent).find(|why| why.starts_with(backend.as_str()));
             return Err(Error::Unavailable {
                 backend: backend.clone(),
                 why: format!("it is required, and {}", why.unwrap_or_else(|| "no device was found".into())),
@@ -66,10 +66,10 @@ pub fn choose(selector: Option<&str>, required: &[String]) -> Result<Vec<String>
         }
     }
     match selector {
-        Some("all") => Ok(all().iter().filter_map(id).collect()),
+        Some("all") => Ok(all.iter().filter_map(id).collect()),
         Some(selector) => Ok(vec![if selector.contains(':') || selector == "host" || selector == "fake" { selector.into() } else { format!("{selector}:0") }]),
         None => {
-            let best = all().iter().find_map(|f| match f {
+            let best = all.iter().find_map(|f| match f {
                 Found::Device(d) if d.backend == "host" || d.kind == DeviceKind::Gpu => Some(d.id.clone()),
                 _ => None,
             });

@@ -7,8 +7,7 @@ use super::{Measuring, devices, output, size_name};
 use crate::campaign::{Campaign, Scope, Watcher};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::record::journal::Journal;
-use crate::record::{End, Header, Record, Schema, Settings, State};
+use crate::record::{End, Header, Journal, Record, Schema, Settings, State};
 use crate::report::{self, Style};
 use crate::roofline;
 use crate::view::View;
@@ -67,7 +66,7 @@ pub fn run(args: &Measuring, mode: Mode) -> Result<i32> {
 /// One device: child, journal, campaign, picture, table.
 fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool) -> Result<(i32, Option<View>)> {
     let begun = Instant::now();
-    let mut bench = Child::spawn(selector)?;
+    let mut bench = Child::spawn(selector, &[])?;
     let folder = output::folder(args.out.as_deref(), selector, several)?;
     let header = header(args, mode, &bench);
     let mut keeper = Keeper::new(&folder, Progress::new(args.scope.quiet || args.scope.json, args.scope.verbose))?;
@@ -82,7 +81,7 @@ fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool
         Err(Error::Interrupted) => 130,
         Err(other) => other.exit_code(),
     };
-    bench.leave();
+    drop(bench);
     keeper.finish(begun.elapsed(), status)?;
     if let Err(error) = outcome
         && !matches!(error, Error::Interrupted)
@@ -91,7 +90,7 @@ fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool
     }
     let view = roofline::view(&keeper.records)?;
     let picture = report::svg::roofline(&view)?;
-    output::write(&folder.join("roofline.svg"), &picture.text)?;
+    output::write(&folder.join("roofline.svg"), &picture.svg)?;
     if !args.scope.json {
         show(&view, &folder)?;
     }

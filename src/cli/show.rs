@@ -2,14 +2,14 @@
 
 use super::{Showing, output};
 use crate::error::{Error, Result};
-use crate::record::reader;
+use crate::record;
 use crate::report::{self, Style};
 use crate::roofline;
 use crate::view::View;
 
 /// Shows a recorded run.
 pub fn run(args: &Showing) -> Result<i32> {
-    let file = reader::read(&args.file)?;
+    let file = record::read(&args.file)?;
     for warning in &file.warnings {
         eprintln!("rooftrace: {}: {warning}", args.file.display());
     }

@@ -36,10 +36,10 @@ pub fn run(args: &Verifying) -> Result<i32> {
     interrupt::install()?;
     let (mut status, mut report) = (0, Vec::new());
     for selector in &selectors {
-        let mut bench = Child::spawn(selector)?;
+        let mut bench = Child::spawn(selector, &[])?;
         let device = bench.device().clone();
         let tallies = if args.mutants { mutants(args, &mut bench, &device)? } else { variants(args, &mut bench, &device)? };
-        bench.leave();
+        drop(bench);
         if tallies.iter().any(|t| !t.failures.is_empty()) {
             status = 4;
         }

@@ -114,5 +114,5 @@ impl<'a> Sampler<'a> {
 }
 
 fn tight(samples: &[u64]) -> bool {
-    stats::median_interval(samples).is_some_and(|i| i.high - i.median <= TIGHT * i.median && i.median - i.low <= TIGHT * i.median)
+    stats::median_interval(samples).is_some_and(|i| i.high - i.value <= TIGHT * i.value && i.value - i.low <= TIGHT * i.value)
 }
