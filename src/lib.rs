@@ -11,6 +11,7 @@ pub mod backend;
 pub mod draw;
 pub mod error;
 pub mod host;
+pub mod interrupt;
 pub mod op;
 pub mod oracle;
 pub mod plan;
