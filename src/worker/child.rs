@@ -203,7 +203,7 @@ impl Child {
                     }
                     return Answer::Failed(state, why);
                 }
-                _ => Silence::Garbage(line.chars().take(64).collect()),
+                _ => Silence::Garbage(line.trim_end().chars().take(64).collect()),
             },
             Err(silence) => silence,
         };

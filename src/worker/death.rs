@@ -94,6 +94,19 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(unix)]
+    fn a_kill_counts_as_want_of_memory_only_where_the_system_counted_one() {
+        use std::os::unix::process::ExitStatusExt;
+        let of = |raw, memory| Death::of(Some(ExitStatus::from_raw(raw)), memory);
+        assert_eq!(of(9, true).state, State::OutOfMemory);
+        assert!(of(9, true).what.contains("want of memory; choose a smaller problem"));
+        assert_eq!((of(9, false).state, of(11, true).state), (State::DeviceLost, State::DeviceLost));
+        assert_eq!(of(9, false).what, "died of signal 9 (SIGKILL, ended from outside)");
+        assert_eq!(of(7 << 8, false).what, "ended with status 7");
+        assert_eq!(Death::of(None, false).state, State::DeviceLost);
+    }
+
+    #[test]
     fn last_words_are_the_reason_of_a_panic_and_name_no_folder() {
         let panic =
             b"driver: hello\n\nthread 'main' panicked at /home/someone/x.rs:3:5:\nno file (/home/someone/data.bin): gone\nnote: run with\n";

@@ -84,7 +84,7 @@ impl Speed {
     /// [`Error::Usage`] for a rate that is not a positive number.
     pub(super) fn check(&self) -> Result<()> {
         let rates = self.flop_per_s.values().chain(self.levels.iter().map(|l| &l.byte_per_s)).chain([&self.dram_byte_per_s]);
-        match rates.copied().find(|rate| !(*rate > 0.0)) {
+        match rates.copied().find(|rate| rate.is_nan() || *rate <= 0.0) {
             Some(rate) => Err(Error::usage(format!("{VARIABLE}: speed: {rate} is no rate; write numbers above 0"))),
             None => Ok(()),
         }
