@@ -528,7 +528,7 @@ fn a_child_outlives_its_killed_parent_by_no_more_than_a_moment() {
 fn sixty_deaths_leave_no_thread_no_descriptor_and_no_zombie() {
     let marker = json!({"faults": [{"kind": "segfault", "op": "matmul"}]});
     let mut scene = scene("scene_many_deaths", marker);
-    let said = lines(&mut scene).next().expect("counts");
+    let said: String = lines(&mut scene).collect();
     assert!(scene.wait().expect("ends").success(), "{said}");
     let parts: Vec<&str> = said.splitn(3, ") ").collect();
     assert_eq!((parts[0], parts[2]), (parts[1], "''"), "threads and files before and after, then children left");
