@@ -4,6 +4,7 @@
 //! clock: nothing sleeps. A set is filled and computed only when it is read, so that a sweep over gigabytes costs nothing.
 //! The script is JSON, inline or in a file, in the variable `ROOFTRACE_FAKE`; without one a plain, healthy device answers.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::{Backend, Checks, Loaded};
@@ -33,11 +34,11 @@ pub struct Fake {
     script: Script,
     pool: Arc<Pool>,
     /// Samples since it was opened: what noise and pace are functions of.
-    samples: u64,
+    samples: Cell<u64>,
     /// Matching calls so far, for each fault of the script.
-    calls: Vec<u64>,
+    calls: RefCell<Vec<u64>>,
     /// Set by a `device_lost` fault or the watchdog; nothing works afterwards.
-    lost: bool,
+    lost: Cell<bool>,
 }
 
 impl Fake {
@@ -67,8 +68,8 @@ impl Fake {
     /// [`Error::Usage`] for a device field that does not exist, and whatever the script's faults at `open` say.
     pub fn new(script: Script) -> Result<Self> {
         let info = script.device()?;
-        let calls = vec![0; script.faults.len()];
-        let mut fake = Fake { info, script, pool: Arc::new(Pool::new()), samples: 0, calls, lost: false };
+        let calls = RefCell::new(vec![0; script.faults.len()]);
+        let fake = Fake { info, script, pool: Arc::new(Pool::new()), samples: Cell::new(0), calls, lost: Cell::new(false) };
         fake.fire(Moment::Open, None)?;
         Ok(fake)
     }

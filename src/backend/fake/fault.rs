@@ -124,7 +124,7 @@ impl Fault {
 
 impl Fake {
     /// Lets the faults of this moment strike.
-    pub(super) fn fire(&mut self, moment: Moment, plan: Option<&Plan>) -> Result<()> {
+    pub(super) fn fire(&self, moment: Moment, plan: Option<&Plan>) -> Result<()> {
         let named = plan.map_or("the device".to_string(), |p| format!("{}/{}", p.op, p.variant));
         for number in 0..self.script.faults.len() {
             let fault = &self.script.faults[number];
@@ -132,20 +132,24 @@ impl Fake {
             if fault.kind.is_silent() || !here || !fault.fits(plan) {
                 continue;
             }
-            self.calls[number] += 1;
-            if fault.call.is_some_and(|call| call != self.calls[number]) || fault.spent() {
+            let call = {
+                let mut calls = self.calls.borrow_mut();
+                calls[number] += 1;
+                calls[number]
+            };
+            if fault.call.is_some_and(|wanted| wanted != call) || fault.spent() {
                 continue;
             }
             let (kind, ms) = (fault.kind, fault.ms);
             self.strike(kind, ms, &named)?;
         }
-        match self.lost {
+        match self.lost.get() {
             true => Err(Error::DeviceLost("the fake device is gone".into())),
             false => Ok(()),
         }
     }
 
-    fn strike(&mut self, kind: FaultKind, ms: u64, named: &str) -> Result<()> {
+    fn strike(&self, kind: FaultKind, ms: u64, named: &str) -> Result<()> {
         match kind {
             FaultKind::Abort => std::process::abort(),
             FaultKind::Segfault => process::segfault(),
@@ -162,7 +166,7 @@ impl Fake {
             FaultKind::Chatter => chatter(),
             FaultKind::Sleep => std::thread::sleep(Duration::from_millis(ms)),
             FaultKind::OutOfMemory => return Err(Error::OutOfMemory { what: named.into(), need: 1 << 40, have: 1 << 20 }),
-            FaultKind::DeviceLost => self.lost = true,
+            FaultKind::DeviceLost => self.lost.set(true),
             FaultKind::Unavailable => {
                 let (why, remedy) = ("its script says so".into(), "choose another device".into());
                 return Err(Error::Unavailable { backend: "fake".into(), why, remedy });

@@ -25,7 +25,7 @@ enum Content {
 type Kernel = Arc<dyn Fn(&Call<'_>) + Send + Sync>;
 
 pub(super) struct Resident<'a> {
-    fake: &'a mut Fake,
+    fake: &'a Fake,
     plan: Plan,
     kernel: Kernel,
     seeded: Seeded,
@@ -41,7 +41,7 @@ pub(super) struct Resident<'a> {
 }
 
 impl<'a> Resident<'a> {
-    pub fn new(fake: &'a mut Fake, plan: Plan, kernel: Kernel, seeded: Seeded, sets: u32, checks: Checks) -> Self {
+    pub fn new(fake: &'a Fake, plan: Plan, kernel: Kernel, seeded: Seeded, sets: u32, checks: Checks) -> Self {
         let strikes = |(number, fault): (usize, &Fault)| (fault.kind.is_silent() && fault.fits(Some(&plan))).then_some(number);
         let silent = fake.script.faults.iter().enumerate().filter_map(strikes).collect();
         let call_ns = fake.script.call_ns(&plan, sets);
@@ -118,9 +118,9 @@ fn spoil(data: &mut Set, plan: &Plan, fault: &Fault) {
 impl Loaded for Resident<'_> {
     fn sample(&mut self, launches: u32, first: u32) -> Result<Sample> {
         self.fake.fire(Moment::Sample, Some(&self.plan))?;
-        let factor = self.fake.script.factor(self.fake.samples);
+        let factor = self.fake.script.factor(self.fake.samples.get());
         if self.fake.info.limits.launch_ns.is_some_and(|limit| self.call_ns * factor > limit as f64) {
-            self.fake.lost = true;
+            self.fake.lost.set(true);
             return Err(Error::DeviceLost(format!("a launch of {}/{} passed the watchdog's limit", self.plan.op, self.plan.variant)));
         }
         let sets = self.contents.len() as u64;
@@ -131,7 +131,7 @@ impl Loaded for Resident<'_> {
             self.launches += 1;
         }
         let sample = self.fake.clocks(self.call_ns, launches, factor);
-        self.fake.samples += 1;
+        self.fake.samples.set(self.fake.samples.get() + 1);
         Ok(sample)
     }
 

@@ -168,7 +168,7 @@ impl Fake {
             DeviceClock::Absent => None,
             DeviceClock::True => Some(busy),
             DeviceClock::Zero => Some(0.0),
-            DeviceClock::Negative => Some(if self.samples.is_multiple_of(2) { 0.0 } else { busy }),
+            DeviceClock::Negative => Some(if self.samples.get().is_multiple_of(2) { 0.0 } else { busy }),
             DeviceClock::Wrapping => Some((u64::MAX >> 1) as f64 - busy),
             DeviceClock::AboveWall => Some(2.0 * wall),
             DeviceClock::Constant => Some(call_ns * factor),

@@ -28,7 +28,7 @@ fn stream(bytes: u64, passes: u64, device: &DeviceInfo) -> Plan {
 
 /// Output of the last launch, and what the oracle says.
 fn outputs(script: serde_json::Value, launches: u32) -> (Vec<f64>, Vec<f64>) {
-    let mut fake = fake(script);
+    let fake = fake(script);
     let plan = matmul(&fake.info.clone());
     let op = (op::find(plan.op).expect("an op").parse)(&plan.problem).expect("a problem");
     let inputs = Drawn::new(&plan.tensors, SEEDED);
@@ -41,7 +41,7 @@ fn outputs(script: serde_json::Value, launches: u32) -> (Vec<f64>, Vec<f64>) {
 }
 
 fn sampled(script: serde_json::Value, launches: u32) -> Sample {
-    let mut fake = fake(script);
+    let fake = fake(script);
     let plan = stream(1 << 20, 1, &fake.info.clone());
     fake.load(&plan, SEEDED, 1, Checks::Trusted).expect("loads").sample(launches, 0).expect("samples")
 }
@@ -87,7 +87,7 @@ fn faults_strike_only_the_kernel_that_they_name() {
 #[test]
 fn broken_guards_and_changed_inputs_show_in_the_audit() {
     for (kind, guards, inputs) in [("nan", 0, 0), ("breaks_guard", 1, 0), ("writes_inputs", 0, 1)] {
-        let mut fake = fake(json!({"faults": [{"kind": kind}]}));
+        let fake = fake(json!({"faults": [{"kind": kind}]}));
         let plan = matmul(&fake.info.clone());
         let mut loaded = fake.load(&plan, SEEDED, 2, Checks::Checked).expect("loads");
         assert_eq!(loaded.audit(1).expect("audits"), Default::default(), "{kind}: nothing was launched yet");
@@ -100,7 +100,7 @@ fn broken_guards_and_changed_inputs_show_in_the_audit() {
 #[test]
 fn every_element_type_is_filled_from_its_draw() {
     let seeded = Seeded { draw: Draw::Dense, seed: 3 };
-    let mut fake = fake(json!({}));
+    let fake = fake(json!({}));
     for precision in [Precision::F32, Precision::F64] {
         let op = (op::find("matmul").expect("an op").parse)(&json!({"m": 2, "n": 3, "k": 5})).expect("a problem");
         let plan = op.plan("naive", precision, Language::Host, &Tuned::default(), &fake.info.clone());
@@ -175,11 +175,11 @@ fn pace_steps_or_ramps_over_the_samples_and_noise_stays_small() {
 
 #[test]
 fn memory_watchdog_and_lost_device_are_answers() {
-    let mut small = fake(json!({"device": {"memory_bytes": 1000}}));
+    let small = fake(json!({"device": {"memory_bytes": 1000}}));
     let plan = matmul(&small.info.clone());
     assert!(matches!(small.load(&plan, SEEDED, 1, Checks::Trusted).err(), Some(Error::OutOfMemory { have: 1000, .. })));
     for script in [json!({"device": {"limits": {"launch_ns": 100}}}), json!({"faults": [{"kind": "device_lost", "call": 2}]})] {
-        let mut fake = fake(script.clone());
+        let fake = fake(script.clone());
         let mut loaded = fake.load(&plan, SEEDED, 1, Checks::Trusted).expect("loads");
         let first = loaded.sample(1, 0);
         assert_eq!(first.is_ok(), script.get("faults").is_some());
@@ -219,7 +219,7 @@ fn a_script_that_makes_no_sense_is_a_usage_error_that_names_the_place() {
 
 #[test]
 fn reading_past_the_end_is_refused() {
-    let mut fake = fake(json!({}));
+    let fake = fake(json!({}));
     let plan = matmul(&fake.info.clone());
     let mut loaded = fake.load(&plan, SEEDED, 1, Checks::Trusted).expect("loads");
     assert!(loaded.read(plan.output(), 0, 0..13 * 17 + 1).is_err());
