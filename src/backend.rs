@@ -17,6 +17,7 @@ use crate::plan::{DeviceInfo, Plan};
 pub mod cuda;
 pub mod fake;
 pub mod host;
+pub(crate) mod process;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
