@@ -216,6 +216,14 @@ fn the_roof_s_own_uncertainty_is_granted() {
 }
 
 #[test]
+fn between_two_swept_sizes_the_faster_of_both_rates_is_granted() {
+    // 7 MiB reads at 87.7 GB/s by interpolation between 1 MiB (200) and 8 MiB (80).
+    let at = |gbps: f64| placed(kernel("k").work(1000, 7 * MIB, 0).warm(7 * MIB).takes((7 * MIB) as f64 / gbps));
+    assert!(!at(190.0).above_roof && at(190.0).roof_fraction.unwrap() > 2.0);
+    assert!(at(210.0).above_roof);
+}
+
+#[test]
 fn either_bound_alone_accuses_even_where_the_other_ceiling_is_missing() {
     let records = without(|r| matches!(r, Record::Ceiling(c) if c.kind == CeilingKind::Compute));
     let row = place(&kernel("k").work(1000, 20_000_000, 0).takes(0.5 * MS).done(), &Roof::from_records(&records).unwrap());
@@ -365,6 +373,16 @@ fn a_ceiling_is_work_over_the_tenth_percentile_of_its_pooled_blocks() {
     // second step, 10 ms × (0.98 + 0.04 / 11).
     assert!((c.value / 101_663_585_914.0 - 1.0).abs() < 1e-9, "{c:?}");
     assert!(c.low < c.value && c.value < c.high && c.state == State::Ok, "{c:?}");
+}
+
+#[test]
+fn a_short_block_still_widens_the_interval_of_its_ceiling() {
+    // 200 samples at 96, two at 100 and two at 93 GFLOP/s: too few to move the pooled 10th percentile or its ranks.
+    let block = |id: &str, n, gflops: f64| fixture::fma(id, Precision::F32, gflops).samples(n).takes(1e9 / gflops).done();
+    let blocks = [block("a", 200, 96.0), block("b", 2, 100.0), block("c", 2, 93.0)];
+    let find = |id: &str| blocks.iter().find(|m| m.id == id);
+    let c = ceiling_view(&fixture::compute(Precision::F32, &["a", "b", "c"]), find).unwrap();
+    assert!(near(Some(c.value), 96e9) && near(Some(c.low), 93e9) && near(Some(c.high), 100e9), "{c:?}");
 }
 
 #[test]
