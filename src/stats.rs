@@ -70,14 +70,45 @@ pub fn deviation(samples: &[u64]) -> Option<f64> {
     Some(at(&mut values, 0.5 * last as f64))
 }
 
+/// Samples kept in order while they arrive, for a stopping rule that looks after each of them: a push moves what is larger
+/// (half a microsecond at 5,000 samples), an interval only reads ranks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ordered(Vec<u64>);
+
+impl Ordered {
+    /// Adds a sample.
+    pub fn push(&mut self, sample: u64) {
+        self.0.insert(self.0.partition_point(|&x| x <= sample), sample);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As [`quantile_interval`].
+    pub fn interval(&self, q: f64) -> Option<Estimate> {
+        interval(self.0.len(), q, |rank| between(rank, &self.0))
+    }
+}
+
 /// [`quantile_interval`] over finite floats, whose order it changes.
 pub(crate) fn estimate(values: &mut [f64], q: f64) -> Option<Estimate> {
-    let n = values.len();
+    interval(values.len(), q, |rank| at(values, rank))
+}
+
+/// The `q`-quantile of `n` samples and its interval, from a reader of fractional ranks.
+fn interval(n: usize, q: f64, mut at: impl FnMut(f64) -> f64) -> Option<Estimate> {
     let last = n.checked_sub(1)? as f64;
     let (low, high) = (lower_rank(n, q), last - lower_rank(n, 1.0 - q));
-    let value = at(values, q * last);
+    let value = at(q * last);
     // With very few samples the interpolated ranks may pass the value itself by a hair; the interval always holds it.
-    Some(Estimate { value, low: at(values, low).min(value), high: at(values, high).max(value) })
+    Some(Estimate { value, low: at(low).min(value), high: at(high).max(value) })
 }
 
 /// The median of finite floats; `None` without any.
@@ -91,7 +122,14 @@ fn floats(samples: &[u64]) -> Vec<f64> {
     samples.iter().map(|&x| x as f64).collect()
 }
 
-/// The order statistic at a fractional, zero-based rank.
+/// The order statistic of sorted samples at a fractional, zero-based rank.
+fn between(rank: f64, sorted: &[u64]) -> f64 {
+    let whole = (rank.max(0.0) as usize).min(sorted.len() - 1);
+    let (here, next) = (sorted[whole] as f64, sorted[(whole + 1).min(sorted.len() - 1)] as f64);
+    here + (rank - whole as f64) * (next - here)
+}
+
+/// The same over samples in any order, which it changes.
 fn at(values: &mut [f64], rank: f64) -> f64 {
     let whole = (rank.max(0.0) as usize).min(values.len() - 1);
     let (_, &mut here, above) = values.select_nth_unstable_by(whole, f64::total_cmp);
@@ -248,6 +286,21 @@ mod tests {
         let e = median_interval(&samples).unwrap();
         assert_eq!(e.value, 5500.0);
         assert!((e.low - 2657.6).abs() < 1.0 && (e.high - 8342.4).abs() < 1.0, "{e:?}");
+    }
+
+    #[test]
+    fn samples_kept_in_order_give_the_same_interval_at_every_length() {
+        let (mut ordered, mut samples, mut source) = (Ordered::default(), Vec::new(), Source(5));
+        assert!(ordered.is_empty() && ordered.interval(0.5).is_none());
+        for n in 1..=600 {
+            let sample = (1e4 * source.uniform()) as u64;
+            ordered.push(sample);
+            samples.push(sample);
+            assert_eq!(ordered.len(), n);
+            for q in [0.1, 0.5] {
+                assert_eq!(ordered.interval(q), quantile_interval(&samples, q), "{n} samples, q {q}");
+            }
+        }
     }
 
     #[test]

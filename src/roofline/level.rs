@@ -42,13 +42,13 @@ pub struct Level {
 /// that the system names: level and total bytes. An empty curve has no levels.
 pub fn levels(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> Vec<Level> {
     let Some(&(largest, _)) = curve.last() else { return Vec::new() };
-    let last = octaves_below(curve, largest, 1.0);
-    let floor = median_of(last.iter().map(|p| p.1)).unwrap_or(0.0);
-    let mut found: Vec<Level> = plateaus(curve)
+    let floor = middle(octaves_below(curve, largest, 1.0));
+    let smooth = without_spikes(curve);
+    let mut found: Vec<Level> = plateaus(&smooth)
         .into_iter()
         .filter(|run| middle(run) * (1.0 - HELD) > floor)
         .enumerate()
-        .map(|(order, run)| cache(order, run, curve))
+        .map(|(order, run)| cache(order, run, &smooth))
         .collect();
     let dram = dram(curve, largest, found.last(), reported);
     found.push(dram);
@@ -58,6 +58,17 @@ pub fn levels(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> Vec<Level> {
 
 fn middle(points: &[(u64, f64)]) -> f64 {
     median_of(points.iter().map(|p| p.1)).unwrap_or(0.0)
+}
+
+/// Each rate replaced by the median of itself and its two neighbours: a falling curve stays as it is, and a single disturbed
+/// measurement splits no plateau.
+fn without_spikes(curve: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    let mut smooth = curve.to_vec();
+    for (middle, window) in smooth.iter_mut().skip(1).zip(curve.windows(3)) {
+        let (a, b, c) = (window[0].1, window[1].1, window[2].1);
+        middle.1 = a.min(b).max(a.max(b).min(c));
+    }
+    smooth
 }
 
 /// The points of the last `octaves` octaves up to `largest`.
@@ -247,6 +258,19 @@ mod tests {
             let caches = [(48 * KIB * scale, 300e9), (MIB * scale, 150e9), (16 * MIB * scale, 60e9)];
             let noisy = curve(&caches, 25e9, 1024 * MIB, 0.02, seed);
             assert_found(&levels(&noisy, &[]), &caches, 25e9, &format!("seed {seed}"));
+        }
+    }
+
+    #[test]
+    fn a_single_disturbed_point_splits_no_level() {
+        let caches = [(64 * KIB, 400e9), (MIB, 190e9), (32 * MIB, 80e9)];
+        let clean = curve(&caches, 20e9, 1024 * MIB, 0.0, 0);
+        for at in 1..clean.len() - 9 {
+            for factor in [0.3, 1.4] {
+                let mut disturbed = clean.clone();
+                disturbed[at].1 *= factor;
+                assert_found(&levels(&disturbed, &[]), &caches, 20e9, &format!("point {at} times {factor}"));
+            }
         }
     }
 

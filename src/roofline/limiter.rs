@@ -50,12 +50,13 @@ fn cause(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -
 /// leaves over [`IDLE`] of the device's time unused. A unit is taken to work on its groups one after the other; several at
 /// once balance the same way. Unknown counts are no reason.
 fn idle(groups: u64, units: u32) -> Option<f64> {
-    let units = units as u64;
     if groups == 0 || units == 0 {
         return None;
     }
-    let slots = groups.div_ceil(units) as f64 * units as f64;
-    let idle = 1.0 - groups as f64 / slots;
+    // In u128, because a count read from a file may be anything.
+    let (groups, units) = (groups as u128, units as u128);
+    let slots = groups.div_ceil(units) * units;
+    let idle = (slots - groups) as f64 / slots as f64;
     (groups < units || idle > IDLE).then_some(idle)
 }
 

@@ -81,10 +81,10 @@ impl Summary {
         let best = self.best.as_ref().map(|b| format!("The best kernel, {}, reaches {} of its roof", b.name, percent(b.fraction)));
         match (best, &self.gap) {
             (Some(best), Some(g)) => said.push(format!(
-                "{best}; the biggest gap is {}, the fastest of its kind, at {} (limited by {}).",
+                "{best}; the biggest gap is {}, the fastest of its kind, at {} ({}).",
                 g.name,
                 percent(g.fraction),
-                g.limiter
+                because(&g.limiter)
             )),
             (Some(best), None) => said.push(best + "."),
             (None, _) => {}
@@ -100,6 +100,10 @@ impl Summary {
         }
         said.join(" ")
     }
+}
+
+fn because(limiter: &str) -> String {
+    if limiter.starts_with("unexplained") { "no measured share explains it".into() } else { format!("limited by {limiter}") }
 }
 
 fn percent(fraction: f64) -> String {
