@@ -15,6 +15,7 @@ pub mod op;
 pub mod oracle;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod units;
 pub mod view;
 pub mod worker;
