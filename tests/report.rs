@@ -1,7 +1,7 @@
 //! Tables, chart and picture.
 #[path = "report/fixture.rs"]
 mod fixture;
-use rooftrace::report::{Style, chart, table, verdict};
+use rooftrace::report::{Style, chart, svg, table, verdict};
 
 #[test]
 fn look() {
@@ -12,5 +12,6 @@ fn look() {
     println!("{}", table::terminal(&view, &style));
     println!("{}", verdict::sentences(&view).join("\n"));
     println!("{}", chart::terminal(&view, &style));
+    std::fs::write("/tmp/roof.svg", svg::roofline(&view).unwrap().svg).unwrap();
     if which == "md" { println!("{}", table::markdown(&view)); }
 }

@@ -77,20 +77,7 @@ fn draw(scene: &Scene, style: &Style) -> String {
 
 /// Tag characters with the roofs they stand for: every compute roof, and every memory level with its directions.
 fn tags(scene: &Scene) -> Vec<(char, Vec<usize>)> {
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (index, roof) in scene.roofs.iter().enumerate() {
-        let known = groups.iter_mut().find(|g| {
-            let first = &scene.roofs[g[0]];
-            roof.slope && first.slope && first.group == roof.group
-        });
-        match known {
-            Some(group) => group.push(index),
-            None => groups.push(vec![index]),
-        }
-    }
-    // The strong line of a level leads its group.
-    groups.iter_mut().for_each(|g| g.sort_by_key(|&i| !scene.roofs[i].main));
-    ('1'..='9').chain("#%&@$!?".chars()).zip(groups).collect()
+    ('1'..='9').chain("#%&@$!?".chars()).zip(scene.roof_groups()).collect()
 }
 
 fn frame(scene: &Scene, (wide, tall): (usize, usize), canvas: &Canvas, style: &Style) -> String {

@@ -233,6 +233,20 @@ impl Scene {
         self.points.is_empty() && self.roofs.is_empty()
     }
 
+    /// Roofs by what carries one text: each compute roof, and each memory level with its strong line first.
+    pub fn roof_groups(&self) -> Vec<Vec<usize>> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for (index, roof) in self.roofs.iter().enumerate() {
+            let of_level = |g: &&mut Vec<usize>| roof.slope && self.roofs[g[0]].slope && self.roofs[g[0]].group == roof.group;
+            match groups.iter_mut().find(of_level) {
+                Some(group) => group.push(index),
+                None => groups.push(vec![index]),
+            }
+        }
+        groups.iter_mut().for_each(|g| g.sort_by_key(|&i| !self.roofs[i].main));
+        groups
+    }
+
     /// FLOP/s of the highest compute roof, where slopes end.
     fn top(&self) -> Option<f64> {
         self.roofs.iter().filter(|r| !r.slope).map(|r| r.value).reduce(f64::max)
