@@ -98,20 +98,20 @@ impl Field {
         self.lines.push(line);
     }
 
-    /// Takes the first free candidate; one that crosses a line only if all the others do or are taken.
-    pub fn place(&mut self, candidates: impl Iterator<Item = Patch>) -> Option<Patch> {
+    /// Takes the first free candidate and gives its index; one that crosses a line only if all the others do or are taken.
+    pub fn place(&mut self, candidates: impl Iterator<Item = Patch>) -> Option<(usize, Patch)> {
         let mut second = None;
-        for patch in candidates {
+        for (index, patch) in candidates.enumerate() {
             if !patch.inside(self.bounds) || self.taken.iter().any(|t| t.touches(&patch)) {
                 continue;
             }
             if !self.lines.iter().any(|l| l.touches(&patch)) {
                 self.taken.push(patch);
-                return Some(patch);
+                return Some((index, patch));
             }
-            second = second.or(Some(patch));
+            second = second.or(Some((index, patch)));
         }
-        self.taken.extend(second);
+        self.taken.extend(second.map(|(_, patch)| patch));
         second
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
     for point in &scene.points {
         if let Some(at) = place.at((point.x, point.y)) {
             field.take(Patch::square(at, marks::HALF + 3.0));
+            if let Some(end) = point.moved.and_then(|moved| place.at((moved.max(scene.x.min), point.y))) {
+                field.avoid(Patch::line(end, at, 20.0));
+            }
         }
     }
     let mut out = axis_labels(scene, frame, &place);
@@ -53,7 +56,7 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
         let (x, y) = ((frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2);
         let _ = writeln!(
             out,
-            r##"<text class="watermark" x="{x}" y="{y}" transform="rotate(-20 {x} {y})" font-size="200" font-weight="bold" letter-spacing="20" text-anchor="middle" fill="#b00020" opacity="0.09">SIMULATED</text>"##
+            r##"<text class="watermark" x="{x}" y="{y}" transform="rotate(-20 {x} {y})" font-size="200" font-weight="bold" letter-spacing="20" text-anchor="middle" fill="#b00020" opacity="0.07">SIMULATED</text>"##
         );
     }
     for roof in &scene.roofs {
@@ -62,6 +65,9 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
         {
             field.avoid(Patch::line(a, b, 5.0));
         }
+    }
+    if let Some(at) = scene.ridge.and_then(|r| place.at((r.x, r.y))) {
+        field.take(Patch::square(at, 10.0));
     }
     let (names, unlabelled) = names(scene, &place, &mut field);
     out += &ridge(scene, frame, &place, &mut field);
@@ -112,11 +118,8 @@ fn axis_labels(scene: &Scene, frame: &Frame, place: &Place) -> String {
 /// A text in the plot, centred at a patch, on a white halo.
 fn label(patch: &Patch, text: &str, size: f64, rest: &str) -> String {
     let (x, y) = (patch.x, patch.y);
-    let turn = if patch.angle == 0.0 {
-        String::new()
-    } else {
-        format!(" transform=\"rotate({:.2} {x:.1} {y:.1})\"", patch.angle.to_degrees())
-    };
+    let turn =
+        if patch.angle == 0.0 { String::new() } else { format!(" transform=\"rotate({:.2} {x:.1} {y:.1})\"", patch.angle.to_degrees()) };
     format!(
         "<text class=\"label\" x=\"{x:.1}\" y=\"{:.1}\"{turn} font-size=\"{size}\" text-anchor=\"middle\" stroke=\"#fff\" stroke-width=\"6\" \
          stroke-linejoin=\"round\" paint-order=\"stroke\" {rest}>{}</text>\n",
@@ -134,9 +137,15 @@ fn names(scene: &Scene, place: &Place, field: &mut Field) -> (String, Vec<String
         let highest = group.iter().map(|&i| &scene.roofs[i]).max_by(|a, b| a.value.total_cmp(&b.value));
         let ends = highest.and_then(|roof| scene.ends(roof, roof.value).map(|e| (roof, e)));
         let Some((roof, Some(a), Some(b))) = ends.map(|(roof, [a, b])| (roof, place.at(a), place.at(b))) else { continue };
-        let placed = texts.iter().find_map(|text| field.place(along(text, a, b, roof.slope)).map(|patch| (patch, text)));
+        let mut owners = Vec::new();
+        let places = texts.iter().flat_map(|text| along(text, a, b, roof.slope).map(move |patch| (text, patch)));
+        let placed = field.place(places.map(|(text, patch)| {
+            owners.push(text);
+            patch
+        }));
         match placed {
-            Some((patch, text)) => {
+            Some((index, patch)) => {
+                let text = owners[index];
                 let ([r, g, b], _) = look(scene, &scene.roofs[group[0]]);
                 let dark = |c: u8| u32::from(c) * 3 / 4;
                 out += &label(&patch, text, NAME, &format!("fill=\"#{:02x}{:02x}{:02x}\"", dark(r), dark(g), dark(b)));
@@ -184,7 +193,7 @@ fn ridge(scene: &Scene, frame: &Frame, place: &Place, field: &mut Field) -> Stri
     let row = bottom - 28.0;
     let mut put = |text: &str, middle: f64, rest: &str| {
         let up = (0..6).map(|i| Patch::text(text, NAME, (middle, row - 34.0 * f64::from(i)), 0.0));
-        field.place(up).map_or(String::new(), |patch| label(&patch, text, NAME, rest))
+        field.place(up).map_or(String::new(), |(_, patch)| label(&patch, text, NAME, rest))
     };
     let value = format!("ridge {} FLOP/byte", Intensity(ridge.x));
     let wide = Patch::text(&value, NAME, (0.0, 0.0), 0.0).wide();
@@ -201,7 +210,7 @@ fn points(view: &View, scene: &Scene, place: &Place, field: &mut Field) -> Strin
     let (mut whiskers, mut markers, mut letters) = (String::new(), String::new(), String::new());
     for point in &scene.points {
         let Some((x, y)) = place.at((point.x, point.y)) else { continue };
-        whiskers += &whisker(point, scene, place, (x, y), field);
+        whiskers += &whisker(point, scene, place, (x, y));
         let row = &view.rows[point.row];
         let _ = writeln!(
             markers,
@@ -213,7 +222,7 @@ fn points(view: &View, scene: &Scene, place: &Place, field: &mut Field) -> Strin
     }
     for point in scene.points.iter().take(legend::MOST) {
         let Some(at) = place.at((point.x, point.y)) else { continue };
-        if let Some(patch) = field.place(around(&point.key, at)) {
+        if let Some((_, patch)) = field.place(around(&point.key, at)) {
             letters += &leader(at, &patch);
             letters += &label(&patch, &point.key, LETTER, &format!("font-weight=\"bold\" fill=\"{INK}\""));
         }
@@ -250,12 +259,11 @@ fn leader((x, y): (f64, f64), patch: &Patch) -> String {
 }
 
 /// A line left to the intensity by moved bytes, and one up and down over the interval where it would be seen.
-fn whisker(point: &Point, scene: &Scene, place: &Place, (x, y): (f64, f64), field: &mut Field) -> String {
+fn whisker(point: &Point, scene: &Scene, place: &Place, (x, y): (f64, f64)) -> String {
     let mut path = String::new();
     if let Some(moved) = point.moved
         && let Some((end, _)) = place.at((moved.max(scene.x.min), point.y))
     {
-        field.avoid(Patch::line((end, y), (x, y), 4.0));
         let tick = if moved < scene.x.min { "m12 -8l-12 8l12 8".to_string() } else { "m0 -9v18".into() };
         let _ = write!(path, "M{x} {y}H{end}{tick}");
     }
@@ -266,5 +274,9 @@ fn whisker(point: &Point, scene: &Scene, place: &Place, (x, y): (f64, f64), fiel
     {
         let _ = write!(path, "M{} {low}h12m-6 0V{high}m-6 0h12", x - 6.0);
     }
-    if path.is_empty() { path } else { format!("<path class=\"whisker\" d=\"{path}\" fill=\"none\" stroke=\"{GREY}\" stroke-width=\"3\"/>\n") }
+    if path.is_empty() {
+        path
+    } else {
+        format!("<path class=\"whisker\" d=\"{path}\" fill=\"none\" stroke=\"{GREY}\" stroke-width=\"3\"/>\n")
+    }
 }
