@@ -53,7 +53,7 @@ pub fn roofline(view: &View) -> Result<Picture> {
     let axes = Axes { x: scene.x, y: scene.y };
     let shapes = shapes(&scene, &axes);
     let (grid, over) = plot::draw(frame, axes, &shapes, |pixel| overlay::draw(view, &scene, &axes, &frame, pixel))?;
-    let legend = legend::draw(view, &scene, LEGEND, &over.unlabelled);
+    let legend = legend::draw(view, &scene, LEGEND, &over);
     let (width, height) = (frame.width, LEGEND + legend.height);
     let svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {width} {height}\" font-family=\"{FONT}\" \
@@ -65,7 +65,10 @@ pub fn roofline(view: &View) -> Result<Picture> {
         over.elements,
         legend.elements,
     );
-    Ok(Picture { svg, drawn: scene.points.len(), left_out: scene.left_out, roofs_left_out: scene.roofs_left_out })
+    let drawn = scene.points.len() - over.outside.len();
+    let outside = over.outside.iter().map(|&row| LeftOut { id: view.rows[row].id.clone(), why: "it lies outside the axes".into() });
+    let left_out = scene.left_out.into_iter().chain(outside).collect();
+    Ok(Picture { svg, drawn, left_out, roofs_left_out: scene.roofs_left_out })
 }
 
 /// Title and subtitle.

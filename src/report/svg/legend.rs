@@ -4,6 +4,7 @@ use super::super::scene::{LeftOut, Point, Scene};
 use super::super::text::{clean, fit, fit_middle, width, xml};
 use super::super::{cache_word, limiter_text};
 use super::labels::EM;
+use super::overlay::Overlay;
 use super::{GREY, INK, WIDTH, marks};
 use crate::units::{FlopRate, Intensity};
 use crate::view::{Row, View};
@@ -57,8 +58,8 @@ pub(super) fn sentence(row: &Row, point: &Point) -> String {
     )
 }
 
-/// The legend, from `top` on; `unlabelled` are the roofs whose text found no place in the plot.
-pub(super) fn draw(view: &View, scene: &Scene, top: i32, unlabelled: &[String]) -> Legend {
+/// The legend, from `top` on; it also takes the texts that found no place in the plot.
+pub(super) fn draw(view: &View, scene: &Scene, top: i32, over: &Overlay) -> Legend {
     let looks = marks::looks(view);
     let points: Vec<&Point> = scene.points.iter().take(MOST).collect();
     let lines = points.len().div_ceil(2);
@@ -74,8 +75,8 @@ pub(super) fn draw(view: &View, scene: &Scene, top: i32, unlabelled: &[String]) 
         out += &entry(&view.rows[point.row], point, &swatch, (x, y + (index % lines) as i32 * PITCH));
     }
     y += lines as i32 * PITCH + 8;
-    let roofs = (!unlabelled.is_empty()).then(|| format!("Roofs: {}", unlabelled.join("; ")));
-    for note in notes(scene).iter().chain(&roofs) {
+    let roofs = (!over.unlabelled.is_empty()).then(|| format!("Roofs: {}", over.unlabelled.join("; ")));
+    for note in notes(scene, over.unlettered).iter().chain(&roofs) {
         let room = f64::from(WIDTH - 2 * LEFT) / (EM * 21.0);
         let note = xml(&fit(note, room as usize, false));
         out += &format!("<text class=\"note\" x=\"{LEFT}\" y=\"{y}\" font-size=\"21\" fill=\"{GREY}\">{note}</text>\n");
@@ -114,7 +115,7 @@ fn entry(row: &Row, point: &Point, swatch: &str, (x, y): (i32, i32)) -> String {
 }
 
 /// What signs mean, where they occur, and what is not in the picture.
-fn notes(scene: &Scene) -> Vec<String> {
+fn notes(scene: &Scene, unlettered: usize) -> Vec<String> {
     let mut notes = Vec::new();
     let mut signs = Vec::new();
     if scene.points.iter().any(|p| p.doubted) {
@@ -129,8 +130,8 @@ fn notes(scene: &Scene) -> Vec<String> {
     if !signs.is_empty() {
         notes.push(signs.join(" "));
     }
-    if scene.points.len() > MOST {
-        notes.push(format!("{} more points are drawn without a letter; the table has them all.", scene.points.len() - MOST));
+    if unlettered > 0 {
+        notes.push(format!("{unlettered} of {} points have no letter beside them; the table has them all.", scene.points.len()));
     }
     if !scene.left_out.is_empty() {
         notes.push(format!("Not drawn: {}.", left_out(&scene.left_out)));

@@ -21,6 +21,10 @@ pub(super) struct Overlay {
     pub elements: String,
     /// Texts of roofs that found no place in the plot; the legend gives them one.
     pub unlabelled: Vec<String>,
+    /// Points without a letter beside them.
+    pub unlettered: usize,
+    /// Rows of points that have no pixel inside the axes.
+    pub outside: Vec<usize>,
 }
 
 type Pixel<'a> = &'a dyn Fn(Spot) -> (i32, i32);
@@ -72,7 +76,10 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
     let (names, unlabelled) = names(scene, &place, &mut field);
     out += &ridge(scene, frame, &place, &mut field);
     out += &names;
-    out += &points(view, scene, &place, &mut field);
+    let (markers, outside) = markers(view, scene, &place);
+    let (letters, lettered) = letters(scene, &place, &mut field);
+    out += &markers;
+    out += &letters;
     let corner = |value| place.at(value).unwrap_or_default();
     let (low, high) = (corner((axes.x.min, axes.y.min)), corner((axes.x.max, axes.y.max)));
     let elements = format!(
@@ -80,7 +87,7 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
          data-right=\"{}\" data-bottom=\"{}\" data-top=\"{}\">\n{out}</g>\n",
         axes.x.min, axes.x.max, axes.y.min, axes.y.max, low.0, high.0, low.1, high.1
     );
-    Overlay { elements, unlabelled }
+    Overlay { elements, unlabelled, unlettered: scene.points.len() - lettered - outside.len(), outside }
 }
 
 /// Frame, decade labels and the axes' names.
@@ -204,12 +211,15 @@ fn ridge(scene: &Scene, frame: &Frame, place: &Place, field: &mut Field) -> Stri
     out + &put("compute-bound", (f64::from(frame.right) + x) / 2.0 + wide / 2.0, &side)
 }
 
-/// Whiskers, then markers, then letters, so that no line covers a marker.
-fn points(view: &View, scene: &Scene, place: &Place, field: &mut Field) -> String {
+/// Whiskers, then markers, so that no line covers a marker; and the rows that got none.
+fn markers(view: &View, scene: &Scene, place: &Place) -> (String, Vec<usize>) {
     let looks = marks::looks(view);
-    let (mut whiskers, mut markers, mut letters) = (String::new(), String::new(), String::new());
+    let (mut whiskers, mut markers, mut outside) = (String::new(), String::new(), Vec::new());
     for point in &scene.points {
-        let Some((x, y)) = place.at((point.x, point.y)) else { continue };
+        let Some((x, y)) = place.at((point.x, point.y)) else {
+            outside.push(point.row);
+            continue;
+        };
         whiskers += &whisker(point, scene, place, (x, y));
         let row = &view.rows[point.row];
         let _ = writeln!(
@@ -220,14 +230,21 @@ fn points(view: &View, scene: &Scene, place: &Place, field: &mut Field) -> Strin
             marks::marker(looks[point.row], point.doubted)
         );
     }
+    (whiskers + &markers, outside)
+}
+
+/// The letters that find a place beside their marker, and how many.
+fn letters(scene: &Scene, place: &Place, field: &mut Field) -> (String, usize) {
+    let (mut letters, mut count) = (String::new(), 0);
     for point in scene.points.iter().take(legend::MOST) {
         let Some(at) = place.at((point.x, point.y)) else { continue };
         if let Some((_, patch)) = field.place(around(&point.key, at)) {
             letters += &leader(at, &patch);
             letters += &label(&patch, &point.key, LETTER, &format!("font-weight=\"bold\" fill=\"{INK}\""));
+            count += 1;
         }
     }
-    whiskers + &markers + &letters
+    (letters, count)
 }
 
 /// Places around a marker, nearest first, right and above before left and below.
