@@ -154,7 +154,7 @@ fn names(scene: &Scene, place: &Place, field: &mut Field) -> (String, Vec<String
             Some((index, patch)) => {
                 let text = owners[index];
                 let ([r, g, b], _) = look(scene, &scene.roofs[group[0]]);
-                let dark = |c: u8| u32::from(c) * 3 / 4;
+                let dark = |c: u8| u32::from(c) * 3 / 5;
                 out += &label(&patch, text, NAME, &format!("fill=\"#{:02x}{:02x}{:02x}\"", dark(r), dark(g), dark(b)));
                 if *text != texts[0] {
                     unlabelled.push(texts[0].clone());
