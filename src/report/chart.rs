@@ -20,7 +20,7 @@ const NARROWEST: usize = 40;
 pub fn terminal(view: &View, style: &Style) -> String {
     let scene = Scene::of(view);
     if scene.is_empty() {
-        return "nothing to chart: no roof and no verified kernel\n".into();
+        return text::fit("nothing to chart: no roof and no verified kernel", style.width, style.ascii) + "\n";
     }
     let mut out = String::new();
     if style.width < NARROWEST {
@@ -159,17 +159,20 @@ fn points_legend(view: &View, scene: &Scene, letters: &[char], style: &Style) ->
     const MOST: usize = 52;
     let place = if style.width < NARROWEST { (1, 1) } else { size(style) };
     let mut first: BTreeMap<(usize, usize), char> = BTreeMap::new();
-    let mut lines: Vec<[String; 3]> = Vec::new();
+    let mut lines = vec![["  kernel".to_string(), "rate".to_string(), " roof".to_string()]];
+    if scene.points.is_empty() {
+        return String::new();
+    }
     for (point, &letter) in scene.points.iter().zip(letters).take(MOST) {
         let row = &view.rows[point.row];
         let holder = *first.entry(cell(scene, place, point.x, point.y)).or_insert(letter);
-        let under = if holder == letter || style.width < NARROWEST { String::new() } else { format!("  under {holder}") };
-        let roof = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!("  {:.0}% of roof", f * 100.0));
-        let doubt = if point.doubted { "  SUSPECT" } else { "" };
+        let under = if holder == letter || style.width < NARROWEST { String::new() } else { format!(" under {holder}") };
+        let roof = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!("{:.0}%", f * 100.0));
+        let doubt = if point.doubted { " SUSPECT" } else { "" };
         lines.push([
             text::plain(&format!("{} {} {} {} {}", point.key, row.op, row.variant, row.label, cache_word(row.cache)), style.ascii),
             FlopRate(point.y).to_string(),
-            format!("{roof}{doubt}{under}"),
+            format!("{roof:>5}{doubt}{under}"),
         ]);
     }
     let width = |column: usize| lines.iter().map(|l| text::width(&l[column])).max().unwrap_or(0);
@@ -177,7 +180,7 @@ fn points_legend(view: &View, scene: &Scene, letters: &[char], style: &Style) ->
     let name = width(0).min(style.width.saturating_sub(value + rest + 2)).max(8);
     let mut out = String::new();
     for line in &lines {
-        let head = text::pad(&text::fit(&line[0], name, style.ascii), name, false);
+        let head = text::pad(&text::fit_middle(&line[0], name, style.ascii), name, false);
         let whole = format!("{head}  {}{}", text::pad(&line[1], value, true), line[2]);
         out += text::fit(&whole, style.width, style.ascii).trim_end();
         out.push('\n');

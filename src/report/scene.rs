@@ -272,8 +272,12 @@ fn axes(points: &[Point], roofs: &[Roof], ridge: Option<Ridge>) -> (Axis, Axis) 
     // A whisker may widen the axis by a decade and a half; one that goes further is cut at the edge.
     let moved = points.iter().filter_map(|p| p.moved).map(|m| m.max(least.unwrap_or(m) / 30.0));
     let room = ridge.map(|r| [r.x / 12.0, r.x * 12.0]).into_iter().flatten();
+    // Room to the left of where the fastest cache meets the top roof, so that its line can be seen and named.
+    let top = roofs.iter().filter(|r| !r.slope).map(|r| r.value).reduce(f64::max);
+    let fastest = roofs.iter().filter(|r| r.slope).map(|r| r.value).reduce(f64::max);
+    let corner = top.zip(fastest).zip(ridge).map(|((top, fastest), ridge)| (top / fastest / 3.0).max(ridge.x / 100.0));
     let wide = points.iter().flat_map(|p| [p.x / 1.5, p.x * 1.5]);
-    let x = Axis::covering(wide.chain(moved.map(|m| m / 1.3)).chain(room), (0.1, 100.0), X_LIMITS);
+    let x = Axis::covering(wide.chain(moved.map(|m| m / 1.3)).chain(room).chain(corner), (0.1, 100.0), X_LIMITS);
     let tall = points.iter().flat_map(|p| [p.y / 1.5, p.y * 1.3]);
     let flat = roofs.iter().filter(|r| !r.slope).flat_map(|r| [r.low / 20.0, r.high * 1.7]);
     let slope = roofs.iter().filter(|r| r.slope && r.main).map(|r| r.value * x.min * 2.0);
@@ -327,8 +331,7 @@ mod tests {
 
     #[test]
     fn axes_stay_in_their_limits_and_span_a_decade_for_any_values() {
-        let cases: [&[f64]; 7] =
-            [&[], &[f64::NAN], &[1e-300, 1e300], &[0.0, -1.0], &[3.0, 3.0], &[f64::INFINITY], &[1e-4, 1e-4]];
+        let cases: [&[f64]; 7] = [&[], &[f64::NAN], &[1e-300, 1e300], &[0.0, -1.0], &[3.0, 3.0], &[f64::INFINITY], &[1e-4, 1e-4]];
         for values in cases {
             let axis = Axis::covering(values.iter().copied(), (0.1, 100.0), X_LIMITS);
             assert!(axis.min >= 1e-4 && axis.max <= 1e6 && axis.max / axis.min >= 10.0, "{values:?}: {axis:?}");

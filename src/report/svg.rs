@@ -21,6 +21,8 @@ use crate::view::View;
 
 /// Pixels across; shown at half of that.
 const WIDTH: i32 = 1920;
+/// Where the legend begins.
+const LEGEND: i32 = 1190;
 /// Typeface; no font is embedded.
 const FONT: &str = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif";
 /// Texts.
@@ -47,12 +49,12 @@ pub struct Picture {
 /// [`crate::Error::Backend`] where plotters fails, which no value in the view can cause.
 pub fn roofline(view: &View) -> Result<Picture> {
     let scene = Scene::of(view);
-    let legend = legend::Legend::of(view, &scene);
-    let frame = Frame { width: WIDTH, height: 1190 + legend.height(), left: 170, top: 150, right: WIDTH - 50, bottom: 1060 };
+    let frame = Frame { width: WIDTH, height: LEGEND, left: 170, top: 150, right: WIDTH - 50, bottom: 1060 };
     let axes = Axes { x: scene.x, y: scene.y };
     let shapes = shapes(&scene, &axes);
     let (grid, over) = plot::draw(frame, axes, &shapes, |pixel| overlay::draw(view, &scene, &axes, &frame, pixel))?;
-    let (width, height) = (frame.width, frame.height);
+    let legend = legend::draw(view, &scene, LEGEND, &over);
+    let (width, height) = (frame.width, LEGEND + legend.height);
     let svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {width} {height}\" font-family=\"{FONT}\" \
          role=\"img\">\n<title>{}</title>\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n{}{grid}\n{}{}</svg>\n",
@@ -61,9 +63,12 @@ pub fn roofline(view: &View) -> Result<Picture> {
         xml(&format!("Roofline of {}", heading(&view.header).0)),
         caption(view),
         over.elements,
-        legend.elements(1190, &over.unlabelled),
+        legend.elements,
     );
-    Ok(Picture { svg, drawn: scene.points.len(), left_out: scene.left_out, roofs_left_out: scene.roofs_left_out })
+    let drawn = scene.points.len() - over.outside.len();
+    let outside = over.outside.iter().map(|&row| LeftOut { id: view.rows[row].id.clone(), why: "it lies outside the axes".into() });
+    let left_out = scene.left_out.into_iter().chain(outside).collect();
+    Ok(Picture { svg, drawn, left_out, roofs_left_out: scene.roofs_left_out })
 }
 
 /// Title and subtitle.

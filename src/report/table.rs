@@ -18,17 +18,17 @@ const ABOVE: &str = "likely causes: data still in a cache, a wrong byte count, a
 
 const COLUMNS: [Column; 12] = [
     Column::left("key").titled(""),
-    Column::left("op"),
+    Column::left("op").shrinks(7),
     Column::left("variant"),
-    Column::left("shape").shrinks(8),
+    Column::left("shape").shrinks_before_tail(8),
     Column::left("cache").drops(3),
     Column::left("check"),
     Column::right("time"),
     Column::right("GFLOP/s"),
     Column::right("GB/s").drops(1),
     Column::right("FLOP/B").drops(2),
-    Column::right("% roof"),
-    Column::left("limited by").shrinks(11),
+    Column::right("of roof").titled("roof"),
+    Column::left("limited by").shrinks_before_tail(11),
 ];
 
 /// Rows of `view` as text for a terminal: heading, roofs, kernels, notes, what was left out.
@@ -40,7 +40,7 @@ pub fn terminal(view: &View, style: &Style) -> String {
     if !view.ceilings.is_empty() {
         parts.push(write(ceilings(view)));
     }
-    parts.push(if view.rows.is_empty() { "no kernel was placed\n".into() } else { write(kernels(view)) });
+    parts.push(if view.rows.is_empty() { line("no kernel was placed") + "\n" } else { write(kernels(view)) });
     let wrapped = |note: String| text::wrap(&text::plain(&note, style.ascii), style.width, 4, style.ascii) + "\n";
     let notes: String = notes(view).into_iter().map(wrapped).collect();
     let skips: String = skips(view).into_iter().map(wrapped).collect();
@@ -48,7 +48,7 @@ pub fn terminal(view: &View, style: &Style) -> String {
         parts.push(notes);
     }
     if !skips.is_empty() {
-        parts.push(format!("left out\n{skips}"));
+        parts.push(format!("{}\n{skips}", line("left out")));
     }
     parts.join("\n")
 }
@@ -87,7 +87,7 @@ fn kernels(view: &View) -> Grid {
             rate(row.flop_per_s),
             rate(row.byte_per_s),
             Intensity(row.intensity).to_string(),
-            row.roof_fraction.filter(|_| verified(row)).map_or(String::new(), |f| number(f * 100.0)),
+            row.roof_fraction.filter(|_| verified(row)).map_or(String::new(), percent),
             if verified(row) { limiter_text(row) } else { String::new() },
         ]
     });
@@ -104,6 +104,15 @@ fn time(row: &Row) -> String {
     let half = (t.high - t.median).max(t.median - t.low) / t.median * 100.0;
     let half = if half < 9.95 { format!("{half:.1}") } else { format!("{half:3.0}") };
     format!("{} ±{half}%", Nanos(t.median))
+}
+
+/// `83%`, `2.1%`.
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        p if !p.is_finite() => "?".into(),
+        p if p >= 9.95 => format!("{p:.0}%"),
+        p => format!("{p:.1}%"),
+    }
 }
 
 /// Three significant digits without an exponent where that is short.
@@ -144,7 +153,7 @@ fn ceilings(view: &View) -> Grid {
     Grid { columns, rows: rows.collect() }
 }
 
-/// What a roof was traced from: `fma probe, f32 vector`, `triad probe in l2, up to 512 KiB`.
+/// What a roof was traced from: `f32 vector multiply-adds`, `triad, sets up to 512 KiB`.
 fn source(c: &CeilingView) -> String {
     let mut words = Vec::new();
     match c.kind {
@@ -155,8 +164,8 @@ fn source(c: &CeilingView) -> String {
         CeilingKind::Bandwidth => {
             let direction = c.direction.as_deref().unwrap_or("stream");
             words.push(match c.capacity {
-                Some(bytes) => format!("{direction}, working sets to {}", Capacity(bytes)),
-                None => format!("{direction}, beyond the caches"),
+                Some(bytes) => format!("{direction}, sets up to {}", Capacity(bytes)),
+                None => format!("{direction}, beyond all caches"),
             });
         }
         CeilingKind::Latency => words.push("latency probe".into()),
@@ -184,7 +193,7 @@ fn notes(view: &View) -> Vec<String> {
 
 fn above(row: &Row) -> String {
     match row.roof_fraction {
-        Some(f) if f.is_finite() => format!("{} % of its roof", number(f * 100.0)),
+        Some(f) if f.is_finite() => format!("{} of its roof", percent(f)),
         _ => "above its roof".into(),
     }
 }

@@ -50,6 +50,16 @@ pub(super) fn fit(text: &str, room: usize, ascii: bool) -> String {
     if room < width(mark) { ".".repeat(room) } else { format!("{}{mark}", kept.trim_end()) }
 }
 
+/// As [`fit`], but cut in the middle: the last word, a share or a filter's size, stays whole where there is room for it.
+pub(super) fn fit_middle(text: &str, room: usize, ascii: bool) -> String {
+    match text.rsplit_once(' ') {
+        Some((head, tail)) if width(text) > room && width(tail) + 4 <= room => {
+            format!("{} {tail}", fit(head, room - width(tail) - 1, ascii))
+        }
+        _ => fit(text, room, ascii),
+    }
+}
+
 /// `text` padded to `room` columns.
 pub(super) fn pad(text: &str, room: usize, right: bool) -> String {
     let space = " ".repeat(room.saturating_sub(width(text)));
@@ -131,6 +141,7 @@ mod tests {
         assert_eq!(fit("1024x1024x1024", 8, false), "1024x10…");
         assert_eq!(fit("1024x1024x1024", 8, true), "1024x1..");
         assert_eq!(fit("short", 8, false), "short");
+        assert_eq!(fit_middle("unexplained 35%", 11, false), "unexpl… 35%");
         for room in 0..6 {
             assert!(width(&fit("数値計算カーネル", room, false)) <= room);
         }

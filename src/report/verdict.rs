@@ -1,7 +1,7 @@
 //! A result in a sentence or two: the ridge, the best kernel, the biggest gap.
 
 use super::scene::{Scene, drawable};
-use super::{doubted, limiter_text, text};
+use super::{Style, doubted, limiter_text, text};
 use crate::record::State;
 use crate::units::{ByteRate, FlopRate, Intensity};
 use crate::view::{Row, View};
@@ -25,9 +25,19 @@ pub fn sentences(view: &View) -> Vec<String> {
     }
     let wrong = view.rows.iter().filter(|row| row.state == State::Wrong).count();
     if wrong > 0 {
-        lines.push(format!("{wrong} of {} kernels gave a wrong output and {} no rate.", view.rows.len(), if wrong == 1 { "has" } else { "have" }));
+        lines.push(format!(
+            "{wrong} of {} kernels gave a wrong output and {} no rate.",
+            view.rows.len(),
+            if wrong == 1 { "has" } else { "have" }
+        ));
     }
     lines.iter().map(|line| text::clean(line)).collect()
+}
+
+/// The sentences for a terminal, wrapped.
+pub fn terminal(view: &View, style: &Style) -> String {
+    let wrapped = |line: &String| text::wrap(&text::plain(line, style.ascii), style.width, 2, style.ascii) + "\n";
+    sentences(view).iter().map(wrapped).collect()
 }
 
 fn name(row: &Row) -> String {
@@ -52,10 +62,5 @@ fn ridge(view: &View) -> Option<String> {
     let scene = Scene::of(view);
     let ridge = scene.ridge?;
     let bandwidth = ByteRate(ridge.y / ridge.x);
-    Some(format!(
-        "The ridge lies at {} FLOP/byte: {} from DRAM below it, {} above it.",
-        Intensity(ridge.x),
-        bandwidth,
-        FlopRate(ridge.y)
-    ))
+    Some(format!("The ridge lies at {} FLOP/byte: {} from DRAM below it, {} above it.", Intensity(ridge.x), bandwidth, FlopRate(ridge.y)))
 }

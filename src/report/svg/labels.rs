@@ -2,6 +2,8 @@
 //!
 //! Widths are estimated at 0.6 em a character, wider than any sans-serif face sets ordinary text, since no font is at hand.
 
+use std::collections::BTreeMap;
+
 /// Estimated width of a character in em.
 pub(super) const EM: f64 = 0.6;
 /// Height taken by a line of text in em: capitals and descenders.
@@ -72,47 +74,82 @@ impl Patch {
     }
 }
 
+/// Patches, found by the squares of a coarse raster that they reach into: thousands of markers are asked about for each letter.
+#[derive(Default)]
+struct Raster {
+    patches: Vec<Patch>,
+    squares: BTreeMap<(i32, i32), Vec<usize>>,
+}
+
+impl Raster {
+    /// Side of a square in pixels.
+    const SIDE: f64 = 80.0;
+
+    fn squares(patch: &Patch) -> impl Iterator<Item = (i32, i32)> {
+        let corners = patch.corners();
+        let ends = |along: fn(&(f64, f64)) -> f64| {
+            let squares = corners.each_ref().map(|c| (along(c) / Self::SIDE).floor() as i32);
+            squares.into_iter().min().zip(squares.into_iter().max()).unwrap_or_default()
+        };
+        let ((left, right), (top, bottom)) = (ends(|c| c.0), ends(|c| c.1));
+        (left..=right).flat_map(move |x| (top..=bottom).map(move |y| (x, y)))
+    }
+
+    fn add(&mut self, patch: Patch) {
+        for square in Self::squares(&patch) {
+            self.squares.entry(square).or_default().push(self.patches.len());
+        }
+        self.patches.push(patch);
+    }
+
+    fn touches(&self, patch: &Patch) -> bool {
+        Self::squares(patch).filter_map(|s| self.squares.get(&s)).flatten().any(|&index| self.patches[index].touches(patch))
+    }
+}
+
 /// The plot's area with what is taken of it.
 pub(super) struct Field {
     /// Left, top, right, bottom.
     bounds: (f64, f64, f64, f64),
     /// Never covered: texts and markers.
-    taken: Vec<Patch>,
+    taken: Raster,
     /// Covered only where there is no other place: lines.
-    lines: Vec<Patch>,
+    lines: Raster,
 }
 
 impl Field {
     /// An empty field.
     pub fn new(bounds: (f64, f64, f64, f64)) -> Self {
-        Field { bounds, taken: Vec::new(), lines: Vec::new() }
+        Field { bounds, taken: Raster::default(), lines: Raster::default() }
     }
 
     /// Marks a place as never to be covered.
     pub fn take(&mut self, patch: Patch) {
-        self.taken.push(patch);
+        self.taken.add(patch);
     }
 
     /// Marks a line as better not covered.
     pub fn avoid(&mut self, line: Patch) {
-        self.lines.push(line);
+        self.lines.add(line);
     }
 
-    /// Takes the first free candidate; one that crosses a line only if all the others do or are taken.
-    pub fn place(&mut self, candidates: impl Iterator<Item = Patch>) -> Option<Patch> {
-        let mut second = None;
-        for patch in candidates {
-            if !patch.inside(self.bounds) || self.taken.iter().any(|t| t.touches(&patch)) {
+    /// Takes the first free candidate and gives its index; one that crosses a line only if all the others do or are taken.
+    pub fn place(&mut self, candidates: impl Iterator<Item = Patch>) -> Option<(usize, Patch)> {
+        let mut chosen = None;
+        for (index, patch) in candidates.enumerate() {
+            if !patch.inside(self.bounds) || self.taken.touches(&patch) {
                 continue;
             }
-            if !self.lines.iter().any(|l| l.touches(&patch)) {
-                self.taken.push(patch);
-                return Some(patch);
+            if !self.lines.touches(&patch) {
+                chosen = Some((index, patch));
+                break;
             }
-            second = second.or(Some(patch));
+            chosen = chosen.or(Some((index, patch)));
         }
-        self.taken.extend(second);
-        second
+        if let Some((_, patch)) = chosen {
+            self.taken.add(patch);
+        }
+        chosen
     }
 }
 

@@ -1,9 +1,10 @@
 //! The legend below the plot: a line for each letter in two columns, then what hollow markers and whiskers mean.
 
 use super::super::scene::{LeftOut, Point, Scene};
-use super::super::text::{fit, width, xml};
+use super::super::text::{clean, fit, fit_middle, width, xml};
 use super::super::{cache_word, limiter_text};
 use super::labels::EM;
+use super::overlay::Overlay;
 use super::{GREY, INK, WIDTH, marks};
 use crate::units::{FlopRate, Intensity};
 use crate::view::{Row, View};
@@ -12,7 +13,10 @@ use crate::view::{Row, View};
 pub(super) const MOST: usize = 52;
 /// Pixels from line to line.
 const PITCH: i32 = 38;
-const SIZE: i32 = 23;
+const SIZE: i32 = 22;
+/// Where names begin, and how far from the right rates end.
+const NAME: i32 = 76;
+const RATE: i32 = 92;
 const LEFT: i32 = 50;
 /// Column width and the space between.
 const COLUMN: i32 = 880;
@@ -20,17 +24,9 @@ const GAP: i32 = 60;
 
 /// The legend of a picture.
 pub(super) struct Legend {
-    entries: Vec<Entry>,
-    notes: Vec<String>,
-}
-
-struct Entry {
-    marker: String,
-    key: String,
-    name: String,
-    rate: String,
-    share: String,
-    title: String,
+    pub elements: String,
+    /// Pixels it takes.
+    pub height: i32,
 }
 
 /// Texts for a group of roofs, the fullest first.
@@ -62,79 +58,64 @@ pub(super) fn sentence(row: &Row, point: &Point) -> String {
     )
 }
 
-impl Legend {
-    /// For the points of a scene.
-    pub fn of(view: &View, scene: &Scene) -> Self {
-        let looks = marks::looks(view);
-        let entry = |point: &Point| {
-            let row = &view.rows[point.row];
-            let share = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!("{:.0} %", f * 100.0));
-            Entry {
-                marker: marks::marker(looks[point.row], point.doubted),
-                key: point.key.clone(),
-                name: format!("{} {} {} {}", row.op, row.variant, row.label, cache_word(row.cache)),
-                rate: FlopRate(point.y).to_string(),
-                share,
-                title: sentence(row, point),
-            }
-        };
-        Legend { entries: scene.points.iter().take(MOST).map(entry).collect(), notes: notes(scene) }
+/// The legend, from `top` on; it also takes the texts that found no place in the plot.
+pub(super) fn draw(view: &View, scene: &Scene, top: i32, over: &Overlay) -> Legend {
+    let looks = marks::looks(view);
+    let points: Vec<&Point> = scene.points.iter().take(MOST).collect();
+    let lines = points.len().div_ceil(2);
+    let mut out = String::from("<g id=\"legend\">\n");
+    let mut y = top;
+    for column in 0..points.len().min(2) as i32 {
+        out += &head(LEFT + column * (COLUMN + GAP), y);
     }
+    y += if points.is_empty() { 0 } else { PITCH + 6 };
+    for (index, point) in points.iter().enumerate() {
+        let x = LEFT + (index / lines) as i32 * (COLUMN + GAP);
+        let swatch = marks::marker(looks[point.row], point.doubted);
+        out += &entry(&view.rows[point.row], point, &swatch, (x, y + (index % lines) as i32 * PITCH));
+    }
+    y += lines as i32 * PITCH + 8;
+    let roofs = (!over.unlabelled.is_empty()).then(|| format!("Roofs: {}", over.unlabelled.join("; ")));
+    for note in notes(scene, over.unlettered).iter().chain(&roofs) {
+        let room = f64::from(WIDTH - 2 * LEFT) / (EM * 21.0);
+        let note = xml(&fit(note, room as usize, false));
+        out += &format!("<text class=\"note\" x=\"{LEFT}\" y=\"{y}\" font-size=\"21\" fill=\"{GREY}\">{note}</text>\n");
+        y += 34;
+    }
+    Legend { elements: out + "</g>\n", height: y - top + 4 }
+}
 
-    fn lines(&self) -> i32 {
-        self.entries.len().div_ceil(2) as i32
-    }
+fn text(x: i32, y: i32, rest: &str, text: &str) -> String {
+    format!("<text class=\"legend\" x=\"{x}\" y=\"{y}\" font-size=\"{SIZE}\" {rest}>{}</text>", xml(text))
+}
 
-    /// Pixels it takes, with room for the roofs that may need a line.
-    pub fn height(&self) -> i32 {
-        let head = if self.entries.is_empty() { 0 } else { PITCH + 6 };
-        head + self.lines() * PITCH + (self.notes.len() as i32 + 1) * 34 + 30
-    }
+/// Titles of a column and a line under them.
+fn head(x: i32, y: i32) -> String {
+    let (left, right) = (format!("fill=\"{GREY}\""), format!("fill=\"{GREY}\" text-anchor=\"end\""));
+    let rule = format!("<path d=\"M{x} {}H{}\" stroke=\"#d0d7de\" stroke-width=\"2\"/>\n", y + 12, x + COLUMN);
+    text(x + NAME, y, &left, "kernel") + &text(x + COLUMN - RATE, y, &right, "rate") + &text(x + COLUMN, y, &right, "of roof") + &rule
+}
 
-    /// From `top` on.
-    pub fn elements(&self, top: i32, unlabelled: &[String]) -> String {
-        let text = |x: i32, y: i32, rest: &str, text: &str| {
-            format!("<text class=\"legend\" x=\"{x}\" y=\"{y}\" font-size=\"{SIZE}\" {rest}>{}</text>", xml(text))
-        };
-        let mut out = String::from("<g id=\"legend\">\n");
-        let mut y = top;
-        let columns = self.entries.len().min(2) as i32;
-        for column in 0..columns {
-            let x = LEFT + column * (COLUMN + GAP);
-            let head = format!("fill=\"{GREY}\"");
-            out += &text(x + 88, y, &head, "kernel");
-            out += &text(x + COLUMN - 110, y, &format!("{head} text-anchor=\"end\""), "rate");
-            out += &text(x + COLUMN, y, &format!("{head} text-anchor=\"end\""), "of roof");
-            out += &format!("<path d=\"M{x} {0}H{1}\" stroke=\"#d0d7de\" stroke-width=\"2\"/>\n", y + 12, x + COLUMN);
-        }
-        y += if columns > 0 { PITCH + 6 } else { 0 };
-        for (index, entry) in self.entries.iter().enumerate() {
-            let (column, line) = (index as i32 / self.lines(), index as i32 % self.lines());
-            let (x, y) = (LEFT + column * (COLUMN + GAP), y + line * PITCH);
-            out += &format!("<g class=\"swatch\"><title>{}</title><g transform=\"translate({} {})\">", xml(&entry.title), x + 16, y - 8);
-            out += &format!("{}</g>", entry.marker);
-            out += &text(x + 44, y, &format!("font-weight=\"bold\" fill=\"{INK}\""), &entry.key);
-            let room = f64::from(COLUMN - 110 - 88 - 20) - EM * f64::from(SIZE) * width(&entry.rate) as f64;
-            let name = fit(&entry.name, (room / (EM * f64::from(SIZE))) as usize, false);
-            out += &text(x + 88, y, &format!("fill=\"{INK}\""), &name);
-            out += &text(x + COLUMN - 110, y, &format!("text-anchor=\"end\" fill=\"{INK}\""), &entry.rate);
-            out += &text(x + COLUMN, y, &format!("text-anchor=\"end\" fill=\"{INK}\""), &entry.share);
-            out += "</g>\n";
-        }
-        y += self.lines() * PITCH + 8;
-        let roofs = (!unlabelled.is_empty()).then(|| format!("Roofs: {}", unlabelled.join("; ")));
-        for note in self.notes.iter().chain(&roofs) {
-            let room = f64::from(WIDTH - 2 * LEFT) / (EM * 21.0);
-            let note = xml(&fit(note, room as usize, false));
-            out += &format!("<text class=\"note\" x=\"{LEFT}\" y=\"{y}\" font-size=\"21\" fill=\"{GREY}\">{note}</text>\n");
-            y += 34;
-        }
-        out + "</g>\n"
-    }
+/// A line: marker, key, kernel, rate, share of the roof.
+fn entry(row: &Row, point: &Point, swatch: &str, (x, y): (i32, i32)) -> String {
+    let (left, right) = (format!("fill=\"{INK}\""), format!("fill=\"{INK}\" text-anchor=\"end\""));
+    let rate = FlopRate(point.y).to_string();
+    let share = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!("{:.0} %", f * 100.0));
+    let character = EM * f64::from(SIZE);
+    let room = f64::from(COLUMN - RATE - NAME - 16) - character * width(&rate) as f64;
+    let name = format!("{} {} {} {}", row.op, row.variant, row.label, cache_word(row.cache));
+    let name = fit_middle(&clean(&name), (room / character) as usize, false);
+    let mut out = format!("<g class=\"swatch\"><title>{}</title>", xml(&sentence(row, point)));
+    out += &format!("<g transform=\"translate({} {})\">{swatch}</g>", x + 16, y - 8);
+    out += &text(x + 44, y, &format!("{left} font-weight=\"bold\""), &point.key);
+    out += &text(x + NAME, y, &left, &name);
+    out += &text(x + COLUMN - RATE, y, &right, &rate);
+    out += &text(x + COLUMN, y, &right, &share);
+    out + "</g>\n"
 }
 
 /// What signs mean, where they occur, and what is not in the picture.
-fn notes(scene: &Scene) -> Vec<String> {
+fn notes(scene: &Scene, unlettered: usize) -> Vec<String> {
     let mut notes = Vec::new();
     let mut signs = Vec::new();
     if scene.points.iter().any(|p| p.doubted) {
@@ -149,8 +130,8 @@ fn notes(scene: &Scene) -> Vec<String> {
     if !signs.is_empty() {
         notes.push(signs.join(" "));
     }
-    if scene.points.len() > MOST {
-        notes.push(format!("{} more points are drawn without a letter; the table has them all.", scene.points.len() - MOST));
+    if unlettered > 0 {
+        notes.push(format!("{unlettered} of {} points have no letter beside them; the table has them all.", scene.points.len()));
     }
     if !scene.left_out.is_empty() {
         notes.push(format!("Not drawn: {}.", left_out(&scene.left_out)));

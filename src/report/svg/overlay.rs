@@ -21,6 +21,10 @@ pub(super) struct Overlay {
     pub elements: String,
     /// Texts of roofs that found no place in the plot; the legend gives them one.
     pub unlabelled: Vec<String>,
+    /// Points without a letter beside them.
+    pub unlettered: usize,
+    /// Rows of points that have no pixel inside the axes.
+    pub outside: Vec<usize>,
 }
 
 type Pixel<'a> = &'a dyn Fn(Spot) -> (i32, i32);
@@ -46,6 +50,9 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
     for point in &scene.points {
         if let Some(at) = place.at((point.x, point.y)) {
             field.take(Patch::square(at, marks::HALF + 3.0));
+            if let Some(end) = point.moved.and_then(|moved| place.at((moved.max(scene.x.min), point.y))) {
+                field.avoid(Patch::line(end, at, 20.0));
+            }
         }
     }
     let mut out = axis_labels(scene, frame, &place);
@@ -53,7 +60,7 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
         let (x, y) = ((frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2);
         let _ = writeln!(
             out,
-            r##"<text class="watermark" x="{x}" y="{y}" transform="rotate(-20 {x} {y})" font-size="200" font-weight="bold" letter-spacing="20" text-anchor="middle" fill="#b00020" opacity="0.09">SIMULATED</text>"##
+            r##"<text class="watermark" x="{x}" y="{y}" transform="rotate(-20 {x} {y})" font-size="200" font-weight="bold" letter-spacing="20" text-anchor="middle" fill="#b00020" opacity="0.07">SIMULATED</text>"##
         );
     }
     for roof in &scene.roofs {
@@ -63,10 +70,16 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
             field.avoid(Patch::line(a, b, 5.0));
         }
     }
+    if let Some(at) = scene.ridge.and_then(|r| place.at((r.x, r.y))) {
+        field.take(Patch::square(at, 10.0));
+    }
     let (names, unlabelled) = names(scene, &place, &mut field);
     out += &ridge(scene, frame, &place, &mut field);
     out += &names;
-    out += &points(view, scene, &place, &mut field);
+    let (markers, outside) = markers(view, scene, &place);
+    let (letters, lettered) = letters(scene, &place, &mut field);
+    out += &markers;
+    out += &letters;
     let corner = |value| place.at(value).unwrap_or_default();
     let (low, high) = (corner((axes.x.min, axes.y.min)), corner((axes.x.max, axes.y.max)));
     let elements = format!(
@@ -74,7 +87,7 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
          data-right=\"{}\" data-bottom=\"{}\" data-top=\"{}\">\n{out}</g>\n",
         axes.x.min, axes.x.max, axes.y.min, axes.y.max, low.0, high.0, low.1, high.1
     );
-    Overlay { elements, unlabelled }
+    Overlay { elements, unlabelled, unlettered: scene.points.len() - lettered - outside.len(), outside }
 }
 
 /// Frame, decade labels and the axes' names.
@@ -112,11 +125,8 @@ fn axis_labels(scene: &Scene, frame: &Frame, place: &Place) -> String {
 /// A text in the plot, centred at a patch, on a white halo.
 fn label(patch: &Patch, text: &str, size: f64, rest: &str) -> String {
     let (x, y) = (patch.x, patch.y);
-    let turn = if patch.angle == 0.0 {
-        String::new()
-    } else {
-        format!(" transform=\"rotate({:.2} {x:.1} {y:.1})\"", patch.angle.to_degrees())
-    };
+    let turn =
+        if patch.angle == 0.0 { String::new() } else { format!(" transform=\"rotate({:.2} {x:.1} {y:.1})\"", patch.angle.to_degrees()) };
     format!(
         "<text class=\"label\" x=\"{x:.1}\" y=\"{:.1}\"{turn} font-size=\"{size}\" text-anchor=\"middle\" stroke=\"#fff\" stroke-width=\"6\" \
          stroke-linejoin=\"round\" paint-order=\"stroke\" {rest}>{}</text>\n",
@@ -134,11 +144,17 @@ fn names(scene: &Scene, place: &Place, field: &mut Field) -> (String, Vec<String
         let highest = group.iter().map(|&i| &scene.roofs[i]).max_by(|a, b| a.value.total_cmp(&b.value));
         let ends = highest.and_then(|roof| scene.ends(roof, roof.value).map(|e| (roof, e)));
         let Some((roof, Some(a), Some(b))) = ends.map(|(roof, [a, b])| (roof, place.at(a), place.at(b))) else { continue };
-        let placed = texts.iter().find_map(|text| field.place(along(text, a, b, roof.slope)).map(|patch| (patch, text)));
+        let mut owners = Vec::new();
+        let places = texts.iter().flat_map(|text| along(text, a, b, roof.slope).map(move |patch| (text, patch)));
+        let placed = field.place(places.map(|(text, patch)| {
+            owners.push(text);
+            patch
+        }));
         match placed {
-            Some((patch, text)) => {
+            Some((index, patch)) => {
+                let text = owners[index];
                 let ([r, g, b], _) = look(scene, &scene.roofs[group[0]]);
-                let dark = |c: u8| u32::from(c) * 3 / 4;
+                let dark = |c: u8| u32::from(c) * 3 / 5;
                 out += &label(&patch, text, NAME, &format!("fill=\"#{:02x}{:02x}{:02x}\"", dark(r), dark(g), dark(b)));
                 if *text != texts[0] {
                     unlabelled.push(texts[0].clone());
@@ -184,7 +200,7 @@ fn ridge(scene: &Scene, frame: &Frame, place: &Place, field: &mut Field) -> Stri
     let row = bottom - 28.0;
     let mut put = |text: &str, middle: f64, rest: &str| {
         let up = (0..6).map(|i| Patch::text(text, NAME, (middle, row - 34.0 * f64::from(i)), 0.0));
-        field.place(up).map_or(String::new(), |patch| label(&patch, text, NAME, rest))
+        field.place(up).map_or(String::new(), |(_, patch)| label(&patch, text, NAME, rest))
     };
     let value = format!("ridge {} FLOP/byte", Intensity(ridge.x));
     let wide = Patch::text(&value, NAME, (0.0, 0.0), 0.0).wide();
@@ -195,13 +211,16 @@ fn ridge(scene: &Scene, frame: &Frame, place: &Place, field: &mut Field) -> Stri
     out + &put("compute-bound", (f64::from(frame.right) + x) / 2.0 + wide / 2.0, &side)
 }
 
-/// Whiskers, then markers, then letters, so that no line covers a marker.
-fn points(view: &View, scene: &Scene, place: &Place, field: &mut Field) -> String {
+/// Whiskers, then markers, so that no line covers a marker; and the rows that got none.
+fn markers(view: &View, scene: &Scene, place: &Place) -> (String, Vec<usize>) {
     let looks = marks::looks(view);
-    let (mut whiskers, mut markers, mut letters) = (String::new(), String::new(), String::new());
+    let (mut whiskers, mut markers, mut outside) = (String::new(), String::new(), Vec::new());
     for point in &scene.points {
-        let Some((x, y)) = place.at((point.x, point.y)) else { continue };
-        whiskers += &whisker(point, scene, place, (x, y), field);
+        let Some((x, y)) = place.at((point.x, point.y)) else {
+            outside.push(point.row);
+            continue;
+        };
+        whiskers += &whisker(point, scene, place, (x, y));
         let row = &view.rows[point.row];
         let _ = writeln!(
             markers,
@@ -211,14 +230,21 @@ fn points(view: &View, scene: &Scene, place: &Place, field: &mut Field) -> Strin
             marks::marker(looks[point.row], point.doubted)
         );
     }
+    (whiskers + &markers, outside)
+}
+
+/// The letters that find a place beside their marker, and how many.
+fn letters(scene: &Scene, place: &Place, field: &mut Field) -> (String, usize) {
+    let (mut letters, mut count) = (String::new(), 0);
     for point in scene.points.iter().take(legend::MOST) {
         let Some(at) = place.at((point.x, point.y)) else { continue };
-        if let Some(patch) = field.place(around(&point.key, at)) {
+        if let Some((_, patch)) = field.place(around(&point.key, at)) {
             letters += &leader(at, &patch);
             letters += &label(&patch, &point.key, LETTER, &format!("font-weight=\"bold\" fill=\"{INK}\""));
+            count += 1;
         }
     }
-    whiskers + &markers + &letters
+    (letters, count)
 }
 
 /// Places around a marker, nearest first, right and above before left and below.
@@ -250,12 +276,11 @@ fn leader((x, y): (f64, f64), patch: &Patch) -> String {
 }
 
 /// A line left to the intensity by moved bytes, and one up and down over the interval where it would be seen.
-fn whisker(point: &Point, scene: &Scene, place: &Place, (x, y): (f64, f64), field: &mut Field) -> String {
+fn whisker(point: &Point, scene: &Scene, place: &Place, (x, y): (f64, f64)) -> String {
     let mut path = String::new();
     if let Some(moved) = point.moved
         && let Some((end, _)) = place.at((moved.max(scene.x.min), point.y))
     {
-        field.avoid(Patch::line((end, y), (x, y), 4.0));
         let tick = if moved < scene.x.min { "m12 -8l-12 8l12 8".to_string() } else { "m0 -9v18".into() };
         let _ = write!(path, "M{x} {y}H{end}{tick}");
     }
@@ -266,5 +291,9 @@ fn whisker(point: &Point, scene: &Scene, place: &Place, (x, y): (f64, f64), fiel
     {
         let _ = write!(path, "M{} {low}h12m-6 0V{high}m-6 0h12", x - 6.0);
     }
-    if path.is_empty() { path } else { format!("<path class=\"whisker\" d=\"{path}\" fill=\"none\" stroke=\"{GREY}\" stroke-width=\"3\"/>\n") }
+    if path.is_empty() {
+        path
+    } else {
+        format!("<path class=\"whisker\" d=\"{path}\" fill=\"none\" stroke=\"{GREY}\" stroke-width=\"3\"/>\n")
+    }
 }

@@ -58,7 +58,12 @@ pub(super) enum Shape {
 ///
 /// # Errors
 /// [`Error::Backend`] where plotters itself fails.
-pub(super) fn draw<T>(frame: Frame, axes: Axes, shapes: &[Shape], overlay: impl FnOnce(&dyn Fn(Spot) -> (i32, i32)) -> T) -> Result<(String, T)> {
+pub(super) fn draw<T>(
+    frame: Frame,
+    axes: Axes,
+    shapes: &[Shape],
+    overlay: impl FnOnce(&dyn Fn(Spot) -> (i32, i32)) -> T,
+) -> Result<(String, T)> {
     let mut text = String::new();
     let made = paint(&mut text, frame, axes, shapes, overlay).map_err(|why| Error::Backend { backend: "plotters", why })?;
     let inner = text.split_once('>').map(|(_, rest)| rest.trim_end().trim_end_matches("</svg>"));

@@ -9,13 +9,14 @@ pub(super) struct Column {
     title: &'static str,
     right: bool,
     least: Option<usize>,
+    tail: bool,
     drop: Option<u8>,
 }
 
 impl Column {
     /// Left-aligned: text.
     pub const fn left(name: &'static str) -> Self {
-        Column { name, title: name, right: false, least: None, drop: None }
+        Column { name, title: name, right: false, least: None, tail: false, drop: None }
     }
 
     /// Right-aligned: numbers.
@@ -23,7 +24,7 @@ impl Column {
         Column { right: true, ..Self::left(name) }
     }
 
-    /// Shown under another title.
+    /// Under a shorter title in a terminal.
     pub const fn titled(self, title: &'static str) -> Self {
         Column { title, ..self }
     }
@@ -31,6 +32,11 @@ impl Column {
     /// May be cut to `least` columns where room is short.
     pub const fn shrinks(self, least: usize) -> Self {
         Column { least: Some(least), ..self }
+    }
+
+    /// As `shrinks`, but the last word stays whole: a share, a filter's size.
+    pub const fn shrinks_before_tail(self, least: usize) -> Self {
+        Column { least: Some(least), tail: true, ..self }
     }
 
     /// May be dropped when shrinking was not enough; the lowest `order` goes first.
@@ -63,7 +69,8 @@ impl Grid {
         let layout = self.layout(style.width);
         let line = |cells: Vec<&str>| {
             let cell = |&(column, room): &(usize, usize)| {
-                text::pad(&text::fit(cells[column], room, style.ascii), room, self.columns[column].right)
+                let fit = if self.columns[column].tail { text::fit_middle } else { text::fit };
+                text::pad(&fit(cells[column], room, style.ascii), room, self.columns[column].right)
             };
             let joined = layout.shown.iter().map(cell).collect::<Vec<_>>().join(&" ".repeat(layout.gap));
             // Even the columns that must stay can be too much for a very narrow terminal.
@@ -87,7 +94,7 @@ impl Grid {
     /// A Markdown table.
     pub fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let mut out = line(self.columns.iter().map(|c| c.title.to_string()).collect());
+        let mut out = line(self.columns.iter().map(|c| c.name.to_string()).collect());
         out += &line(self.columns.iter().map(|c| if c.right { "--:" } else { ":--" }.to_string()).collect());
         for row in &self.rows {
             out += &line(row.iter().map(|cell| escape(cell)).collect());
@@ -106,11 +113,8 @@ impl Grid {
 
     /// Tries, in this order: as it is; shorter words; single spaces; cut cells; fewer columns.
     fn layout(&mut self, width: usize) -> Layout {
-        let all = |grid: &Grid, gap| Layout {
-            shown: (0..grid.columns.len()).map(|c| (c, grid.natural(c))).collect(),
-            dropped: Vec::new(),
-            gap,
-        };
+        let all =
+            |grid: &Grid, gap| Layout { shown: (0..grid.columns.len()).map(|c| (c, grid.natural(c))).collect(), dropped: Vec::new(), gap };
         let first = all(self, 2);
         if self.width_of(&first) <= width {
             return first;
@@ -161,12 +165,18 @@ impl Grid {
     }
 }
 
-/// `1024x1024x1024` as `1024^3`; anything else as it is.
+/// Equal neighbours among the factors of a shape as a power: `1024x1024x1024` as `1024^3`; anything else as it is.
 fn power(word: &str) -> String {
-    let factors: Vec<&str> = word.split('x').collect();
-    let number = factors[0].chars().all(|c| c.is_ascii_digit()) && !factors[0].is_empty();
-    let same = number && factors.len() > 2 && factors.iter().all(|f| *f == factors[0]);
-    if same { format!("{}^{}", factors[0], factors.len()) } else { word.to_string() }
+    let mut runs: Vec<(&str, usize)> = Vec::new();
+    for factor in word.split('x') {
+        match runs.last_mut() {
+            Some((last, count)) if *last == factor && factor.len() > 1 => *count += 1,
+            _ => runs.push((factor, 1)),
+        }
+    }
+    let text = |&(factor, count): &(&str, usize)| if count == 1 { factor.to_string() } else { format!("{factor}^{count}") };
+    let numbers = runs.iter().all(|(factor, _)| !factor.is_empty() && factor.bytes().all(|b| b.is_ascii_digit()));
+    if numbers { runs.iter().map(text).collect::<Vec<_>>().join("x") } else { word.to_string() }
 }
 
 fn paint(text: &str, code: &str, colour: bool) -> String {
@@ -204,9 +214,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_factors_become_a_power_and_nothing_else_changes() {
+    fn equal_neighbours_become_a_power_and_nothing_else_changes() {
         assert_eq!(power("1024x1024x1024"), "1024^3");
-        for same in ["1024x512x1024", "16x112x112x64", "k3", "", "x", "xxx"] {
+        assert_eq!(power("16x112x112x64"), "16x112^2x64");
+        for same in ["1024x512x1024", "1x7x7x960", "k3", "", "x", "xxx", "ab12xab12"] {
             assert_eq!(power(same), same);
         }
     }
