@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Unit, Variant};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Tunable, Unit, Variant};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, REGISTER];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -114,6 +114,27 @@ const NAIVE: Variant<Matmul> = Variant {
         // A task is one row of C: a row of A, all of B, a row of C.
         Language::Host => Demand { requested: 4 * p.m * (p.k + p.k * p.n + p.n), lane: 4 * p.m * (p.k + 2 * p.k * p.n + p.n) },
         _ => tiled(p, 16, 16, 1, 1),
+    },
+};
+
+/// A register tile a lane: `TM` rows by `TN` vectors of four columns, 8×8 lanes a group.
+const REGISTER: Variant<Matmul> = Variant {
+    name: "register",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
+        precisions: &[Precision::F32],
+        tunables: &[Tunable { name: "TM", values: &[4, 2, 8] }, Tunable { name: "TN", values: &[1, 2] }],
+    }],
+    dispatches: |p, s| {
+        let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
+        // Vector loads need every row of A, B and C to start on a vector.
+        let entry = if p.n.is_multiple_of(4) && p.k.is_multiple_of(4) { "whole" } else { "ragged" };
+        vec![Dispatch::over(3, entry, [tiles(p.n, 8 * tn), tiles(p.m, 8 * tm), 1], [8, 8, 1])]
+    },
+    demand: |p, s| {
+        let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
+        tiled(p, 8 * tm, 8 * tn, tm, tn)
     },
 };
 

@@ -198,6 +198,8 @@ const LINEAR: Variant<Stream> = Variant {
         let tensors = 2 + p.kind.arrays().0 as usize;
         let block = s.tuned.0.get("BLOCK").copied().unwrap_or(1);
         let mut dispatch = Dispatch::over(tensors, p.kind.name(), fold(p.parts), [block, 1, 1]);
+        // `read` alone sums its lanes in workgroup memory; the module declares it for all.
+        dispatch.shared_bytes = block * s.precision.storage().bytes() as u32;
         dispatch.reads = (0..tensors).filter(|&t| t != 1).collect();
         dispatch.writes = vec![1];
         vec![dispatch]
