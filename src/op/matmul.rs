@@ -112,7 +112,10 @@ const NAIVE: Variant<Matmul> = Variant {
     dispatches: |p, _| vec![Dispatch::over(3, "matmul", [tiles(p.n, 16), tiles(p.m, 16), 1], [16, 16, 1])],
     demand: |p, s| match s.language {
         // A task is one row of C: a row of A, all of B, a row of C.
-        Language::Host => Demand { requested: 4 * p.m * (p.k + p.k * p.n + p.n), lane: 4 * p.m * (p.k + 2 * p.k * p.n + p.n) },
+        Language::Host => {
+            let width = s.precision.storage().bytes();
+            Demand { requested: width * p.m * (p.k + p.k * p.n + p.n), lane: width * p.m * (p.k + 2 * p.k * p.n + p.n) }
+        }
         _ => tiled(p, 16, 16, 1, 1),
     },
 };
