@@ -195,7 +195,7 @@ const WINDOW: Variant<Depthwise> = Variant {
     sources: &[Implementation {
         source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
         precisions: &[Precision::F32],
-        tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32, 64] }, Tunable { name: "BLOCK", values: &[64, 128, 256] }],
+        tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32] }, Tunable { name: "BLOCK", values: &[64, 256] }],
     }],
     dispatches: |p, s| {
         let (oh, ow) = p.out();

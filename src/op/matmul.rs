@@ -127,7 +127,7 @@ const REGISTER: Variant<Matmul> = Variant {
     sources: &[Implementation {
         source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
         precisions: &[Precision::F32],
-        tunables: &[Tunable { name: "TM", values: &[4, 2, 8] }, Tunable { name: "TN", values: &[1, 2] }],
+        tunables: &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }],
     }],
     dispatches: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);

@@ -175,6 +175,9 @@ impl Definition for Stream {
 
 /// Invocations of a work-group on devices.
 const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[256, 64, 128] };
+/// The same in WGSL. A software device runs a group as one subgroup of eight lanes after another, each through the whole part:
+/// only a block of one subgroup walks memory in order there.
+const WGSL_BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 8, 256] };
 
 /// Entry point of a kind. WGSL has a word `read` of its own, which a function of that name would hide.
 const fn entry(kind: Kind, language: Language) -> &'static str {
@@ -196,7 +199,7 @@ const LINEAR: Variant<Stream> = Variant {
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/stream/linear.wgsl")),
             precisions: &[Precision::F32],
-            tunables: &[BLOCK],
+            tunables: &[WGSL_BLOCK],
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/stream/linear.cu")),
