@@ -253,6 +253,36 @@ fn both_clocks_grow_with_launches_and_the_device_is_never_ahead_of_the_wall() {
 }
 
 #[test]
+#[ignore = "a figure, not a check: run it by name on a quiet machine"]
+fn the_best_chains_beat_a_plain_kernel_of_four_by_six_tenths_on_software_vulkan() {
+    let candidates: Vec<Tuned> = [(4, 64, 8), (8, 64, 4), (12, 64, 4), (16, 64, 4), (12, 256, 4), (16, 256, 4)]
+        .map(|(chains, block, unroll)| Tuned([("CHAINS", chains), ("BLOCK", block), ("UNROLL", unroll)].map(|(n, v)| (n.into(), v)).into()))
+        .into();
+    // One device each, so that all stay loaded and their samples alternate.
+    let mut devices: Vec<Wgpu> = candidates.iter().map_while(|_| adapter()).collect();
+    let Some(device) = devices.first().map(|wgpu| wgpu.device().clone()) else { return };
+    let problem = problem("fma", json!({"elements": 8192, "trips": 16, "steps": 512}));
+    let mut loaded: Vec<_> = devices
+        .iter_mut()
+        .zip(&candidates)
+        .map(|(wgpu, tuned)| {
+            wgpu.load(&plan(&*problem, "chains", Precision::F32, tuned, &device), DENSE, 1, Checks::Trusted).expect("it loads")
+        })
+        .collect();
+    let mut time = |number: usize| loaded[number].sample(1, 0).expect("it runs").wall.as_secs_f64();
+    let warm: f64 = (0..candidates.len()).map(&mut time).sum();
+    assert!(warm > 0.0);
+    let mut best = 0.0f64;
+    for (number, tuned) in candidates.iter().enumerate().skip(1) {
+        let mut ratios: Vec<f64> = (0..101).map(|_| time(0) / time(number)).collect();
+        ratios.sort_by(f64::total_cmp);
+        println!("{:?}: median of 101 interleaved ratios {:.2}", tuned.0, ratios[50]);
+        best = best.max(ratios[50]);
+    }
+    assert!(best >= 1.6, "{best}");
+}
+
+#[test]
 fn plans_over_a_limit_are_refused_by_its_name() {
     let Some(mut wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
