@@ -5,9 +5,11 @@
 // Traffic: every element loaded once and stored once; nothing in between.
 // Guards:  lanes past the last return at once; a chain past the last element runs on zeros and is not stored.
 // Note:    a, b and the step come from memory, so no compiler can fold the recurrence; b grows once per trip, so the value tells
-//          how many trips were run. Eight steps are unrolled: a loop costs a compare and, in checked modules, a counter.
+//          how many trips were run. UNROLL steps share one loop's overhead; few of them where a compiler puts the steps of a
+//          chain one behind another (LLVM does), so that the processor can still see several chains at once.
 
 const_assert CHAINS >= 1u && CHAINS <= 16u;
+const_assert UNROLL == 4u || UNROLL == 8u; // divides every legal number of steps
 const_assert BLOCK >= 1u && BLOCK <= 1024u;
 
 @group(0) @binding(0) var<storage, read> coef: array<T>; // [3]: a, b, step
@@ -34,15 +36,17 @@ fn chains(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         }
     }
     for (var trip = 0u; trip < dims.trips; trip++) {
-        for (var s = 0u; s < dims.steps; s += 8u) {
+        for (var s = 0u; s < dims.steps; s += UNROLL) {
             for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
             for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
             for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
             for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
-            for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
-            for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
-            for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
-            for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
+            if (UNROLL == 8u) {
+                for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
+                for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
+                for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
+                for (var c = 0u; c < CHAINS; c++) { v[c] = fma(a, v[c], b); }
+            }
         }
         b += step;
     }

@@ -30,9 +30,9 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
     for (var i = 0u; i < TM; i++) {
         at[i] = min(row + i, dims.m - 1u) * (dims.k / 4u);
     }
-    var from: array<u32, TN>;
+    var column: array<u32, TN>;
     for (var j = 0u; j < TN; j++) {
-        from[j] = min(col + 8u * j, cols - 1u);
+        column[j] = min(col + 8u * j, cols - 1u);
     }
     var sum: array<vec4<S>, TM * TN>;
     for (var p = 0u; p < dims.k / 4u; p++) {
@@ -41,7 +41,7 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
             left[i] = vec4<S>(a4[at[i] + p]);
         }
         for (var j = 0u; j < TN; j++) {
-            let base = p * 4u * cols + from[j];
+            let base = p * 4u * cols + column[j];
             let r0 = vec4<S>(b4[base]);
             let r1 = vec4<S>(b4[base + cols]);
             let r2 = vec4<S>(b4[base + 2u * cols]);

@@ -48,8 +48,8 @@ fn store_some(at: u32, value: vec4<T>, count: u32) {
 }
 
 @compute @workgroup_size(BLOCK)
-fn read(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) local: u32) {
+fn stream_read(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
     let g = group.y * groups.x + group.x;
     let part = part_of(g);
     // Whole vectors of the part, and the components before and after them.
@@ -63,7 +63,7 @@ fn read(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var v2 = vec4<T>();
     var v3 = vec4<T>();
     var edge = T();
-    for (var pass = 0u; pass < dims.passes; pass++) {
+    for (var turn = 0u; turn < dims.passes; turn++) {
         let half = T(0.5);
         v0 *= half;
         v1 *= half;
@@ -105,11 +105,11 @@ fn read(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 }
 
 @compute @workgroup_size(BLOCK)
-fn write(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-         @builtin(local_invocation_index) local: u32) {
+fn stream_write(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
     let own = owned(group.y * groups.x + group.x);
     var s = coef[0];
-    for (var pass = 0u; pass < dims.passes; pass++) {
+    for (var turn = 0u; turn < dims.passes; turn++) {
         for (var i = own.x + local; i < own.y; i += BLOCK) {
             out[i] = vec4<T>(s);
         }
@@ -121,11 +121,11 @@ fn write(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 }
 
 @compute @workgroup_size(BLOCK)
-fn copy(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) local: u32) {
+fn stream_copy(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
     let own = owned(group.y * groups.x + group.x);
     var s = coef[0];
-    for (var pass = 0u; pass < dims.passes; pass++) {
+    for (var turn = 0u; turn < dims.passes; turn++) {
         for (var i = own.x + local; i < own.y; i += BLOCK) {
             out[i] = s * a[i];
         }
@@ -137,11 +137,11 @@ fn copy(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 }
 
 @compute @workgroup_size(BLOCK)
-fn triad(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-         @builtin(local_invocation_index) local: u32) {
+fn stream_triad(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
     let own = owned(group.y * groups.x + group.x);
     var s = coef[0];
-    for (var pass = 0u; pass < dims.passes; pass++) {
+    for (var turn = 0u; turn < dims.passes; turn++) {
         for (var i = own.x + local; i < own.y; i += BLOCK) {
             out[i] = fma(vec4<T>(s), a[i], b[i]);
         }

@@ -82,7 +82,11 @@ impl Backend for Wgpu {
 
     fn load<'a>(&'a self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
         let Code::Wgsl(text) = &plan.code else {
-            return Err(Error::unsupported(format!("{}/{} on wgpu", plan.op, plan.variant), "a WGSL source", format!("{:?}", plan.language)));
+            return Err(Error::unsupported(
+                format!("{}/{} on wgpu", plan.op, plan.variant),
+                "a WGSL source",
+                format!("{:?}", plan.language),
+            ));
         };
         limits::check(plan, sets, &self.info, &self.device)?;
         let program = program::Program::compile(&self.device, plan, text, checks)?;

@@ -1,5 +1,6 @@
 //! Depthwise convolution, NHWC: every channel has a k×k filter of its own (filters RSC), zero padding.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -200,7 +201,7 @@ const WINDOW: Variant<Depthwise> = Variant {
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
             precisions: &[Precision::F32],
-            tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32, 64] }, Tunable { name: "BLOCK", values: &[64, 128, 256] }],
+            tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32] }, Tunable { name: "BLOCK", values: &[64, 256] }],
         },
     ],
     dispatches: |p, s| {
@@ -245,7 +246,7 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     match s.language {
         Language::Host => Demand { requested: lane, lane },
         // A group is 256 consecutive outputs, channels fastest.
-        _ => Demand { requested: grouped(p, 256 / p.c.min(256)), lane },
+        _ => Demand { requested: grouped(p, 256 / p.c.min(256), false), lane },
     }
 }
 
@@ -273,23 +274,30 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     }
     let lane = 4 * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
     let units = p.c.div_ceil(p.width());
-    Demand { requested: grouped(p, strip * (block / units.min(block))), lane }
+    Demand { requested: grouped(p, strip * (block / units.min(block)), true), lane }
 }
 
 /// Distinct bytes of groups that cover `positions` neighbouring outputs of a row, and channels beside them: the input columns
-/// that each such run touches, the filter, the outputs. Runs are taken not to cross rows.
-fn grouped(p: &Depthwise, positions: u64) -> u64 {
+/// that each such run touches, the filter taps it loads, the outputs. Runs are taken not to cross rows.
+fn grouped(p: &Depthwise, positions: u64, whole_filter: bool) -> u64 {
     let (oh, ow) = p.out();
-    let mut columns = 0;
+    let rows = inside(p.h, oh, p);
+    let (mut columns, mut taps) = (0, 0);
     for first in (0..ow).step_by(positions as usize) {
-        let mut touched = std::collections::BTreeSet::new();
+        let (mut touched, mut used) = (BTreeSet::new(), BTreeSet::new());
         for o in first..(first + positions).min(ow) {
-            touched.extend((0..p.k).map(|s| o * p.stride + s * p.dilation).filter(|w| (p.padding..p.w + p.padding).contains(w)));
+            for s in 0..p.k {
+                let w = o * p.stride + s * p.dilation;
+                if (p.padding..p.w + p.padding).contains(&w) {
+                    touched.insert(w);
+                    used.insert(s);
+                }
+            }
         }
-        columns += touched.len() as u64;
+        columns += rows * touched.len() as u64;
+        taps += if whole_filter { oh * p.k * p.k } else { rows * used.len() as u64 };
     }
-    let filters = p.n * oh * ow.div_ceil(positions) * p.k * p.k * p.c;
-    4 * (p.n * p.c * inside(p.h, oh, p) * columns + filters + p.n * oh * ow * p.c)
+    4 * p.n * p.c * (columns + taps + oh * ow)
 }
 
 /// Filter taps that fall inside the input, summed over the outputs of one direction.

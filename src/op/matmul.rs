@@ -113,8 +113,8 @@ const NAIVE: Variant<Matmul> = Variant {
     demand: |p, s| match s.language {
         // A task is one row of C: a row of A, all of B, a row of C.
         Language::Host => {
-            let bytes = s.precision.storage().bytes();
-            Demand { requested: bytes * p.m * (p.k + p.k * p.n + p.n), lane: bytes * p.m * (p.k + 2 * p.k * p.n + p.n) }
+            let width = s.precision.storage().bytes();
+            Demand { requested: width * p.m * (p.k + p.k * p.n + p.n), lane: width * p.m * (p.k + 2 * p.k * p.n + p.n) }
         }
         _ => tiled(p, 16, 16, 1, 1),
     },
@@ -141,7 +141,7 @@ const REGISTER: Variant<Matmul> = Variant {
     sources: &[Implementation {
         source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
         precisions: &[Precision::F32],
-        tunables: &[Tunable { name: "TM", values: &[4, 2, 8] }, Tunable { name: "TN", values: &[1, 2] }],
+        tunables: &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }],
     }],
     dispatches: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
