@@ -1,0 +1,187 @@
+//! The cuda backend as far as it goes without a GPU: every CUDA source is run on the CPU against its definition, every mutant of it
+//! is refused there, and a machine without a driver or device gets one clear sentence.
+#![cfg(feature = "cuda")]
+
+#[path = "cudacpu/cases.rs"]
+mod cases;
+#[path = "cudacpu/harness.rs"]
+mod harness;
+#[path = "cudacpu/mutants.rs"]
+mod mutants;
+
+use cases::{Case, cases, combinations, module, plan};
+use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
+use mutants::MUTANTS;
+use rooftrace::draw::{Draw, Seeded, element, keys};
+use rooftrace::op::{Entry, OPS};
+use rooftrace::plan::{Language, Tuned, VariantInfo};
+
+/// Forward, backward, shuffled.
+const ORDERS: [u32; 3] = [0, 1, 7];
+
+/// Every variant with a CUDA source.
+fn variants() -> Vec<(&'static Entry, VariantInfo)> {
+    let of = |entry: &'static Entry| {
+        let problem = (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal");
+        problem.variants().into_iter().map(move |variant| (entry, variant))
+    };
+    OPS.iter().flat_map(of).filter(|(_, variant)| variant.source(Language::Cuda).is_some()).collect()
+}
+
+/// Runs one module over cases in all orders; the first complaint, if any.
+fn complaint(program: &Program, folder: &std::path::Path, module: &str, cases: &[&Case], variant: &str, tuned: &Tuned) -> Option<String> {
+    for order in ORDERS {
+        let jobs: Vec<Job> = cases.iter().map(|case| case.job(module, &plan(case, variant, tuned), order)).collect();
+        for (answer, case) in program.run(&jobs).into_iter().zip(cases) {
+            if let Err(why) = answer.and_then(|()| case.verdict(folder)) {
+                return Some(format!("{} in order {order} with {tuned:?}: {why}", case.label()));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn every_cuda_source_computes_its_definition_with_any_tunables_and_in_any_order_of_lanes() {
+    let Some(cxx) = compiler() else { return skipped("CUDA sources against their definition") };
+    assert!(!variants().is_empty());
+    for (entry, variant) in variants() {
+        let folder = folder(&format!("clean-{}-{}", entry.name, variant.name));
+        let source = variant.source(Language::Cuda).expect("filtered");
+        let cases = cases(&folder, entry, source.precisions);
+        let mut modules = Vec::new();
+        let mut settings = Vec::new();
+        for &precision in source.precisions {
+            let of: Vec<&Case> = cases.iter().filter(|case| case.precision == precision).collect();
+            for tuned in combinations(source.tunables) {
+                let plans: Vec<_> = of.iter().map(|case| plan(case, variant.name, &tuned)).collect();
+                modules.push(module(format!("m{}", modules.len()), &plans));
+                settings.push((of.clone(), tuned));
+            }
+        }
+        let program = build(&cxx, &folder, &modules).unwrap_or_else(|log| panic!("{}/{}: {log}", entry.name, variant.name));
+        for (module, (of, tuned)) in modules.iter().zip(&settings) {
+            if let Some(complaint) = complaint(&program, &folder, &module.name, of, variant.name, tuned) {
+                panic!("{}/{}: {complaint}", entry.name, variant.name);
+            }
+        }
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+}
+
+#[test]
+fn every_mutant_of_a_cuda_source_is_refused() {
+    let Some(cxx) = compiler() else { return skipped("mutants of CUDA sources") };
+    for (entry, variant) in variants() {
+        let of: Vec<_> = MUTANTS.iter().filter(|m| m.op == entry.name && m.variant == variant.name).collect();
+        assert!(of.len() >= 3, "{}/{} has {} mutants", entry.name, variant.name, of.len());
+        let folder = folder(&format!("mutants-{}-{}", entry.name, variant.name));
+        let precision = variant.source(Language::Cuda).expect("filtered").precisions[0];
+        let cases = cases(&folder, entry, &[precision]);
+        let plans: Vec<_> = cases.iter().map(|case| plan(case, variant.name, &Tuned::default())).collect();
+        let mutated = of.iter().enumerate().map(|(i, mutant)| {
+            let clean = module(format!("m{i}"), &plans);
+            assert_eq!(clean.text.matches(mutant.from).count(), 1, "{}: '{}' is to be found once", mutant.what, mutant.from);
+            Module { text: clean.text.replace(mutant.from, mutant.to), ..clean }
+        });
+        let modules: Vec<Module> = mutated.collect();
+        let program = build(&cxx, &folder, &modules).unwrap_or_else(|log| panic!("a mutant of {} is no C++: {log}", entry.name));
+        let every: Vec<&Case> = cases.iter().collect();
+        for (module, mutant) in modules.iter().zip(&of) {
+            let refused = complaint(&program, &folder, &module.name, &every, variant.name, &Tuned::default());
+            assert!(refused.is_some(), "{}/{} survives though it {}", entry.name, variant.name, mutant.what);
+        }
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+}
+
+const DRAW: &str = include_str!("../kernels/draw.cu");
+
+fn draw_module(text: &str) -> Module {
+    let of = |what: &str, pointers: usize| ["f64", "f32", "f16"].map(|dtype| (format!("{what}_{dtype}"), pointers));
+    let entries = of("draw", 1).into_iter().chain(of("changed", 2)).collect();
+    Module { name: "draw".into(), text: text.into(), defines: Vec::new(), entries, value: "Draw" }
+}
+
+/// `Draw` of kernels/draw.cu as words, its padding included.
+fn draw_words(seeded: Seeded, tensor: u32, elements: u64) -> Vec<u32> {
+    let exact = (seeded.draw == Draw::Exact) as u32;
+    [vec![elements as u32, (elements >> 32) as u32], keys(seeded.seed, tensor).to_vec(), vec![exact, 0]].concat()
+}
+
+/// Element bytes as src/draw.rs has them.
+fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64) -> Vec<u8> {
+    let keys = keys(seeded.seed, tensor);
+    let all = (0..elements).map(|i| element(seeded.draw, &keys, i));
+    match dtype {
+        "f64" => all.flat_map(|x| (x as f64).to_ne_bytes()).collect(),
+        "f32" => all.flat_map(|x| x.to_ne_bytes()).collect(),
+        _ => all.flat_map(|x| half::f16::from_f32(x).to_ne_bytes()).collect(),
+    }
+}
+
+#[test]
+fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
+    let Some(cxx) = compiler() else { return skipped("the draw kernels") };
+    let folder = folder("draw");
+    let program = build(&cxx, &folder, &[draw_module(DRAW)]).unwrap_or_else(|log| panic!("{log}"));
+    const ELEMENTS: u64 = 100_003;
+    for draw in [Draw::Dense, Draw::Exact] {
+        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16")] {
+            let seeded = Seeded { draw, seed: 3 };
+            let mut expected = drawn_bytes(dtype, seeded, tensor, ELEMENTS);
+            let job = |entry: &str, tensors| Job {
+                module: "draw".into(),
+                entry: format!("{entry}_{dtype}"),
+                grid: [7, 1, 1],
+                block: [256, 1, 1],
+                order: 0,
+                words: draw_words(seeded, tensor, ELEMENTS),
+                tensors,
+            };
+            let filled = program.run(&[job("draw", vec![Data::Out("filled".into(), expected.len() as u64)])]);
+            assert_eq!(filled, [Ok(())]);
+            assert!(std::fs::read(folder.join("filled")).expect("written") == expected, "{dtype} {draw:?}: other bits");
+            // The counter starts as the harness leaves it, all ones: minus one.
+            for changes in [0u64, 3] {
+                (0..changes).for_each(|i| expected[i as usize * 1000] ^= 1);
+                std::fs::write(folder.join("data"), &expected).expect("the folder can be written");
+                let tensors = vec![Data::In("data".into(), expected.len() as u64), Data::Out("count".into(), 8)];
+                assert_eq!(program.run(&[job("changed", tensors)]), [Ok(())]);
+                let count = std::fs::read(folder.join("count")).expect("written").try_into().map(u64::from_ne_bytes).expect("8 bytes");
+                assert_eq!(count.wrapping_add(1), changes, "{dtype} {draw:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range() {
+    let Some(cxx) = compiler() else { return skipped("f16 rounding") };
+    let folder = folder("half");
+    // The shipped rounding, asked for 2^18 floats spread over all that a draw may hold.
+    let probe = "extern \"C\" __global__ void halves(const float* x, Half* y, const Draw d) { \
+                 for (unsigned long long i = first(); i < d.elements; i += stride()) y[i] = half_of(x[i]); }";
+    let mut module = draw_module(&format!("{DRAW}\n{probe}"));
+    module.entries.push(("halves".into(), 2));
+    let program = build(&cxx, &folder, &[module]).unwrap_or_else(|log| panic!("{log}"));
+    let floats: Vec<f32> = (0..1u32 << 18)
+        .map(|i| f32::from_bits((i % 0x4780).wrapping_mul(0x1_0000) | i.wrapping_mul(0x9e37_79b9) >> 16 | i << 31))
+        .collect();
+    assert!(floats.iter().all(|x| x.abs() < 65520.0));
+    std::fs::write(folder.join("x"), floats.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<_>>()).expect("the folder can be written");
+    let job = Job {
+        module: "draw".into(),
+        entry: "halves".into(),
+        grid: [4, 1, 1],
+        block: [64, 1, 1],
+        order: 0,
+        words: draw_words(Seeded { draw: Draw::Dense, seed: 0 }, 0, floats.len() as u64),
+        tensors: vec![Data::In("x".into(), 4 << 18), Data::Out("y".into(), 2 << 18)],
+    };
+    assert_eq!(program.run(&[job]), [Ok(())]);
+    let halves = std::fs::read(folder.join("y")).expect("written");
+    for (x, found) in floats.iter().zip(halves.as_chunks().0) {
+        assert_eq!(u16::from_ne_bytes(*found), half::f16::from_f32(*x).to_bits(), "{x:e}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Problems of an op with their inputs on disk and their outputs by definition, and the verdict on what a kernel made of them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rooftrace::backend::host;
+use rooftrace::draw::{Draw, Drawn, Seeded};
+use rooftrace::op::{Arithmetic, DType, Entry, Op, Role, TensorSpec};
+use rooftrace::plan::{Arg, Code, Language, Plan, Precision, Tunable, Tuned};
+
+use crate::harness::{Data, Job, Module};
+
+pub const SEED: u32 = 20;
+
+/// Every choice of the tunables, defaults first.
+pub fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
+    tunables.iter().fold(vec![Tuned::default()], |chosen, tunable| {
+        let with = |tuned: &Tuned, value: u32| {
+            let mut tuned = tuned.clone();
+            tuned.0.insert(tunable.name.into(), value);
+            tuned
+        };
+        chosen.iter().flat_map(|tuned| tunable.values.iter().map(|&value| with(tuned, value)).collect::<Vec<_>>()).collect()
+    })
+}
+
+/// One problem under one draw in one precision.
+pub struct Case {
+    pub op: Arc<dyn Op>,
+    pub precision: Precision,
+    pub draw: Draw,
+    tensors: Vec<TensorSpec>,
+    /// Prefix of its files.
+    files: String,
+    expected: Vec<f64>,
+    /// The definition in the kernel's own arithmetic.
+    yardstick: Vec<f64>,
+}
+
+impl Case {
+    /// Draws the inputs into `folder` and computes the output by definition.
+    pub fn new(folder: &Path, number: usize, op: Arc<dyn Op>, precision: Precision, draw: Draw) -> Self {
+        let tensors = op.tensors(precision).expect("awkward problems are legal");
+        let drawn = Drawn::new(&tensors, Seeded { draw, seed: SEED });
+        let files = format!("{number}-{precision}-{}", if draw == Draw::Exact { "exact" } else { "dense" });
+        for (t, spec) in tensors.iter().enumerate().filter(|(_, spec)| spec.role != Role::Output) {
+            let values: Vec<f64> = (0..spec.elements()).map(|i| drawn.value(t, i)).collect();
+            std::fs::write(folder.join(format!("{files}-{t}")), stored(spec.dtype, &values)).expect("the folder can be written");
+        }
+        let output = tensors.iter().find(|spec| spec.role == Role::Output).expect("every op has an output");
+        let columns = *output.shape.last().expect("no tensor is a scalar");
+        let by = |arithmetic| (0..output.elements() / columns).flat_map(|row| op.row(arithmetic, &drawn, row, 0..columns)).collect();
+        let (expected, yardstick) = (by(Arithmetic::F64), by(op.arithmetic(precision)));
+        Case { op, precision, draw, tensors, files, expected, yardstick }
+    }
+
+    /// The case in words.
+    pub fn label(&self) -> String {
+        format!("{} {} {:?} {}", self.op.name(), self.op.label(), self.draw, self.precision)
+    }
+
+    fn out(&self) -> String {
+        format!("{}-out", self.files)
+    }
+
+    /// The launch of `plan`, whose one dispatch becomes one job.
+    pub fn job(&self, module: &str, plan: &Plan, order: u32) -> Job {
+        let [dispatch] = &plan.dispatches[..] else { panic!("{} takes more than one launch", self.label()) };
+        assert_eq!(dispatch.args.last(), Some(&Arg::Dims), "the by-value struct comes last");
+        let data = |arg: &Arg| match *arg {
+            Arg::Tensor(t) if self.tensors[t].role == Role::Output => Some(Data::Out(self.out(), self.tensors[t].bytes())),
+            Arg::Tensor(t) => Some(Data::In(format!("{}-{t}", self.files), self.tensors[t].bytes())),
+            Arg::Dims => None,
+        };
+        Job {
+            module: module.into(),
+            entry: dispatch.entry.into(),
+            grid: dispatch.grid,
+            block: dispatch.block,
+            order,
+            words: plan.dims.iter().map(|&(_, value)| value).collect(),
+            tensors: dispatch.args.iter().filter_map(data).collect(),
+        }
+    }
+
+    /// Whether the output on disk is that of the definition; takes the file away, so that no later job is judged by it.
+    pub fn verdict(&self, folder: &Path) -> Result<(), String> {
+        let file = folder.join(self.out());
+        let bytes = std::fs::read(&file).map_err(|e| e.to_string())?;
+        std::fs::remove_file(&file).map_err(|e| e.to_string())?;
+        let output = self.tensors.iter().find(|spec| spec.role == Role::Output).expect("every op has an output");
+        let found = widened(output.dtype, &bytes);
+        if found.len() != self.expected.len() {
+            return Err(format!("{} elements instead of {}", found.len(), self.expected.len()));
+        }
+        let deviation = self.expected.iter().zip(&self.yardstick).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+        let largest = self.expected.iter().fold(1.0, |largest: f64, x| largest.max(x.abs()));
+        // Sums of exact draws are exact; elsewhere a kernel may err four times what the plain loop does, and some roundings.
+        let allowed = match self.exact() {
+            true => 0.0,
+            false => 4.0 * deviation + 16.0 * output.dtype.epsilon() * largest,
+        };
+        for (i, (found, expected)) in found.iter().zip(&self.expected).enumerate() {
+            if !((found - expected).abs() <= allowed) {
+                return Err(format!("element {i} is {found}, expected {expected} ± {allowed:e}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every order of summation gives the same bits. The chains of `fma` and the halved sums of `read` do not end in f32.
+    fn exact(&self) -> bool {
+        let halved = self.op.problem()["kind"] == "read";
+        self.draw == Draw::Exact && self.op.name() != "fma" && !halved
+    }
+}
+
+fn stored(dtype: DType, values: &[f64]) -> Vec<u8> {
+    match dtype {
+        DType::F64 => values.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+        DType::F32 => values.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
+        DType::F16 => panic!("no CUDA source stores f16 yet"),
+    }
+}
+
+fn widened(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+    match dtype {
+        DType::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_ne_bytes(b)).collect(),
+        DType::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_ne_bytes(b) as f64).collect(),
+        DType::F16 => panic!("no CUDA source stores f16 yet"),
+    }
+}
+
+/// All awkward problems of an op in these precisions, under both draws.
+pub fn cases(folder: &Path, entry: &Entry, precisions: &[Precision]) -> Vec<Case> {
+    let mut made = Vec::new();
+    for (number, fields) in (entry.awkward)().iter().enumerate() {
+        let op = (entry.parse)(fields).expect("awkward problems are legal");
+        for &precision in precisions {
+            made.extend([Draw::Dense, Draw::Exact].map(|draw| Case::new(folder, number, op.clone(), precision, draw)));
+        }
+    }
+    made
+}
+
+/// The plan of a case.
+pub fn plan(case: &Case, variant: &str, tuned: &Tuned) -> Plan {
+    let plan = case.op.plan(variant, case.precision, Language::Cuda, tuned, &host::device());
+    plan.unwrap_or_else(|e| panic!("{}: {e}", case.label()))
+}
+
+/// The module that all of these plans share: equal text and defines, and every entry point that any of them launches.
+pub fn module(name: String, plans: &[Plan]) -> Module {
+    let mut made = Module { name, text: String::new(), defines: Vec::new(), entries: Vec::new(), value: "Dims" };
+    for plan in plans {
+        let Code::Cuda { text, defines } = &plan.code else { panic!("{}/{} is not CUDA", plan.op, plan.variant) };
+        assert!(made.text.is_empty() || (&made.text, &made.defines) == (text, defines), "{}: the text depends on the problem", plan.op);
+        (made.text, made.defines) = (text.clone(), defines.clone());
+        for dispatch in &plan.dispatches {
+            let entry = (dispatch.entry.to_string(), dispatch.args.iter().filter(|arg| matches!(arg, Arg::Tensor(_))).count());
+            if !made.entries.contains(&entry) {
+                made.entries.push(entry);
+            }
+        }
+    }
+    made
+}

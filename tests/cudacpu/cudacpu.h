@@ -1,0 +1,238 @@
+// CUDA C++ on the CPU: the shipped .cu text, included unchanged, runs lane by lane.
+//
+// A CUDA lane is a fiber; the lanes of a block take turns until all are done, and a barrier or shuffle gives the turn away. The order
+// of turns can be forward, backward or shuffled: what depends on it is a race, and shows as a wrong result in one of them. Blocks
+// run one after the other. Not modelled: weak memory order, warps in lockstep, inline PTX, textures.
+//
+// Refused with a message and an abort: barriers at different places of one block, a barrier that part of a block never reaches.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __shared__ static // one block at a time
+#define __align__(n) __attribute__((aligned(n)))
+#define warpSize 32
+
+struct uint3 {
+    unsigned x, y, z;
+};
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+inline uint3 threadIdx;
+inline dim3 blockIdx, blockDim, gridDim;
+using std::max;
+using std::min;
+
+namespace cudacpu {
+
+constexpr size_t STACK = 65536;
+constexpr unsigned WARP = 32;
+
+enum class State { Running, AtBarrier, InWarp, Done };
+
+struct Fiber {
+    State state;
+    const void* barrier; // where it waits
+    unsigned phase;      // shuffles done, for the exchange buffer
+    uint3 index;
+    char* stack;
+#if defined(__x86_64__)
+    void* top;
+#else
+    ucontext_t context;
+#endif
+};
+
+inline std::vector<Fiber> fibers;
+inline unsigned current;
+inline std::function<void()> body;
+inline uint64_t exchange[2][1024]; // one word a lane, twice, so that a fast lane cannot overwrite what a slow one has yet to read
+
+[[noreturn]] inline void die(const char* why) {
+    fprintf(stderr, "cudacpu: %s (block %u,%u,%u)\n", why, blockIdx.x, blockIdx.y, blockIdx.z);
+    abort();
+}
+
+inline void yield();
+
+inline void enter() {
+    body();
+    fibers[current].state = State::Done;
+    yield();
+    die("a finished lane was resumed");
+}
+
+#if defined(__x86_64__)
+// Saves what the ABI asks a call to keep, and continues on another stack: a dozen instructions, where ucontext makes system calls.
+extern "C" void cudacpu_switch(void** save, void* to);
+asm(".text\n.globl cudacpu_switch\n.type cudacpu_switch,@function\ncudacpu_switch:\n"
+    " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+    " mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
+    " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
+inline void* scheduler;
+inline void yield() { cudacpu_switch(&fibers[current].top, scheduler); }
+inline void resume(Fiber& f) { cudacpu_switch(&scheduler, f.top); }
+inline void prepare(Fiber& f) {
+    void** top = reinterpret_cast<void**>(f.stack + STACK);
+    *--top = nullptr; // a return address that nobody takes, which also aligns the stack
+    *--top = reinterpret_cast<void*>(enter);
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    f.top = top;
+}
+#else
+inline ucontext_t scheduler;
+inline void yield() { swapcontext(&fibers[current].context, &scheduler); }
+inline void resume(Fiber& f) { swapcontext(&scheduler, &f.context); }
+inline void prepare(Fiber& f) {
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack;
+    f.context.uc_stack.ss_size = STACK;
+    f.context.uc_link = &scheduler;
+    makecontext(&f.context, enter, 0);
+}
+#endif
+
+__attribute__((noinline)) inline void barrier() {
+    fibers[current].state = State::AtBarrier;
+    fibers[current].barrier = __builtin_return_address(0);
+    yield();
+}
+
+inline void warp_barrier() {
+    fibers[current].state = State::InWarp;
+    yield();
+}
+
+template <class T> T shuffle(T value, unsigned from) {
+    uint64_t* words = exchange[fibers[current].phase++ & 1];
+    memcpy(&words[current], &value, sizeof value);
+    warp_barrier();
+    memcpy(&value, &words[current / WARP * WARP + from % WARP], sizeof value);
+    return value;
+}
+
+// Lets go every warp whose lanes all wait in a warp operation; true if there was one.
+inline bool release_warps() {
+    bool released = false;
+    for (size_t warp = 0; warp < fibers.size(); warp += WARP) {
+        const auto first = fibers.begin() + warp, last = fibers.begin() + std::min(warp + WARP, fibers.size());
+        const auto in = [&](State s) { return std::count_if(first, last, [&](const Fiber& f) { return f.state == s; }); };
+        if (in(State::InWarp) == 0 || in(State::InWarp) + in(State::Done) != last - first) continue;
+        for (auto f = first; f != last; ++f) {
+            if (f->state == State::InWarp) f->state = State::Running;
+        }
+        released = true;
+    }
+    return released;
+}
+
+// Lets the block go if all of it waits at one barrier; true if it did.
+inline bool release_block(size_t live) {
+    const void* place = nullptr;
+    size_t waiting = 0;
+    for (const Fiber& f : fibers) {
+        if (f.state != State::AtBarrier) continue;
+        if (place && place != f.barrier) die("lanes wait at different __syncthreads()");
+        place = f.barrier;
+        ++waiting;
+    }
+    if (waiting == 0 || waiting != live) return false;
+    if (live != fibers.size()) die("part of the block left before a __syncthreads()");
+    for (Fiber& f : fibers) f.state = State::Running;
+    return true;
+}
+
+inline void run_block(const std::vector<unsigned>& order) {
+    for (Fiber& f : fibers) {
+        f.state = State::Running;
+        f.phase = 0;
+        prepare(f);
+    }
+    for (size_t live = fibers.size(); live > 0;) {
+        bool progress = false;
+        for (unsigned lane : order) {
+            if (fibers[lane].state != State::Running) continue;
+            progress = true;
+            current = lane;
+            threadIdx = fibers[lane].index;
+            resume(fibers[lane]);
+            live -= fibers[lane].state == State::Done;
+        }
+        progress |= release_warps();
+        progress |= release_block(live);
+        if (live > 0 && !progress) die("deadlock: lanes wait for each other");
+    }
+}
+
+// Order 0 is forward, 1 backward, anything else a shuffle.
+inline void launch(dim3 grid, dim3 block, unsigned order, std::function<void()> kernel) {
+    const unsigned lanes = block.x * block.y * block.z;
+    body = std::move(kernel);
+    blockDim = block;
+    gridDim = grid;
+    fibers.assign(lanes, Fiber{});
+    std::vector<char> stacks(lanes * STACK + 64);
+    char* aligned = stacks.data() + 64 - reinterpret_cast<uintptr_t>(stacks.data()) % 64;
+    std::vector<unsigned> turns(lanes);
+    for (unsigned i = 0; i < lanes; i++) {
+        fibers[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
+        fibers[i].stack = aligned + i * STACK;
+        turns[i] = i;
+    }
+    if (order == 1) std::reverse(turns.begin(), turns.end());
+    for (unsigned i = lanes - 1, seed = order; order > 1 && i > 0; i--) {
+        seed = seed * 1664525u + 1013904223u;
+        std::swap(turns[i], turns[seed % (i + 1)]);
+    }
+    for (unsigned z = 0; z < grid.z; z++) {
+        for (unsigned y = 0; y < grid.y; y++) {
+            for (unsigned x = 0; x < grid.x; x++) {
+                blockIdx = dim3(x, y, z);
+                run_block(turns);
+            }
+        }
+    }
+}
+
+} // namespace cudacpu
+
+#define __syncthreads() cudacpu::barrier()
+#define __syncwarp(...) cudacpu::warp_barrier()
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
+    return cudacpu::shuffle(value, cudacpu::current % 32 ^ mask);
+}
+template <class T> T __shfl_down_sync(unsigned, T value, unsigned by) {
+    const unsigned lane = cudacpu::current % 32;
+    return cudacpu::shuffle(value, lane + by < 32 ? lane + by : lane);
+}
+template <class T> T __shfl_sync(unsigned, T value, int from) { return cudacpu::shuffle(value, from); }
+// Lanes take turns only at barriers, so nothing can come between.
+template <class T> T atomicAdd(T* at, T value) {
+    const T before = *at;
+    *at = before + value;
+    return before;
+}

@@ -1,0 +1,140 @@
+//! Builds and drives the C++ side: rendered CUDA text in, outputs out.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The C++ compiler of this machine: `$CXX`, g++ or clang++.
+pub fn compiler() -> Option<String> {
+    let named = std::env::var("CXX").ok();
+    let known = ["g++", "clang++", "c++"].map(String::from);
+    named.into_iter().chain(known).find(|cxx| Command::new(cxx).arg("--version").output().is_ok_and(|o| o.status.success()))
+}
+
+/// Says that a test could not run here. Visible with `--nocapture`, and to whoever greps a log.
+pub fn skipped(test: &str) {
+    eprintln!("SKIPPED: {test}: no C++ compiler (g++ or clang++) is installed, so no CUDA kernel was run on the CPU");
+}
+
+/// One rendered source.
+#[derive(Clone)]
+pub struct Module {
+    /// A C++ identifier, unique in a program.
+    pub name: String,
+    pub text: String,
+    pub defines: Vec<String>,
+    /// Entry points and the number of pointers that each takes before the by-value struct.
+    pub entries: Vec<(String, usize)>,
+    /// The by-value struct.
+    pub value: &'static str,
+}
+
+/// A tensor of a job.
+pub enum Data {
+    /// File in the program's folder, and its size.
+    In(String, u64),
+    /// File to be written there, and its size.
+    Out(String, u64),
+}
+
+/// One launch.
+pub struct Job {
+    pub module: String,
+    pub entry: String,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub order: u32,
+    pub words: Vec<u32>,
+    pub tensors: Vec<Data>,
+}
+
+impl Job {
+    fn line(&self) -> String {
+        let mut line = format!("{} {}", self.module, self.entry);
+        for number in self.grid.iter().chain(&self.block).chain([&self.order, &(self.words.len() as u32)]).chain(&self.words) {
+            let _ = write!(line, " {number}");
+        }
+        let _ = write!(line, " {}", self.tensors.len());
+        for tensor in &self.tensors {
+            let (role, file, bytes) = match tensor {
+                Data::In(file, bytes) => ("in", file, bytes),
+                Data::Out(file, bytes) => ("out", file, bytes),
+            };
+            let _ = write!(line, " {role} {bytes} {file}");
+        }
+        line
+    }
+}
+
+/// A fresh folder for a test under the target folder.
+pub fn folder(test: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cudacpu-{test}"));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("the target folder can be written");
+    path
+}
+
+/// A built program.
+pub struct Program {
+    path: PathBuf,
+    folder: PathBuf,
+}
+
+/// Compiles modules into one program; each lies in a namespace and its entries are renamed, as `read` is also libc's.
+///
+/// Returns the compiler's messages where it refuses.
+pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, String> {
+    let mut main = String::from("#include \"jobs.h\"\n");
+    let mut table = String::from("static const cudacpu::Entry ENTRIES[] = {\n");
+    for Module { name, text, defines, entries, value } in modules {
+        std::fs::write(folder.join(format!("{name}.cu")), text).expect("the folder can be written");
+        let macros: Vec<(String, String)> = defines
+            .iter()
+            .filter_map(|define| define.split_once('='))
+            .map(|(a, b)| (a.to_string(), b.to_string()))
+            .chain(entries.iter().map(|(entry, _)| (entry.clone(), format!("{name}_{entry}"))))
+            .collect();
+        macros.iter().for_each(|(from, to)| main += &format!("#define {from} {to}\n"));
+        main += &format!("namespace {name} {{\n#include \"{name}.cu\"\n}}\n");
+        macros.iter().for_each(|(from, _)| main += &format!("#undef {from}\n"));
+        for (entry, pointers) in entries {
+            let arguments: String = (0..*pointers).map(|i| format!("t[{i}], ")).collect();
+            let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(w))");
+            table += &format!("{{\"{name} {entry}\", [](const cudacpu::Any* t, const std::vector<unsigned>& w) {{ {call}; }}}},\n");
+        }
+    }
+    main +=
+        &format!("{table}}};\nint main(int, char** a) {{ return cudacpu::run_jobs(a[1], ENTRIES, sizeof ENTRIES / sizeof *ENTRIES); }}\n");
+    std::fs::write(folder.join("main.cpp"), main).expect("the folder can be written");
+    let path = folder.join("program");
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudacpu");
+    let done = Command::new(cxx)
+        .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-I"])
+        .arg(shim)
+        .arg("-o")
+        .arg(&path)
+        .arg(folder.join("main.cpp"))
+        .output()
+        .expect("the compiler starts");
+    match done.status.success() {
+        true => Ok(Program { path, folder: folder.into() }),
+        false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+    }
+}
+
+impl Program {
+    /// Runs jobs in one process; one answer a job: `Ok`, or why its output cannot be taken.
+    pub fn run(&self, jobs: &[Job]) -> Vec<Result<(), String>> {
+        let lines: Vec<_> = jobs.iter().map(Job::line).collect();
+        std::fs::write(self.folder.join("jobs.txt"), lines.join("\n")).expect("the folder can be written");
+        let done = Command::new(&self.path).arg("jobs.txt").current_dir(&self.folder).output().expect("the program starts");
+        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        let mut answers = out.lines();
+        let mut answer = || match answers.next() {
+            Some("ok") => Ok(()),
+            Some(other) => Err(format!("overran a tensor: {other}")),
+            None => Err(format!("the program ended with {}: {}", done.status, err.trim())),
+        };
+        jobs.iter().map(|_| answer()).collect()
+    }
+}

@@ -1,0 +1,97 @@
+// Runs a list of launches: reads tensors from files, surrounds them with guards of NaN, writes the outputs back.
+//
+// One job a line, fields apart by blanks:
+//   MODULE ENTRY grid(3) block(3) order WORDS word… TENSORS { in|out bytes file }…
+// `words` are the by-value struct. An `out` tensor starts as NaN and is written back to its file. For each job that ends, a line
+// `ok` or `guard N` (tensor N was overrun) goes to standard output.
+#pragma once
+#include "cudacpu.h"
+
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+namespace cudacpu {
+
+// Becomes whatever pointer a kernel asks for.
+struct Any {
+    void* at;
+    template <class T> operator T*() const { return static_cast<T*>(at); }
+};
+
+template <class T> T by_value(const std::vector<unsigned>& words) {
+    T value{};
+    if (sizeof value != words.size() * sizeof(unsigned)) die("the by-value struct has another size");
+    memcpy(&value, words.data(), sizeof value);
+    return value;
+}
+
+struct Entry {
+    const char* name; // MODULE and ENTRY, apart by a blank
+    void (*call)(const Any* tensors, const std::vector<unsigned>& words);
+};
+
+struct Tensor {
+    static constexpr size_t GUARD = 256;
+    bool output;
+    size_t bytes;
+    std::string file;
+    char* block;
+
+    char* data() const { return block + GUARD; }
+
+    void read(std::istream& from) {
+        std::string role;
+        from >> role >> bytes >> file;
+        output = role == "out";
+        const size_t whole = (bytes + 2 * GUARD + 63) / 64 * 64;
+        block = static_cast<char*>(std::aligned_alloc(64, whole));
+        memset(block, 0xff, whole);
+        if (!output && !std::ifstream(file, std::ios::binary).read(data(), bytes)) die("an input file is too short");
+    }
+
+    bool intact() const {
+        const auto guard = [](const char* at) { return std::all_of(at, at + GUARD, [](char c) { return c == '\xff'; }); };
+        return guard(block) && guard(data() + bytes);
+    }
+
+    void write() const {
+        if (output) std::ofstream(file, std::ios::binary).write(data(), bytes);
+    }
+};
+
+inline void run_job(const std::string& line, const Entry* entries, size_t count) {
+    std::istringstream in(line);
+    std::string module, name;
+    dim3 grid, block;
+    unsigned order;
+    size_t length;
+    in >> module >> name >> grid.x >> grid.y >> grid.z >> block.x >> block.y >> block.z >> order >> length;
+    std::vector<unsigned> words(length);
+    for (unsigned& word : words) in >> word;
+    in >> length;
+    std::vector<Tensor> tensors(length);
+    std::vector<Any> pointers;
+    for (Tensor& tensor : tensors) {
+        tensor.read(in);
+        pointers.push_back({tensor.data()});
+    }
+    const auto entry = std::find_if(entries, entries + count, [&](const Entry& e) { return module + " " + name == e.name; });
+    if (!in || entry == entries + count) die(("bad job: " + line).c_str());
+    launch(grid, block, order, [&] { entry->call(pointers.data(), words); });
+    const auto broken = std::find_if(tensors.begin(), tensors.end(), [](const Tensor& t) { return !t.intact(); });
+    for (const Tensor& tensor : tensors) {
+        tensor.write();
+        std::free(tensor.block);
+    }
+    if (broken == tensors.end()) std::cout << "ok" << std::endl;
+    else std::cout << "guard " << broken - tensors.begin() << std::endl;
+}
+
+inline int run_jobs(const char* file, const Entry* entries, size_t count) {
+    std::ifstream jobs(file);
+    for (std::string line; std::getline(jobs, line);) run_job(line, entries, count);
+    return 0;
+}
+
+} // namespace cudacpu
