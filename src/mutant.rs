@@ -41,7 +41,13 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("depthwise", "window", "runs past the end of its row", "min(first + STRIP, dims.ow)", "first + STRIP"),
     wgsl("depthwise", "window", "transposes the filter of odd channels", "S(f[(r * dims.k + s)", "S(f[(s * dims.k + r)"),
     wgsl("stream", "linear", "omits the barrier of the reduction", "        workgroupBarrier();", "        "),
-    wgsl("stream", "linear", "loses the first element of the tail", "let tail = max(end * 4u, head_end);", "let tail = max(end * 4u, head_end) + 1u;"),
+    wgsl(
+        "stream",
+        "linear",
+        "loses the first element of the tail",
+        "let tail = max(end * 4u, head_end);",
+        "let tail = max(end * 4u, head_end) + 1u;",
+    ),
     wgsl("stream", "linear", "copies shifted by one vector", "out[i] = s * a[i];", "out[i] = s * a[i + 1u];"),
     wgsl("stream", "linear", "swaps the operands of triad", "fma(vec4<T>(s), a[i], b[i])", "fma(vec4<T>(s), b[i], a[i])"),
     wgsl("stream", "linear", "writes the first pass's scalar in all", "out[i] = vec4<T>(s);", "out[i] = vec4<T>(coef[0]);"),
@@ -60,7 +66,10 @@ const fn wgsl(op: &'static str, variant: &'static str, name: &'static str, find:
 /// [`Error::Usage`] where there is none.
 pub fn find(plan: &Plan, name: &str) -> Result<&'static Mutant> {
     let of = |m: &&Mutant| m.op == plan.op && m.variant == plan.variant && m.language == plan.language && m.name == name;
-    MUTANTS.iter().find(of).ok_or_else(|| Error::usage(format!("{}/{} has no mutant '{name}' in {:?}", plan.op, plan.variant, plan.language)))
+    MUTANTS
+        .iter()
+        .find(of)
+        .ok_or_else(|| Error::usage(format!("{}/{} has no mutant '{name}' in {:?}", plan.op, plan.variant, plan.language)))
 }
 
 impl Mutant {
@@ -74,7 +83,10 @@ impl Mutant {
             Code::Host(_) => return Err(Error::usage(format!("mutant '{}': a Rust kernel has no text to patch", self.name))),
         };
         if text.matches(self.find).count() != 1 {
-            return Err(Error::usage(format!("mutant '{}' of {}/{}: its text is not found exactly once in the source; mend the table", self.name, self.op, self.variant)));
+            return Err(Error::usage(format!(
+                "mutant '{}' of {}/{}: its text is not found exactly once in the source; mend the table",
+                self.name, self.op, self.variant
+            )));
         }
         *text = text.replace(self.find, self.replace);
         Ok(())
