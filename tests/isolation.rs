@@ -236,7 +236,9 @@ fn two_hundred_kills_at_random_moments_lose_nothing_that_was_measured() {
                 assert!(why.contains("died of signal 9 (SIGKILL, ended from outside)"), "{why}");
             }
         }
-        killer.map(|killer| killer.join().expect("kills"));
+        if let Some(killer) = killer {
+            killer.join().expect("kills");
+        }
     }
     assert!(killed >= 20 && measured.len() >= 50, "{killed} killed, {} measured", measured.len());
     let ids = read(&path).expect("reads").records;
