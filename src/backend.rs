@@ -17,6 +17,7 @@ use crate::plan::{DeviceInfo, Plan};
 pub mod cuda;
 pub mod fake;
 pub mod host;
+pub(crate) mod process;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
@@ -117,7 +118,7 @@ pub trait Backend {
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the plan exceeds a limit, [`Error::OutOfMemory`], [`Error::Compile`] with the whole log.
-    fn load<'a>(&'a mut self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>>;
+    fn load<'a>(&'a self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>>;
 }
 
 /// A device that could be opened, or the reason why a backend has none.

@@ -8,12 +8,21 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+pub mod campaign;
+pub mod cli;
 pub mod draw;
 pub mod error;
 pub mod host;
+pub mod interrupt;
+pub mod measure;
+pub mod mutant;
 pub mod op;
+pub mod oracle;
 pub mod plan;
 pub mod record;
+pub mod report;
+pub mod roofline;
+pub mod stats;
 pub mod units;
 pub mod view;
 pub mod worker;

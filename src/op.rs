@@ -22,7 +22,7 @@ pub mod matmul;
 mod real;
 pub mod stream;
 
-pub use real::{Arithmetic, Counted, Real, counted_macs};
+pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
 
 /// Storage type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -191,6 +191,16 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
         Arithmetic::of(precision.sum())
     }
 
+    /// Whether every sum of an exact draw is exact in f32, whatever its order, so that outputs must agree to the bit.
+    fn exact(&self) -> bool {
+        false
+    }
+
+    /// Whether all output elements have one value, so that the oracle computes it once and compares every element.
+    fn uniform(&self) -> bool {
+        false
+    }
+
     /// Freivalds' check for linear ops: for output weights `r` (one per column), the value Σ_j r_j · out\[row, j\] of every row,
     /// at a cost far below the op's own. `None` where there is no such shortcut.
     fn projected(&self, _inputs: &Drawn, _r: &[f64]) -> Option<Vec<f64>> {
@@ -220,6 +230,10 @@ pub trait Op: Send + Sync {
     fn arithmetic(&self, precision: Precision) -> Arithmetic;
     /// [`Definition::row`] in the arithmetic asked for, widened to f64.
     fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64>;
+    /// See [`Definition::exact`].
+    fn exact(&self) -> bool;
+    /// See [`Definition::uniform`].
+    fn uniform(&self) -> bool;
     /// See [`Definition::projected`].
     fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>>;
     /// Facts about every variant.
@@ -266,8 +280,15 @@ impl<P: Definition> Op for P {
             Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
             Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
             Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
+            Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
             Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
         }
+    }
+    fn exact(&self) -> bool {
+        Definition::exact(self)
+    }
+    fn uniform(&self) -> bool {
+        Definition::uniform(self)
     }
     fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
         Definition::projected(self, inputs, r)

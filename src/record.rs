@@ -12,6 +12,15 @@ use crate::draw::Draw;
 use crate::op::OpRole;
 use crate::plan::{DeviceInfo, Precision, Tuned, Unit};
 
+mod journal;
+mod reader;
+mod tracked;
+mod versions;
+
+pub(crate) use journal::unwritable;
+pub use journal::{Journal, encode};
+pub use reader::{File, parse, read};
+
 /// Schema name and version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {

@@ -48,9 +48,9 @@ pub struct CeilingView {
     pub low: f64,
     /// Upper end of its 95 % interval.
     pub high: f64,
-    /// `ok` or `suspect`.
+    /// `ok`, `power_limited` or `suspect`.
     pub state: State,
-    /// Why it is suspect.
+    /// Why it is not `ok`; also where the system reports another capacity.
     #[serde(default)]
     pub reasons: Vec<String>,
 }
@@ -97,7 +97,7 @@ pub struct Row {
     pub reasons: Vec<String>,
     /// Time of one launch; absent where nothing may be shown.
     pub time_ns: Option<Interval>,
-    /// 2 × MACs / median.
+    /// FLOPs / median; absent where nothing is computed.
     pub flop_per_s: Option<f64>,
     /// Compulsory bytes / median.
     pub byte_per_s: Option<f64>,
@@ -114,8 +114,9 @@ pub struct Row {
     /// Memory level that must supply the compulsory bytes.
     pub level: Option<String>,
     /// What limits it: `compute (vector)`, `dram`, `l3`, `l2`, `launch`, `parallelism`, `unexplained`, two joined by ` + `.
+    /// `, power` or `, suspect` follows where the state says so; empty where nothing was timed.
     pub limiter: String,
-    /// The share of time behind `limiter`.
+    /// The share of time behind `limiter` (`parallelism`: of the device left idle; `unexplained`: the largest share found).
     pub limiter_share: Option<f64>,
     /// Multiply-adds.
     pub macs: u64,

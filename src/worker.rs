@@ -3,13 +3,29 @@
 //! A kernel can hang a device, crash its driver or be killed for memory, and no error comes back in-process. So device work
 //! runs in a child of the same binary: it rebuilds the plan, measures *and verifies* (outputs never cross the pipe) and answers
 //! with one record.
+//!
+//! [`Child`] is the parent's end, [`enter`] and [`serve`] the child's, [`Local`] measures without a process. Whoever traces
+//! takes a [`Bench`] and need not know which. How an item is measured is a [`Runner`]'s business.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::draw::Draw;
-use crate::plan::{Precision, Tuned};
-use crate::record::Cache;
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::plan::{DeviceInfo, Precision, Tuned};
+use crate::record::{Cache, Clock, Measurement, State};
+
+mod child;
+mod death;
+mod process;
+mod serve;
+mod wire;
+
+pub use child::{Child, Launch};
+pub use serve::{ARGUMENT, Open, enter, serve};
 
 /// How much time an item may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +77,98 @@ pub struct Item {
     /// Last-level cache to rotate past, in bytes; the device's own report where absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub llc_bytes: Option<u64>,
+    /// A mistake to plant in the source first; see [`crate::mutant`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mutant: Option<String>,
     /// Position in the run.
     pub order: u32,
+}
+
+impl Item {
+    /// `op/variant`, for messages.
+    pub fn named(&self) -> String {
+        format!("{}/{}", self.op, self.variant)
+    }
+}
+
+/// How an item ended.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)]
+pub enum Answer {
+    /// With a record.
+    Done(Measurement),
+    /// Without one: the state to write down, and why, in one sentence.
+    Failed(State, String),
+}
+
+/// Measures items on a device that it holds: the seam between the process and the measuring.
+pub trait Runner {
+    /// The device, and what was learnt about its clocks.
+    fn device(&self) -> (DeviceInfo, Clock);
+
+    /// Measures and verifies one item.
+    ///
+    /// # Errors
+    /// The state to write down, and why, in one sentence; [`failed`] makes both from an [`Error`].
+    fn run(&mut self, item: &Item) -> Result<Measurement, (State, String)>;
+}
+
+/// Where items are run: in a child process ([`Child`]) or in this one ([`Local`]).
+pub trait Bench {
+    /// The device.
+    fn device(&self) -> &DeviceInfo;
+    /// What was learnt about its clocks at the start.
+    fn clock(&self) -> &Clock;
+    /// Runs one item, for at most `limit`.
+    fn run(&mut self, item: &Item, limit: Duration) -> Answer;
+}
+
+/// Runs items in this process: no protection against crashes, and `limit` is not enforced.
+pub struct Local {
+    runner: Box<dyn Runner>,
+    device: DeviceInfo,
+    clock: Clock,
+}
+
+impl Local {
+    /// Runs items on this runner.
+    pub fn new(runner: Box<dyn Runner>) -> Self {
+        let (device, clock) = runner.device();
+        Local { runner, device, clock }
+    }
+}
+
+impl Bench for Local {
+    fn device(&self) -> &DeviceInfo {
+        &self.device
+    }
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+    fn run(&mut self, item: &Item, _limit: Duration) -> Answer {
+        if interrupt::requested() {
+            return interrupted(item);
+        }
+        match self.runner.run(item) {
+            Ok(measurement) => Answer::Done(measurement),
+            Err((state, why)) => Answer::Failed(state, why),
+        }
+    }
+}
+
+/// The state that stands for an error in a record, and its sentence.
+pub fn failed(error: &Error) -> (State, String) {
+    let state = match error {
+        Error::OutOfMemory { .. } => State::OutOfMemory,
+        Error::Timeout(_) => State::Timeout,
+        Error::Wrong(_) => State::Wrong,
+        Error::Interrupted => State::NotRun,
+        Error::Unsupported { .. } | Error::Unavailable { .. } | Error::Usage(_) | Error::Compile { .. } => State::Unsupported,
+        _ => State::DeviceLost,
+    };
+    (state, error.to_string())
+}
+
+fn interrupted(item: &Item) -> Answer {
+    Answer::Failed(State::NotRun, format!("{} was interrupted before it could answer", item.named()))
 }

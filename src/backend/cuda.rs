@@ -4,6 +4,7 @@
 //! What needs no device stands in functions that take none (`compile`: options, architecture names, the compiler's log;
 //! `memory`: where tensors and guards lie; [`problem_of`]: what an error code means), so that they are tested anywhere.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub struct Cuda {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     /// Modules by all that their code depends on: options and text.
-    compiled: HashMap<String, Arc<Compiled>>,
+    compiled: RefCell<HashMap<String, Arc<Compiled>>>,
 }
 
 impl Cuda {
@@ -63,17 +64,17 @@ impl Cuda {
         })?;
         let (context, stream, free) = opened;
         info.memory_bytes = free;
-        Ok(Cuda { info, architecture, context, stream, compiled: HashMap::new() })
+        Ok(Cuda { info, architecture, context, stream, compiled: RefCell::default() })
     }
 
     /// Compiles a text, or finds it compiled.
-    fn compiled(&mut self, request: &Request<'_>) -> Result<Arc<Compiled>> {
+    fn compiled(&self, request: &Request<'_>) -> Result<Arc<Compiled>> {
         let key = request.key();
-        if let Some(found) = self.compiled.get(&key) {
+        if let Some(found) = self.compiled.borrow().get(&key) {
             return Ok(found.clone());
         }
         let made = Arc::new(compile::compile(&self.context, request)?);
-        self.compiled.insert(key, made.clone());
+        self.compiled.borrow_mut().insert(key, made.clone());
         Ok(made)
     }
 }
@@ -85,7 +86,7 @@ impl Backend for Cuda {
 
     /// `Checks::Checked` gives every tensor an allocation of its own with no guards, and line numbers to the code, so that
     /// compute-sanitizer sees each access beyond a tensor and names its line; `Checks::Trusted` puts guards around all of them.
-    fn load<'a>(&'a mut self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
+    fn load<'a>(&'a self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
         let Code::Cuda { text, defines } = &plan.code else {
             return Err(Error::unsupported(format!("{}/{}", plan.op, plan.variant), "a plan in CUDA C++", format!("{:?}", plan.language)));
         };

@@ -1,5 +1,6 @@
 //! Depthwise convolution, NHWC: every channel has a k×k filter of its own (filters RSC), zero padding.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde_json::json;
 use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Precision, Setting, Source, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A depthwise convolution: `y[n,oh,ow,c] = Σ_rs x[n, oh·stride + r·dilation − padding, …, c] · f[r,s,c]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,7 +83,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Depthwise {
     const NAME: &'static str = "depthwise";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, WINDOW];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -143,6 +144,11 @@ impl Definition for Depthwise {
         ]
     }
 
+    /// See the same for matmul: k² products a sum.
+    fn exact(&self) -> bool {
+        self.k <= 64
+    }
+
     fn label(&self) -> String {
         let mut label = format!("{}x{}x{}x{} k{}", self.n, self.h, self.w, self.c, self.k);
         if self.stride != 1 {
@@ -163,7 +169,7 @@ const NAIVE: Variant<Depthwise> = Variant {
     name: "naive",
     unit: Unit::Vector,
     sources: &[
-        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32], tunables: &[] },
+        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/naive.wgsl")),
             precisions: &[Precision::F32],
@@ -182,14 +188,116 @@ const NAIVE: Variant<Depthwise> = Variant {
     demand: |p, s| naive_demand(p, s),
 };
 
+/// A window in registers along a row: filters, and with k = 3 the sliding inputs, are loaded once a strip.
+const WINDOW: Variant<Depthwise> = Variant {
+    name: "window",
+    unit: Unit::Vector,
+    sources: &[
+        Implementation {
+            source: Source::Host(host::depthwise::window),
+            precisions: &[Precision::F32, Precision::F64],
+            tunables: &[],
+        },
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32] }, Tunable { name: "BLOCK", values: &[64, 256] }],
+        },
+    ],
+    dispatches: |p, s| {
+        let (oh, ow) = p.out();
+        if s.language == Language::Host {
+            // The host's work-group is an output row.
+            return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
+        }
+        let strips = p.n * oh * ow.div_ceil(s.tuned.get("STRIP") as u64) * p.c.div_ceil(p.width());
+        let entry = match p.width() {
+            1 => "single",
+            _ if p.slides() => "three",
+            _ => "strip",
+        };
+        let block = s.tuned.get("BLOCK");
+        vec![Dispatch::over(3, entry, fold(strips.div_ceil(block as u64)), [block, 1, 1])]
+    },
+    demand: |p, s| match s.language {
+        Language::Host => host::depthwise::demand(p, s),
+        _ => window_demand(p, s),
+    },
+};
+
+impl Depthwise {
+    /// Channels that a lane of `window` holds: vector loads need every pixel to start on a vector.
+    fn width(&self) -> u64 {
+        if self.c.is_multiple_of(4) { 4 } else { 1 }
+    }
+
+    /// Whether `window` can keep the whole filter and a sliding 3×3 window in registers.
+    fn slides(&self) -> bool {
+        self.k == 3 && self.dilation == 1
+    }
+}
+
 fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
-    let _ = s;
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
     // Every lane loads each tap inside the image and its filter element, and stores one output.
     let taps = p.n * p.c * inside(p.h, oh, p) * inside(p.w, ow, p);
-    let lane = 4 * (2 * taps + outputs);
-    Demand { requested: lane, lane }
+    let lane = s.precision.storage().bytes() * (2 * taps + outputs);
+    match s.language {
+        Language::Host => Demand { requested: lane, lane },
+        // A group is 256 consecutive outputs, channels fastest.
+        _ => Demand { requested: grouped(p, 256 / p.c.min(256), false), lane },
+    }
+}
+
+fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
+    let (strip, block) = (s.tuned.get("STRIP") as u64, s.tuned.get("BLOCK") as u64);
+    let (oh, ow) = p.out();
+    let outputs = p.n * oh * ow * p.c;
+    let rows = inside(p.h, oh, p);
+    let is_inside = |w: u64| (p.padding..p.w + p.padding).contains(&w) as u64;
+    let (mut columns, mut filters) = (0, 0);
+    for first in (0..ow).step_by(strip as usize) {
+        let end = (first + strip).min(ow);
+        if p.width() == 4 && p.slides() {
+            // Three columns to begin with, then min(stride, 3) new ones after each output, the last included.
+            columns += (0..3).map(|s| is_inside(first * p.stride + s)).sum::<u64>();
+            let fresh = |o: u64| (3 - p.stride.min(3)..3).map(|s| is_inside((o + 1) * p.stride + s)).sum::<u64>();
+            columns += (first..end).map(fresh).sum::<u64>();
+            filters += 9;
+        } else {
+            // Four outputs at a time, each with all its taps.
+            let taps = |o: u64| (0..p.k).map(|s| is_inside(o * p.stride + s * p.dilation)).sum::<u64>();
+            columns += (first..first + (end - first).next_multiple_of(4)).map(taps).sum::<u64>();
+            filters += p.k * p.k * (end - first).div_ceil(4);
+        }
+    }
+    let lane = 4 * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
+    let units = p.c.div_ceil(p.width());
+    Demand { requested: grouped(p, strip * (block / units.min(block)), true), lane }
+}
+
+/// Distinct bytes of groups that cover `positions` neighbouring outputs of a row, and channels beside them: the input columns
+/// that each such run touches, the filter taps it loads, the outputs. Runs are taken not to cross rows.
+fn grouped(p: &Depthwise, positions: u64, whole_filter: bool) -> u64 {
+    let (oh, ow) = p.out();
+    let rows = inside(p.h, oh, p);
+    let (mut columns, mut taps) = (0, 0);
+    for first in (0..ow).step_by(positions as usize) {
+        let (mut touched, mut used) = (BTreeSet::new(), BTreeSet::new());
+        for o in first..(first + positions).min(ow) {
+            for s in 0..p.k {
+                let w = o * p.stride + s * p.dilation;
+                if (p.padding..p.w + p.padding).contains(&w) {
+                    touched.insert(w);
+                    used.insert(s);
+                }
+            }
+        }
+        columns += rows * touched.len() as u64;
+        taps += if whole_filter { oh * p.k * p.k } else { rows * used.len() as u64 };
+    }
+    4 * p.n * p.c * (columns + taps + oh * ow)
 }
 
 /// Filter taps that fall inside the input, summed over the outputs of one direction.

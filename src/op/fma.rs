@@ -92,6 +92,11 @@ impl Definition for Fma {
         vec![("elements", self.elements), ("trips", self.trips), ("steps", self.steps)]
     }
 
+    /// After 256 steps a start of at most 2 weighs less than 2^-136: every chain ends at the same value.
+    fn uniform(&self) -> bool {
+        self.trips.saturating_mul(self.steps) >= 256
+    }
+
     fn label(&self) -> String {
         format!("{} chains x{}x{}", self.elements, self.trips, self.steps)
     }
@@ -111,17 +116,28 @@ impl Definition for Fma {
 const DEVICE_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[8, 4, 2, 1, 12, 16] };
 /// Invocations of a work-group on devices.
 const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 128, 256] };
+/// The WGSL kernel also chooses how many steps it unrolls; 16 candidates in all, because a software device takes a quarter of
+/// a second to compile each.
+const WGSL_TUNABLES: &[Tunable] = &[
+    Tunable { name: "CHAINS", values: &[12, 8, 16, 4] },
+    Tunable { name: "BLOCK", values: &[64, 256] },
+    Tunable { name: "UNROLL", values: &[4, 8] },
+];
 
 /// Each lane holds `CHAINS` chains in registers: chain c of lane l is element `c · lanes + l`, lanes = ⌈elements / CHAINS⌉.
 const CHAINS: Variant<Fma> = Variant {
     name: "chains",
     unit: Unit::Vector,
     sources: &[
-        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
+        Implementation {
+            source: Source::Host(host::fma::chains),
+            precisions: &[Precision::F32, Precision::F64],
+            tunables: &[host::fma::CHAINS],
+        },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/fma/chains.wgsl")),
             precisions: &[Precision::F32, Precision::F64, Precision::F16],
-            tunables: &[DEVICE_CHAINS, BLOCK],
+            tunables: WGSL_TUNABLES,
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/fma/chains.cu")),

@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Unit, Variant};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Tunable, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, REGISTER];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -80,6 +80,11 @@ impl Definition for Matmul {
         format!("{}x{}x{}", self.m, self.n, self.k)
     }
 
+    /// Products are multiples of 2⁻¹² and at most 1, so 4096 of them fill the 24 bits of an f32.
+    fn exact(&self) -> bool {
+        self.k <= 4096
+    }
+
     fn projected(&self, x: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
         let (m, n, k) = (self.m, self.n, self.k);
         let br: Vec<f64> = (0..k).map(|p| (0..n).zip(r).map(|(j, r)| x.value(1, p * n + j) * r).sum()).collect();
@@ -107,8 +112,46 @@ const NAIVE: Variant<Matmul> = Variant {
     dispatches: |p, _| vec![Dispatch::over(3, "matmul", [tiles(p.n, 16), tiles(p.m, 16), 1], [16, 16, 1])],
     demand: |p, s| match s.language {
         // A task is one row of C: a row of A, all of B, a row of C.
-        Language::Host => Demand { requested: 4 * p.m * (p.k + p.k * p.n + p.n), lane: 4 * p.m * (p.k + 2 * p.k * p.n + p.n) },
+        Language::Host => {
+            let width = s.precision.storage().bytes();
+            Demand { requested: width * p.m * (p.k + p.k * p.n + p.n), lane: width * p.m * (p.k + 2 * p.k * p.n + p.n) }
+        }
         _ => tiled(p, 16, 16, 1, 1),
+    },
+};
+
+/// Packed panels and a register tile on every thread: the host's fast rung.
+const PACKED: Variant<Matmul> = Variant {
+    name: "packed",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Host(host::matmul::packed),
+        precisions: &[Precision::F32, Precision::F64],
+        tunables: &[host::matmul::KC],
+    }],
+    // A work-group is a unit of C.
+    dispatches: |p, s| vec![Dispatch::over(3, "packed", fold(host::matmul::units(p, s)), [1, 1, 1])],
+    demand: host::matmul::demand,
+};
+
+/// A register tile a lane: `TM` rows by `TN` vectors of four columns, 8×8 lanes a group.
+const REGISTER: Variant<Matmul> = Variant {
+    name: "register",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
+        precisions: &[Precision::F32],
+        tunables: &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }],
+    }],
+    dispatches: |p, s| {
+        let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
+        // Vector loads need every row of A, B and C to start on a vector.
+        let entry = if p.n.is_multiple_of(4) && p.k.is_multiple_of(4) { "whole" } else { "ragged" };
+        vec![Dispatch::over(3, entry, [tiles(p.n, 8 * tn), tiles(p.m, 8 * tm), 1], [8, 8, 1])]
+    },
+    demand: |p, s| {
+        let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
+        tiled(p, 8 * tm, 8 * tn, tm, tn)
     },
 };
 

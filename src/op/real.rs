@@ -15,6 +15,8 @@ pub enum Arithmetic {
     F32,
     /// Products and sums rounded to f16.
     F16,
+    /// Σ|a·b| in f64: the scale of rounding errors.
+    Absolute,
     /// Counts multiply-adds, computes nothing.
     Counted,
 }
@@ -32,7 +34,7 @@ impl Arithmetic {
     /// Distance from 1 to the next larger number of this arithmetic.
     pub const fn epsilon(self) -> f64 {
         match self {
-            Arithmetic::F64 | Arithmetic::Counted => DType::F64.epsilon(),
+            Arithmetic::F64 | Arithmetic::Absolute | Arithmetic::Counted => DType::F64.epsilon(),
             Arithmetic::F32 => DType::F32.epsilon(),
             Arithmetic::F16 => DType::F16.epsilon(),
         }
@@ -149,5 +151,27 @@ impl Real for Counted {
     }
     fn times(self, _: Self) -> Self {
         Counted
+    }
+}
+
+/// Sums of absolute values: every term counts with its size.
+#[derive(Debug, Clone, Copy)]
+pub struct Absolute(f64);
+
+impl Real for Absolute {
+    fn from_f64(x: f64) -> Self {
+        Absolute(x.abs())
+    }
+    fn to_f64(self) -> f64 {
+        self.0
+    }
+    fn mac(self, a: Self, b: Self) -> Self {
+        Absolute(self.0 + a.0 * b.0)
+    }
+    fn plus(self, other: Self) -> Self {
+        Absolute(self.0 + other.0)
+    }
+    fn times(self, other: Self) -> Self {
+        Absolute(self.0 * other.0)
     }
 }

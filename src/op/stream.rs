@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, Traffic, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Precision, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Tunable, Unit, Variant, fold};
 
 /// Which streams a pass has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// Name in records; also the entry point in the sources.
+    /// Name in records.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Read => "read",
@@ -153,6 +153,15 @@ impl Definition for Stream {
         vec![("elements", self.elements), ("passes", self.passes), ("parts", self.parts), ("part", self.part())]
     }
 
+    /// The scalar has at most 14 bits up to 4096 passes, an exact draw 8.
+    fn exact(&self) -> bool {
+        self.kind != Kind::Read && self.passes <= 4096
+    }
+
+    fn uniform(&self) -> bool {
+        self.kind == Kind::Write
+    }
+
     fn label(&self) -> String {
         format!("{} {} x{}", self.kind.name(), crate::units::Capacity(self.working_set()), self.passes)
     }
@@ -166,17 +175,35 @@ impl Definition for Stream {
 
 /// Invocations of a work-group on devices.
 const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[256, 64, 128] };
+/// The same in WGSL. A software device runs a group as one subgroup of eight lanes after another, each through the whole part:
+/// only a block of one subgroup walks memory in order there.
+const WGSL_BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 8, 256] };
+
+/// Entry point of a kind. WGSL has a word `read` of its own, which a function of that name would hide.
+const fn entry(kind: Kind, language: Language) -> &'static str {
+    match (language, kind) {
+        (Language::Wgsl, Kind::Read) => "stream_read",
+        (Language::Wgsl, Kind::Write) => "stream_write",
+        (Language::Wgsl, Kind::Copy) => "stream_copy",
+        (Language::Wgsl, Kind::Triad) => "stream_triad",
+        _ => kind.name(),
+    }
+}
 
 /// Every worker (host: thread; device: work-group) walks a contiguous part, pass after pass.
 const LINEAR: Variant<Stream> = Variant {
     name: "linear",
     unit: Unit::Memory,
     sources: &[
-        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32], tunables: &[] },
+        Implementation {
+            source: Source::Host(host::stream::linear),
+            precisions: &[Precision::F32],
+            tunables: &[host::stream::STORE, host::stream::UNROLL],
+        },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/stream/linear.wgsl")),
             precisions: &[Precision::F32],
-            tunables: &[BLOCK],
+            tunables: &[WGSL_BLOCK],
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/stream/linear.cu")),
@@ -188,7 +215,9 @@ const LINEAR: Variant<Stream> = Variant {
         // One work-group a part; the output is tensor 1, the arrays that are read follow it.
         let tensors = 2 + p.kind.arrays().0 as usize;
         let block = s.tuned.0.get("BLOCK").copied().unwrap_or(1);
-        let mut dispatch = Dispatch::over(tensors, p.kind.name(), fold(p.parts), [block, 1, 1]);
+        let mut dispatch = Dispatch::over(tensors, entry(p.kind, s.language), fold(p.parts), [block, 1, 1]);
+        // `read` alone sums its lanes in workgroup memory; the module declares it for all.
+        dispatch.shared_bytes = block * s.precision.storage().bytes() as u32;
         dispatch.reads = (0..tensors).filter(|&t| t != 1).collect();
         dispatch.writes = vec![1];
         vec![dispatch]

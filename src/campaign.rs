@@ -1,0 +1,238 @@
+//! A campaign: the items of `run` and `trace` in their order, on one device, into one journal.
+//!
+//! Search first (every candidate is recorded), then three blocks of the winners around the kernels: before, amid, after. A
+//! ceiling stands on the three blocks together. Items whose canaries moved are measured once more at the end. Nothing here
+//! prints: what happens is told to a [`Watcher`].
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::draw::Draw;
+use crate::error::{Error, Result};
+use crate::op::{self, OpRole, Size};
+use crate::plan::{DeviceInfo, Precision, Tuned};
+use crate::record::{Cache, Ceiling, Measurement, Record, Skip, State};
+use crate::worker::{Answer, Bench, Effort, Goal, Item};
+
+mod kernels;
+mod search;
+mod sweep;
+
+/// Who is told what happens: the command line draws progress and writes the journal.
+pub trait Watcher {
+    /// A record was made: keep it.
+    ///
+    /// # Errors
+    /// The journal's own; the campaign ends with it.
+    fn record(&mut self, record: &Record) -> Result<()>;
+    /// A stage begins; `items` is how many it expects.
+    fn stage(&mut self, name: &str, items: usize);
+    /// An item begins.
+    fn item(&mut self, name: &str);
+}
+
+/// What a campaign may do.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// How many problems and how much time each.
+    pub size: Size,
+    /// Seed of all draws.
+    pub seed: u32,
+    /// When to stop starting items.
+    pub deadline: Option<Instant>,
+    /// Only these ops; all where empty.
+    pub ops: Vec<String>,
+    /// Only these variants; all where empty.
+    pub variants: Vec<String>,
+    /// Only these precisions; all that the device has where empty.
+    pub precisions: Vec<Precision>,
+    /// One problem in place of the grid, with its op.
+    pub problem: Option<(String, Value)>,
+}
+
+/// A campaign under way.
+pub struct Campaign<'a> {
+    bench: &'a mut dyn Bench,
+    watcher: &'a mut dyn Watcher,
+    scope: Scope,
+    /// All records made so far but the header.
+    records: Vec<Record>,
+    order: u32,
+    winners: Vec<Winner>,
+    /// Largest cache that the sweep found, in bytes.
+    llc: Option<u64>,
+}
+
+/// The best configuration of a probe, measured again in each block.
+struct Winner {
+    ceiling: Ceiling,
+    item: Item,
+}
+
+/// Longest an item may take before its child is given up: its budget and generous room for loading and verifying.
+fn limit(goal: &Goal) -> Duration {
+    match goal {
+        Goal::Verify => Duration::from_secs(60),
+        Goal::Measure(effort) => Duration::from_nanos(effort.budget_ns) * 4 + Duration::from_secs(30),
+    }
+}
+
+impl<'a> Campaign<'a> {
+    /// A campaign on an open bench.
+    pub fn new(bench: &'a mut dyn Bench, watcher: &'a mut dyn Watcher, scope: Scope) -> Self {
+        Campaign { bench, watcher, scope, records: Vec::new(), order: 0, winners: Vec::new(), llc: None }
+    }
+
+    /// Roofs only.
+    ///
+    /// # Errors
+    /// The journal's, or [`Error::Interrupted`].
+    pub fn trace(mut self) -> Result<Vec<Record>> {
+        let outcome = self.search_all().and_then(|()| {
+            for block in 1..=3 {
+                self.block(block)?;
+            }
+            Ok(())
+        });
+        self.close(outcome)
+    }
+
+    /// Roofs, and every kernel amid them.
+    ///
+    /// # Errors
+    /// As [`Campaign::trace`].
+    pub fn run(mut self) -> Result<Vec<Record>> {
+        // Before anything is measured, so that a scope without kernels is refused at once.
+        let items = self.kernel_items()?;
+        let outcome = self.search_all().and_then(|()| {
+            self.block(1)?;
+            let (first, second) = items.split_at(items.len() / 2);
+            self.kernels(first)?;
+            self.block(2)?;
+            self.kernels(second)?;
+            self.repeat_suspects()?;
+            self.block(3)
+        });
+        self.close(outcome)
+    }
+
+    fn device(&self) -> DeviceInfo {
+        self.bench.device().clone()
+    }
+
+    /// Runs one item and keeps its record. `None` where it brought no measurement.
+    fn run_item(&mut self, item: Item) -> Result<Option<Measurement>> {
+        if self.late() {
+            self.skip(&item, State::NotRun, "the budget ended before it; raise --budget".into())?;
+            return Ok(None);
+        }
+        self.watcher.item(&format!("{}/{} {}", item.op, item.variant, short(&item)));
+        match self.bench.run(&item, limit(&item.goal)) {
+            Answer::Done(measurement) => {
+                self.keep(Record::Measurement(measurement.clone()))?;
+                Ok(Some(measurement))
+            }
+            Answer::Failed(State::NotRun, _) if crate::interrupt::requested() => Err(Error::Interrupted),
+            Answer::Failed(state, why) => {
+                self.skip(&item, state, why)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn skip(&mut self, item: &Item, state: State, why: String) -> Result<()> {
+        self.keep(Record::Skip(Skip {
+            id: item.id.clone(),
+            op: item.op.clone(),
+            variant: item.variant.clone(),
+            problem: Some(item.problem.clone()),
+            precision: Some(item.precision),
+            state,
+            why,
+            extra: Default::default(),
+        }))
+    }
+
+    fn keep(&mut self, record: Record) -> Result<()> {
+        self.watcher.record(&record)?;
+        self.records.push(record);
+        Ok(())
+    }
+
+    fn late(&self) -> bool {
+        self.scope.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn item(&mut self, op: &str, problem: Value, variant: &str, precision: Precision, tunables: Tuned, cache: Cache, effort: Effort) -> Item {
+        self.numbered(Item {
+            id: String::new(),
+            op: op.into(),
+            problem,
+            variant: variant.into(),
+            precision,
+            tunables,
+            cache,
+            draw: Draw::Dense,
+            seed: self.scope.seed,
+            goal: Goal::Measure(effort),
+            llc_bytes: self.llc,
+            mutant: None,
+            order: 0,
+        })
+    }
+
+    /// The item as the next one of the run.
+    fn numbered(&mut self, item: Item) -> Item {
+        self.order += 1;
+        Item { id: format!("m{}", self.order), order: self.order, ..item }
+    }
+
+    /// Measures every winner afresh, once, for its ceiling.
+    fn block(&mut self, number: u32) -> Result<()> {
+        self.watcher.stage(&format!("roofs, block {number} of 3"), self.winners.len());
+        for at in 0..self.winners.len() {
+            let item = self.numbered(self.winners[at].item.clone());
+            if let Some(measured) = self.run_item(item)?
+                && measured.state != State::Wrong
+            {
+                self.winners[at].ceiling.from.push(measured.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Items whose canaries moved are measured once more; the better record takes the first one's place in tables.
+    fn repeat_suspects(&mut self) -> Result<()> {
+        let suspects: Vec<Measurement> = self.records.iter().filter_map(moved).collect();
+        self.watcher.stage("again, where the machine changed speed", suspects.len());
+        for suspect in suspects {
+            let effort = kernels::effort(self.scope.size);
+            let mut item = self.item(&suspect.op, suspect.problem.clone(), &suspect.variant, suspect.precision, suspect.tunables.clone(), suspect.cache, effort);
+            item.seed = suspect.seed;
+            self.run_item(item)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the ceilings on whatever was measured, then passes the outcome on: an interrupted run keeps its roofs.
+    fn close(mut self, outcome: Result<()>) -> Result<Vec<Record>> {
+        for winner in std::mem::take(&mut self.winners) {
+            if !winner.ceiling.from.is_empty() {
+                self.keep(Record::Ceiling(winner.ceiling))?;
+            }
+        }
+        outcome.map(|()| self.records)
+    }
+}
+
+fn moved(record: &Record) -> Option<Measurement> {
+    match record {
+        Record::Measurement(m) if m.role == OpRole::Kernel && m.state == State::Suspect => Some(m.clone()),
+        _ => None,
+    }
+}
+
+fn short(item: &Item) -> String {
+    op::find(&item.op).and_then(|entry| (entry.parse)(&item.problem)).map(|op| op.label()).unwrap_or_default()
+}

@@ -1,0 +1,88 @@
+//! Which kernels a run measures, and for how long.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::Campaign;
+use crate::error::{Error, Result};
+use crate::op::{self, Entry, OpRole, Size};
+use crate::plan::{Language, Precision, Tuned};
+use crate::record::{Cache, State};
+use crate::worker::{Effort, Item};
+
+/// A launch predicted to pass this is left out where there is no watchdog that would end it earlier.
+const LONGEST_NS: f64 = 10e9;
+
+/// Effort of one kernel.
+pub(super) fn effort(size: Size) -> Effort {
+    let seconds = match size {
+        Size::Small => 1,
+        Size::Standard => 3,
+        Size::Large => 10,
+    };
+    Effort { samples: 10, least_ns: 300_000_000, budget_ns: seconds * 1_000_000_000, canary: true }
+}
+
+impl Campaign<'_> {
+    /// Every kernel in scope: each problem of the grid × variant × precision, cold; on the host, where a working set can live in
+    /// a cache that this process owns, warm as well.
+    pub(super) fn kernel_items(&mut self) -> Result<Vec<Item>> {
+        let device = self.device();
+        let mut items = Vec::new();
+        for (entry, problem) in self.problems()? {
+            let op = (entry.parse)(&problem)?;
+            for variant in op.variants() {
+                if !self.scope.variants.is_empty() && !self.scope.variants.iter().any(|v| v == variant.name) {
+                    continue;
+                }
+                let precisions = if self.scope.precisions.is_empty() { vec![Precision::F32] } else { self.scope.precisions.clone() };
+                for precision in precisions.into_iter().filter(|&p| variant.has(device.language, p)) {
+                    let caches: &[Cache] = if device.language == Language::Host { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
+                    for &cache in caches {
+                        items.push(self.item(entry.name, problem.clone(), variant.name, precision, Tuned::default(), cache, effort(self.scope.size)));
+                    }
+                }
+            }
+        }
+        if items.is_empty() {
+            return Err(Error::usage(format!("nothing to measure: no variant in scope has a {:?} source; see `rooftrace verify` for the list", device.language)));
+        }
+        Ok(items)
+    }
+
+    fn problems(&self) -> Result<Vec<(&'static Entry, Value)>> {
+        if let Some((name, problem)) = &self.scope.problem {
+            return Ok(vec![(op::find(name)?, problem.clone())]);
+        }
+        let device = self.bench.device();
+        let wanted = |entry: &&Entry| entry.role == OpRole::Kernel && (self.scope.ops.is_empty() || self.scope.ops.iter().any(|o| o == entry.name));
+        let of = |entry: &'static Entry| (entry.grid)(self.scope.size, device).into_iter().map(move |problem| (entry, problem));
+        Ok(op::OPS.iter().filter(wanted).flat_map(of).collect())
+    }
+
+    /// Measures these, leaving out launches predicted to last too long from a smaller problem of the same variant.
+    pub(super) fn kernels(&mut self, items: &[Item]) -> Result<()> {
+        self.watcher.stage("kernels", items.len());
+        let longest = self.bench.device().limits.launch_ns.map_or(LONGEST_NS, |ns| ns as f64);
+        let mut slowest: HashMap<(String, String, Precision), f64> = HashMap::new();
+        for item in items {
+            let key = (item.op.clone(), item.variant.clone(), item.precision);
+            let flops = (op::find(&item.op)?.parse)(&item.problem)?.flops() as f64;
+            if let Some(per_flop) = slowest.get(&key)
+                && per_flop * flops > longest
+            {
+                let why = format!("one launch is predicted to take {:.1} s from a smaller problem, over the {:.0} s allowed here", per_flop * flops / 1e9, longest / 1e9);
+                self.skip(item, State::Skipped, why)?;
+                continue;
+            }
+            let item = self.numbered(Item { llc_bytes: self.llc, ..item.clone() });
+            if let Some(measured) = self.run_item(item)?
+                && let Some(time) = super::search::fastest(&measured)
+            {
+                slowest.insert(key, time / flops.max(1.0));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! The search for every probe's best configuration: all candidates are recorded, the winner is measured again in the blocks.
+
+use serde_json::{Value, json};
+
+use super::{Campaign, Winner};
+use crate::error::Result;
+use crate::op::stream::Kind;
+use crate::op::{self, Size};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tunable, Tuned};
+use crate::record::{Cache, Ceiling, CeilingKind, Measurement, State};
+use crate::stats;
+use crate::worker::{Effort, Item};
+
+/// A sweep point or candidate: 5 ms at least, 50 ms at most.
+pub(super) const GLANCE: Effort = Effort { samples: 10, least_ns: 5_000_000, budget_ns: 50_000_000, canary: false };
+/// Doubling the trips of the fma winner must double its time within this share.
+const DOUBLING: f64 = 0.05;
+
+/// One block of a winner.
+pub(super) fn block_effort(size: Size) -> Effort {
+    let (least_ms, budget_ms) = match size {
+        Size::Small => (60, 250),
+        Size::Standard => (150, 600),
+        Size::Large => (300, 2000),
+    };
+    Effort { samples: 10, least_ns: least_ms * 1_000_000, budget_ns: budget_ms * 1_000_000, canary: true }
+}
+
+impl Campaign<'_> {
+    /// Finds the winners of all probes and the levels of the memory.
+    pub(super) fn search_all(&mut self) -> Result<()> {
+        let device = self.device();
+        for precision in Precision::ALL {
+            let wanted = self.scope.precisions.is_empty() || self.scope.precisions.contains(&precision);
+            if wanted && device.precisions.contains(&precision) {
+                self.search_fma(precision, &device)?;
+            }
+        }
+        self.search_memory(&device)
+    }
+
+    fn search_fma(&mut self, precision: Precision, device: &DeviceInfo) -> Result<()> {
+        let candidates = candidates("fma", "chains", precision, device);
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        self.watcher.stage(&format!("{precision} multiply-add, {} candidates", candidates.len()), candidates.len());
+        let Some(steps) = self.chain_length(precision, &candidates[0], device)? else { return Ok(()) };
+        let mut best: Option<(f64, Item)> = None;
+        for tuned in &candidates {
+            let item = self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.flops))
+                && best.as_ref().is_none_or(|(best, _)| rate > *best)
+            {
+                best = Some((rate, item));
+            }
+        }
+        let Some((_, mut item)) = best else { return Ok(()) };
+        let doubt = self.doubling(&item, precision)?;
+        item.goal = crate::worker::Goal::Measure(block_effort(self.scope.size));
+        let ceiling = Ceiling {
+            kind: CeilingKind::Compute,
+            precision: Some(precision),
+            unit: Some(crate::plan::Unit::Vector),
+            ..self.ceiling(&format!("{precision} vector"), doubt)
+        };
+        self.winners.push(Winner { ceiling, item });
+        Ok(())
+    }
+
+    /// Steps of a chain that make a launch long enough to hide its overhead, short enough for any watchdog: found by growing at
+    /// most fourfold.
+    fn chain_length(&mut self, precision: Precision, tuned: &Tuned, device: &DeviceInfo) -> Result<Option<u64>> {
+        let target = match (device.language, device.kind) {
+            (Language::Host, _) => 500_000.0,
+            _ => 4_000_000.0,
+        };
+        // Kernels unroll eight steps, so a trip of their inner loop holds that many.
+        let most = device.limits.loop_trips.map_or(1 << 22, |trips| trips.saturating_sub(2048) * 8);
+        let mut steps = 2048u64.min(most);
+        for _ in 0..8 {
+            let item = self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            let Some(measured) = self.run_item(item)? else { return Ok(None) };
+            let Some(launch) = fastest(&measured) else { return Ok(None) };
+            if launch >= 0.7 * target || steps >= most {
+                break;
+            }
+            steps = ((steps as f64 * (target / launch).min(4.0)) as u64).clamp(steps + 8, most);
+        }
+        Ok(Some(steps))
+    }
+
+    /// Why the winner is not believed: twice the trips must take twice the time.
+    fn doubling(&mut self, item: &Item, precision: Precision) -> Result<Option<String>> {
+        let mut halved = self.numbered(item.clone());
+        let trips = item.problem["trips"].as_u64().unwrap_or(2);
+        halved.problem["trips"] = json!((trips / 2).max(1));
+        let mut whole = self.numbered(item.clone());
+        whole.problem["trips"] = json!(2 * (trips / 2).max(1));
+        let (Some(half), Some(whole)) = (self.run_item(halved)?, self.run_item(whole)?) else { return Ok(None) };
+        let (Some(half), Some(whole)) = (fastest(&half), fastest(&whole)) else { return Ok(None) };
+        let launch = self.bench.clock().launch_ns as f64;
+        let ratio = (whole - launch) / (half - launch).max(1.0);
+        Ok(((ratio - 2.0).abs() > 2.0 * DOUBLING).then(|| format!("doubling the {precision} trips took {ratio:.2} times the time, not 2")))
+    }
+
+    /// A bandwidth probe's best configuration at one size, over the candidates given.
+    pub(super) fn best_stream(&mut self, kind: Kind, working_set: u64, candidates: &[(Tuned, u64)]) -> Result<Option<Item>> {
+        let mut best: Option<(f64, Item)> = None;
+        for (tuned, parts) in candidates {
+            let problem = stream_problem(kind, working_set, *parts);
+            let item = self.item("stream", problem, "linear", Precision::F32, tuned.clone(), Cache::Warm, GLANCE);
+            if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.bytes_compulsory))
+                && best.as_ref().is_none_or(|(best, _)| rate > *best)
+            {
+                best = Some((rate, item));
+            }
+        }
+        Ok(best.map(|(_, item)| item))
+    }
+
+    pub(super) fn ceiling(&self, name: &str, doubt: Option<String>) -> Ceiling {
+        Ceiling {
+            id: format!("c{}", self.winners.len() + 1),
+            name: name.into(),
+            kind: CeilingKind::Bandwidth,
+            precision: None,
+            unit: None,
+            level: None,
+            direction: None,
+            capacity: None,
+            from: Vec::new(),
+            state: if doubt.is_some() { State::Suspect } else { State::Ok },
+            reasons: doubt.into_iter().collect(),
+            extra: Default::default(),
+        }
+    }
+}
+
+/// Chains enough to fill the device, in whole vectors and groups of every candidate.
+fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Value {
+    let chains = tuned.0.get("CHAINS").copied().unwrap_or(8) as u64;
+    let block = tuned.0.get("BLOCK").copied().unwrap_or(64) as u64;
+    let lanes = match (device.language, device.kind) {
+        (Language::Host, _) => 64,
+        (_, DeviceKind::Cpu) => 8 * block,
+        (_, DeviceKind::Gpu) => 2048,
+    };
+    // In f32 one trip in a thousand must show; f16 cannot tell more than 64 trips apart.
+    let trips = if precision == Precision::F16 { 64 } else { 1024 }.min(steps / 8);
+    let inner = (steps / trips / 8).max(1) * 8;
+    json!({"elements": device.compute_units as u64 * lanes * chains, "trips": trips, "steps": inner})
+}
+
+/// A stream of this working set that moves at least 64 MiB a launch.
+pub(super) fn stream_problem(kind: Kind, working_set: u64, parts: u64) -> Value {
+    let (read, written) = kind.arrays();
+    // Whole cache lines for every part.
+    let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
+    let bytes = elements * 4 * (read + written);
+    json!({"kind": kind.name(), "elements": elements, "passes": (64u64 << 20).div_ceil(bytes).min(4096), "parts": parts})
+}
+
+/// All combinations of a variant's tunables on this device, defaults first.
+pub(super) fn candidates(op: &str, variant: &str, precision: Precision, device: &DeviceInfo) -> Vec<Tuned> {
+    let Ok(op) = op::find(op).and_then(|entry| (entry.parse)(&json!({}))) else { return Vec::new() };
+    let Some(info) = op.variants().into_iter().find(|v| v.name == variant && v.has(device.language, precision)) else { return Vec::new() };
+    info.source(device.language).map(|source| combinations(source.tunables)).unwrap_or_default()
+}
+
+fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
+    tunables.iter().fold(vec![Tuned::default()], |all, tunable| {
+        let with = |value: u32, tuned: &Tuned| {
+            let mut tuned = tuned.clone();
+            tuned.0.insert(tunable.name.to_string(), value);
+            tuned
+        };
+        tunable.values.iter().flat_map(|&value| all.iter().map(move |tuned| with(value, tuned))).collect()
+    })
+}
+
+/// 10th percentile of the time of one launch, in ns; `None` for a wrong output or no samples.
+pub(super) fn fastest(measured: &Measurement) -> Option<f64> {
+    if measured.state == State::Wrong {
+        return None;
+    }
+    stats::quantile(&measured.samples_ns, 0.1).map(|time| time / measured.launches.max(1) as f64)
+}
+
+fn rate(measured: &Measurement, work: u64) -> Option<f64> {
+    fastest(measured).filter(|time| *time > 0.0).map(|time| work as f64 / time)
+}

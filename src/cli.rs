@@ -1,0 +1,238 @@
+//! The command line: one file per command; the only code that prints or draws progress.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::op::{self, Size};
+use crate::plan::Precision;
+
+mod devices;
+mod output;
+mod run;
+mod show;
+mod verify;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 no such device or feature, 4 a kernel gave a wrong output, 5 finished with
+holes (partial file saved), 6 unreadable input, 130 interrupted (partial file saved).";
+
+/// Measures a processor's roofline and places verified, hand-written kernels on it.
+#[derive(Debug, Parser)]
+#[command(name = "rooftrace", version, args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Measuring,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trace the roofs, measure every kernel and place it (the default command)
+    Run(Measuring),
+    /// Trace the roofs only
+    Trace(Measuring),
+    /// List what can be measured here, and why the rest cannot
+    Devices {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every variant against the oracle on awkward shapes; no timing
+    Verify(Verifying),
+    /// Show table and chart of a recorded run; needs no device
+    Show(Showing),
+}
+
+/// What is measured, on which device.
+#[derive(Debug, Clone, Args)]
+pub struct Scoping {
+    /// Device: host, wgpu:0, cuda:0 or all [default: cuda, else a hardware wgpu device, else host]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Only these ops (comma-separated)
+    #[arg(long, value_delimiter = ',', value_name = "OP")]
+    op: Vec<String>,
+    /// Only these variants (comma-separated)
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    variant: Vec<String>,
+    /// Only these precisions (comma-separated)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    precision: Vec<Precision>,
+    /// How many problems, and how much time each
+    #[arg(long, value_enum, default_value_t = Size::Standard)]
+    size: Size,
+    /// Fail with exit code 3 where this backend has no device
+    #[arg(long, value_name = "BACKEND")]
+    require: Vec<String>,
+    /// Seed of all inputs
+    #[arg(long, default_value_t = 1)]
+    seed: u32,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// No progress on standard error
+    #[arg(long, short)]
+    quiet: bool,
+    /// Say more on standard error
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Measuring {
+    #[command(flatten)]
+    scope: Scoping,
+    /// Time to spend: 90s, 2m; what does not fit is listed as not run
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    budget: Option<Duration>,
+    /// Folder for records.jsonl and roofline.svg [default: rooftrace-out/<device>-<UTC time>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Verifying {
+    #[command(flatten)]
+    scope: Scoping,
+    /// Plant known mistakes in the sources and demand that each is refused
+    #[arg(long)]
+    mutants: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Showing {
+    /// A records.jsonl
+    file: PathBuf,
+    /// Print the derived view as JSON
+    #[arg(long)]
+    json: bool,
+    /// Print the table as Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+    /// Draw the chart with plain ASCII
+    #[arg(long)]
+    ascii: bool,
+    /// Also write the picture here
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// Fields of one problem, in place of the grid; needs exactly one --op.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "One problem of one --op, by its fields")]
+struct Shape {
+    #[arg(long, value_name = "N")]
+    m: Option<u64>,
+    #[arg(long, value_name = "N")]
+    n: Option<u64>,
+    #[arg(long, value_name = "N")]
+    k: Option<u64>,
+    #[arg(long, value_name = "N")]
+    h: Option<u64>,
+    #[arg(long, value_name = "N")]
+    w: Option<u64>,
+    #[arg(long, value_name = "N")]
+    c: Option<u64>,
+    #[arg(long, value_name = "N")]
+    stride: Option<u64>,
+    #[arg(long, value_name = "N")]
+    padding: Option<u64>,
+    #[arg(long, value_name = "N")]
+    dilation: Option<u64>,
+}
+
+impl Shape {
+    /// The one problem asked for, with its op.
+    fn problem(&self, ops: &[String]) -> Result<Option<(String, Value)>> {
+        let given = [
+            ("m", self.m),
+            ("n", self.n),
+            ("k", self.k),
+            ("h", self.h),
+            ("w", self.w),
+            ("c", self.c),
+            ("stride", self.stride),
+            ("padding", self.padding),
+            ("dilation", self.dilation),
+        ];
+        let fields: Map<String, Value> = given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into()))).collect();
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let [op] = ops else {
+            return Err(Error::usage("shape flags describe one problem: name its op with --op, for example --op matmul --m 512"));
+        };
+        let problem = Value::Object(fields);
+        // Parsed here so that an impossible shape is refused before anything is measured; defaults are filled in.
+        let parsed = (op::find(op)?.parse)(&problem)?;
+        Ok(Some((op.clone(), parsed.problem())))
+    }
+}
+
+impl Scoping {
+    /// Refuses unknown names before anything runs.
+    fn check(&self) -> Result<()> {
+        for op in &self.op {
+            op::find(op)?;
+        }
+        let entries = op::OPS.iter().filter(|entry| self.op.is_empty() || self.op.iter().any(|o| o == entry.name));
+        let mut known = Vec::new();
+        for entry in entries {
+            known.extend((entry.parse)(&Value::Object(Map::new()))?.variants().into_iter().map(|v| v.name));
+        }
+        if let Some(unknown) = self.variant.iter().find(|v| !known.contains(&v.as_str())) {
+            return Err(Error::usage(format!("there is no variant '{unknown}'; known variants are {}", known.join(", "))));
+        }
+        if let Some(unknown) = self.require.iter().find(|r| !["host", "wgpu", "cuda", "fake"].contains(&r.as_str())) {
+            return Err(Error::usage(format!("--require {unknown}: there is no such backend; write host, wgpu or cuda")));
+        }
+        Ok(())
+    }
+}
+
+/// `90s`, `2m`, `500ms`, or plain seconds.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" | "min" => 60.0,
+        _ => return Err(format!("'{unit}' is no unit of time; write 90s or 2m")),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| format!("'{text}' is no time; write 90s or 2m"))? * scale;
+    if !(0.001..=1e6).contains(&seconds) {
+        return Err(format!("{text} is out of range; write something between 1ms and 10000m"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+impl Cli {
+    /// Runs the command; the status is 0, or what stands for holes and wrong outputs in a finished run.
+    ///
+    /// # Errors
+    /// The library's own, to be printed as a chain.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let status = match self.command {
+            None => run::run(&self.run, run::Mode::Run),
+            Some(Command::Run(args)) => run::run(&args, run::Mode::Run),
+            Some(Command::Trace(args)) => run::run(&args, run::Mode::Trace),
+            Some(Command::Devices { json }) => devices::run(json),
+            Some(Command::Verify(args)) => verify::run(&args),
+            Some(Command::Show(args)) => show::run(&args),
+        }?;
+        Ok(status as u8)
+    }
+}
+
+/// Name of a size as typed.
+fn size_name(size: Size) -> String {
+    size.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default()
+}

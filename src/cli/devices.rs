@@ -1,0 +1,93 @@
+//! `rooftrace devices`: what can be measured here, what cannot, and why.
+
+use serde_json::json;
+
+use super::output;
+use crate::backend::{self, Found};
+use crate::error::{Error, Result};
+use crate::plan::{DeviceInfo, DeviceKind};
+use crate::units::Capacity;
+
+/// Lists devices.
+pub fn run(json: bool) -> Result<i32> {
+    let found = backend::devices();
+    if json {
+        let list = found.iter().map(|found| match found {
+            Found::Device(device) => json!({ "device": device }),
+            Found::Absent(why) => json!({ "absent": why.to_string() }),
+        });
+        return output::print(&format!("{:#}\n", serde_json::Value::Array(list.collect())));
+    }
+    let lines: Vec<String> = found.iter().map(line).collect();
+    output::print(&lines.join("\n"))?;
+    output::print("\n")
+}
+
+fn line(found: &Found) -> String {
+    match found {
+        Found::Device(device) => describe(device),
+        Found::Absent(why) => format!("-         {why}"),
+    }
+}
+
+/// One device in two lines.
+pub fn describe(device: &DeviceInfo) -> String {
+    let precisions: Vec<_> = device.precisions.iter().map(|p| p.name()).collect();
+    let caches: Vec<_> = device.caches.iter().map(|(level, bytes)| format!("L{level} {}", Capacity(*bytes))).collect();
+    let software = if device.kind == DeviceKind::Cpu && device.backend == "wgpu" { " (software: plumbing, not GPU performance)" } else { "" };
+    format!(
+        "{:<9} {}{software}\n          {} units, {} usable, {}, {}{}",
+        device.id,
+        device.name,
+        device.compute_units,
+        Capacity(device.memory_bytes),
+        precisions.join(" "),
+        device.driver,
+        if caches.is_empty() { String::new() } else { format!(", {}", caches.join(", ")) },
+    )
+}
+
+/// The devices a command runs on: the selector's, all, or the best one.
+///
+/// # Errors
+/// [`Error::Unavailable`] where a required backend has no device; the backend's own where the selector cannot be opened.
+pub fn choose(selector: Option<&str>, required: &[String]) -> Result<Vec<String>> {
+    // Looking for devices loads drivers: not for nothing.
+    let all = std::cell::LazyCell::new(backend::devices);
+    for backend in required {
+        let there = |f: &Found| matches!(f, Found::Device(d) if d.backend == *backend);
+        if backend != "fake" && !all.iter().any(there) {
+            let why = all.iter().filter_map(absent).find(|why| why.starts_with(backend.as_str()));
+            return Err(Error::Unavailable {
+                backend: backend.clone(),
+                why: format!("it is required, and {}", why.unwrap_or_else(|| "no device was found".into())),
+                remedy: "leave out --require to go on without it".into(),
+            });
+        }
+    }
+    match selector {
+        Some("all") => Ok(all.iter().filter_map(id).collect()),
+        Some(selector) => Ok(vec![if selector.contains(':') || selector == "host" || selector == "fake" { selector.into() } else { format!("{selector}:0") }]),
+        None => {
+            let best = all.iter().find_map(|f| match f {
+                Found::Device(d) if d.backend == "host" || d.kind == DeviceKind::Gpu => Some(d.id.clone()),
+                _ => None,
+            });
+            Ok(best.into_iter().collect())
+        }
+    }
+}
+
+fn id(found: &Found) -> Option<String> {
+    match found {
+        Found::Device(device) => Some(device.id.clone()),
+        Found::Absent(_) => None,
+    }
+}
+
+fn absent(found: &Found) -> Option<String> {
+    match found {
+        Found::Absent(why) => Some(why.to_string()),
+        Found::Device(_) => None,
+    }
+}

@@ -1,0 +1,194 @@
+//! `rooftrace run` and `rooftrace trace`.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{Measuring, devices, output, size_name};
+use crate::campaign::{Campaign, Scope, Watcher};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::record::{End, Header, Journal, Record, Schema, Settings, State};
+use crate::report::{self, Style};
+use crate::roofline;
+use crate::view::View;
+use crate::worker::{Bench, Child};
+
+mod environment;
+mod progress;
+
+use progress::Progress;
+
+/// Which items a campaign has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Roofs and kernels.
+    Run,
+    /// Roofs only.
+    Trace,
+}
+
+/// Measures one device after the other, each into a folder of its own.
+pub fn run(args: &Measuring, mode: Mode) -> Result<i32> {
+    let started = Instant::now();
+    args.scope.check()?;
+    let problem = args.shape.problem(&args.scope.op)?;
+    let selectors = devices::choose(args.scope.device.as_deref(), &args.scope.require)?;
+    interrupt::install()?;
+    let (mut status, mut views) = (0, Vec::new());
+    let share = args.budget.map(|budget| budget / selectors.len().max(1) as u32);
+    for (at, selector) in selectors.iter().enumerate() {
+        let scope = Scope {
+            size: args.scope.size,
+            seed: args.scope.seed,
+            deadline: share.map(|share| started + share * (at as u32 + 1)),
+            ops: args.scope.op.clone(),
+            variants: args.scope.variant.clone(),
+            precisions: args.scope.precision.clone(),
+            problem: problem.clone(),
+        };
+        let (ended, view) = one(args, mode, selector, scope, selectors.len() > 1)?;
+        views.extend(view);
+        status = worse(status, ended);
+        if status == 130 {
+            break;
+        }
+    }
+    if args.scope.json {
+        let text = match views.as_slice() {
+            [view] => serde_json::to_string_pretty(view),
+            all => serde_json::to_string_pretty(all),
+        };
+        output::print(&(text.map_err(|e| Error::usage(e.to_string()))? + "\n"))?;
+    }
+    Ok(status)
+}
+
+/// One device: child, journal, campaign, picture, table.
+fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool) -> Result<(i32, Option<View>)> {
+    let begun = Instant::now();
+    let mut bench = Child::spawn(selector, &[])?;
+    let folder = output::folder(args.out.as_deref(), selector, several)?;
+    let header = header(args, mode, &bench);
+    let mut keeper = Keeper::new(&folder, Progress::new(args.scope.quiet || args.scope.json, args.scope.verbose))?;
+    keeper.keep(&Record::Header(header))?;
+    let campaign = Campaign::new(&mut bench, &mut keeper, scope);
+    let outcome = match mode {
+        Mode::Run => campaign.run(),
+        Mode::Trace => campaign.trace(),
+    };
+    let status = match &outcome {
+        Ok(_) => keeper.status(),
+        Err(Error::Interrupted) => 130,
+        Err(other) => other.exit_code(),
+    };
+    drop(bench);
+    keeper.finish(begun.elapsed(), status)?;
+    if let Err(error) = outcome
+        && !matches!(error, Error::Interrupted)
+    {
+        return Err(error);
+    }
+    let view = roofline::view(&keeper.records)?;
+    let picture = report::svg::roofline(&view)?;
+    output::write(&folder.join("roofline.svg"), &picture.svg)?;
+    if !args.scope.json {
+        show(&view, &folder)?;
+    }
+    Ok((status, Some(view)))
+}
+
+fn show(view: &View, folder: &Path) -> Result<()> {
+    let style = Style { width: output::width(), colour: output::colour(), ascii: false };
+    output::print(&super::show::text(view, &style))?;
+    output::print(&format!("\nwrote {0}/records.jsonl and {0}/roofline.svg\n", folder.display()))?;
+    Ok(())
+}
+
+fn header(args: &Measuring, mode: Mode, bench: &dyn Bench) -> Header {
+    Header {
+        schema: Schema::current(),
+        started: output::now(),
+        tool: environment::tool(),
+        environment: environment::machine(),
+        device: bench.device().clone(),
+        clock: bench.clock().clone(),
+        settings: Settings {
+            command: if mode == Mode::Run { "run" } else { "trace" }.into(),
+            size: size_name(args.scope.size),
+            budget_ns: args.budget.map(|b| b.as_nanos() as u64),
+            seed: args.scope.seed,
+        },
+        extra: Default::default(),
+    }
+}
+
+/// The status of several devices together: wrong outputs before holes before success.
+fn worse(a: i32, b: i32) -> i32 {
+    let rank = |status: i32| match status {
+        0 => 0,
+        5 => 1,
+        4 => 2,
+        _ => 3,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}
+
+/// Journal, records and progress of one device.
+struct Keeper {
+    journal: Journal,
+    records: Vec<Record>,
+    progress: Progress,
+    counts: End,
+}
+
+impl Keeper {
+    fn new(folder: &Path, progress: Progress) -> Result<Self> {
+        let journal = Journal::create(&folder.join("records.jsonl"))?;
+        Ok(Keeper { journal, records: Vec::new(), progress, counts: End::default() })
+    }
+
+    fn keep(&mut self, record: &Record) -> Result<()> {
+        self.journal.append(record)?;
+        match record {
+            Record::Measurement(_) => self.counts.measurements += 1,
+            Record::Ceiling(_) => self.counts.ceilings += 1,
+            Record::Skip(_) => self.counts.skips += 1,
+            Record::Header(_) | Record::End(_) => {}
+        }
+        self.records.push(record.clone());
+        Ok(())
+    }
+
+    /// 4 where an output was wrong, 5 where something was left out that should not have been, else 0.
+    fn status(&self) -> i32 {
+        let states = self.records.iter().filter_map(|record| match record {
+            Record::Measurement(m) => Some(m.state),
+            Record::Skip(s) => Some(s.state),
+            _ => None,
+        });
+        states.fold(0, |status, state| match state {
+            State::Wrong => 4,
+            State::Timeout | State::OutOfMemory | State::DeviceLost | State::NotRun => worse(status, 5),
+            _ => status,
+        })
+    }
+
+    fn finish(&mut self, elapsed: Duration, status: i32) -> Result<()> {
+        self.progress.finish();
+        let end = End { seconds: elapsed.as_secs(), status, ..self.counts.clone() };
+        self.keep(&Record::End(end))
+    }
+}
+
+impl Watcher for Keeper {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.progress.record(record);
+        self.keep(record)
+    }
+    fn stage(&mut self, name: &str, items: usize) {
+        self.progress.stage(name, items);
+    }
+    fn item(&mut self, name: &str) {
+        self.progress.item(name);
+    }
+}

@@ -1,0 +1,201 @@
+//! `rooftrace verify`: every variant against the oracle on awkward shapes, both module kinds, no timing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Verifying, devices, output};
+use crate::draw::Draw;
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::mutant::MUTANTS;
+use crate::op::{self, Size};
+use crate::plan::{DeviceInfo, Precision};
+use crate::record::{Cache, Measurement, State};
+use crate::worker::{Answer, Bench, Child, Goal, Item};
+
+/// Longest that one problem may take before its child is given up.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Awkward problems of a variant at `--size small`, for slow checkers around this program.
+const FEW: usize = 3;
+
+/// What came of one variant in one precision.
+struct Tally {
+    name: String,
+    expected: usize,
+    passed: usize,
+    worst: Option<(f64, f64)>,
+    failures: Vec<String>,
+    skips: Vec<String>,
+}
+
+/// Verifies the devices chosen.
+pub fn run(args: &Verifying) -> Result<i32> {
+    args.scope.check()?;
+    let selectors = devices::choose(args.scope.device.as_deref(), &args.scope.require)?;
+    interrupt::install()?;
+    let (mut status, mut report) = (0, Vec::new());
+    for selector in &selectors {
+        let mut bench = Child::spawn(selector, &[])?;
+        let device = bench.device().clone();
+        let tallies = if args.mutants { mutants(args, &mut bench, &device)? } else { variants(args, &mut bench, &device)? };
+        drop(bench);
+        if tallies.iter().any(|t| !t.failures.is_empty()) {
+            status = 4;
+        }
+        if !args.scope.json {
+            output::print(&table(&device, &tallies, args.mutants))?;
+        }
+        report.push(json!({"device": device, "variants": tallies.iter().map(Tally::json).collect::<Vec<_>>()}));
+    }
+    if args.scope.json {
+        output::print(&format!("{:#}\n", Value::Array(report)))?;
+    }
+    Ok(status)
+}
+
+fn variants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Result<Vec<Tally>> {
+    let mut tallies = Vec::new();
+    for entry in op::OPS.iter().filter(|e| args.scope.op.is_empty() || args.scope.op.iter().any(|o| o == e.name)) {
+        let mut problems = (entry.awkward)();
+        if args.scope.size == Size::Small {
+            problems.truncate(FEW);
+        }
+        let Some(first) = problems.first() else { continue };
+        for variant in (entry.parse)(first)?.variants() {
+            if !args.scope.variant.is_empty() && !args.scope.variant.iter().any(|v| v == variant.name) {
+                continue;
+            }
+            for precision in Precision::ALL.into_iter().filter(|&p| variant.has(device.language, p)) {
+                if !args.scope.precision.is_empty() && !args.scope.precision.contains(&precision) {
+                    continue;
+                }
+                let mut tally = Tally::new(format!("{}/{} {precision}", entry.name, variant.name), problems.len());
+                for problem in &problems {
+                    let answer = ask(bench, args, entry.name, variant.name, precision, problem, None)?;
+                    tally.take(answer);
+                }
+                progress(args, &tally);
+                tallies.push(tally);
+            }
+        }
+    }
+    Ok(tallies)
+}
+
+/// Each mutant must be refused on at least one awkward problem.
+fn mutants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Result<Vec<Tally>> {
+    let mut tallies = Vec::new();
+    let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|l| l == name);
+    for mutant in MUTANTS.iter().filter(|m| m.language == device.language && wanted(&args.scope.op, m.op) && wanted(&args.scope.variant, m.variant)) {
+        let mut tally = Tally::new(format!("{}/{}: {}", mutant.op, mutant.variant, mutant.name), 1);
+        let mut survived = true;
+        for problem in (op::find(mutant.op)?.awkward)().iter().rev() {
+            match ask(bench, args, mutant.op, mutant.variant, Precision::F32, problem, Some(mutant.name))? {
+                Answer::Done(_) => {}
+                Answer::Failed(State::Wrong | State::DeviceLost | State::Timeout, _) => {
+                    survived = false;
+                    break;
+                }
+                Answer::Failed(state, why) => {
+                    tally.failures.push(format!("{state:?}: {why}"));
+                    break;
+                }
+            }
+        }
+        if survived && tally.failures.is_empty() {
+            tally.failures.push("survived every awkward problem".into());
+        }
+        tally.passed = usize::from(tally.failures.is_empty());
+        progress(args, &tally);
+        tallies.push(tally);
+    }
+    Ok(tallies)
+}
+
+fn ask(bench: &mut dyn Bench, args: &Verifying, op: &str, variant: &str, precision: Precision, problem: &Value, mutant: Option<&str>) -> Result<Answer> {
+    if interrupt::requested() {
+        return Err(Error::Interrupted);
+    }
+    let item = Item {
+        id: "v".into(),
+        op: op.into(),
+        problem: problem.clone(),
+        variant: variant.into(),
+        precision,
+        tunables: Default::default(),
+        cache: Cache::Warm,
+        draw: Draw::Dense,
+        seed: args.scope.seed,
+        goal: Goal::Verify,
+        llc_bytes: None,
+        mutant: mutant.map(str::to_string),
+        order: 0,
+    };
+    Ok(bench.run(&item, LIMIT))
+}
+
+fn progress(args: &Verifying, tally: &Tally) {
+    if !args.scope.quiet {
+        eprintln!("{}: {}", tally.name, tally.outcome());
+    }
+}
+
+impl Tally {
+    fn new(name: String, expected: usize) -> Self {
+        Tally { name, expected, passed: 0, worst: None, failures: Vec::new(), skips: Vec::new() }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        match answer {
+            Answer::Done(measured) => {
+                self.passed += 1;
+                self.worst = worse(self.worst, &measured);
+            }
+            Answer::Failed(State::Unsupported, why) => self.skips.push(why),
+            Answer::Failed(_, why) => self.failures.push(why),
+        }
+    }
+
+    fn outcome(&self) -> &'static str {
+        match (self.failures.is_empty(), self.passed) {
+            (false, _) => "FAILED",
+            (true, 0) => "skipped",
+            (true, _) => "ok",
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({"name": self.name, "expected": self.expected, "run": self.passed + self.failures.len(), "skipped": self.skips.len(),
+            "failures": self.failures, "reasons": self.skips})
+    }
+}
+
+fn worse(so_far: Option<(f64, f64)>, measured: &Measurement) -> Option<(f64, f64)> {
+    let now = measured.verification.as_ref().map(|v| (v.worst_error, v.allowed));
+    let share = |(error, allowed): (f64, f64)| if allowed > 0.0 { error / allowed } else { 0.0 };
+    match (so_far, now) {
+        (Some(a), Some(b)) => Some(if share(b) > share(a) { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+fn table(device: &DeviceInfo, tallies: &[Tally], mutants: bool) -> String {
+    let mut text = format!("{} ({})\n", device.id, device.name);
+    let width = tallies.iter().map(|t| t.name.len()).max().unwrap_or(0);
+    for t in tallies {
+        let worst = t.worst.map_or(String::new(), |(error, allowed)| format!("  worst {error:.1e} of {allowed:.1e} allowed"));
+        text += &format!("  {:<width$}  {:>2} of {:>2}  {}{worst}\n", t.name, t.passed, t.expected, t.outcome());
+        for failure in t.failures.iter().take(3) {
+            text += &format!("      {failure}\n");
+        }
+        for skip in t.skips.iter().take(1) {
+            text += &format!("      {} skipped: {skip}\n", t.skips.len());
+        }
+    }
+    let sum = |of: fn(&Tally) -> usize| tallies.iter().map(of).sum::<usize>();
+    let (expected, passed, failed, skipped) = (sum(|t| t.expected), sum(|t| t.passed), sum(|t| t.failures.len()), sum(|t| t.skips.len()));
+    let what = if mutants { "mutants" } else { "problems" };
+    let verb = if mutants { "refused" } else { "right" };
+    text + &format!("{expected} {what} expected, {} run, {passed} {verb}, {failed} failed, {skipped} skipped\n", passed + failed)
+}

@@ -1,0 +1,286 @@
+//! How a number is made: one path for probes, ops and libraries.
+//!
+//! [`Engine`] owns an open device. For each item it loads the plan, warms up, sizes a sample to the clock, samples until the
+//! interval of the median is tight or the budget ends, then takes one more sample with outputs poisoned just before it and
+//! verifies *that* output. Canaries (a short fma and a short stream) run before and after, so that a machine that changed its
+//! speed is seen. Nothing here prints.
+
+use std::time::Instant;
+
+use crate::backend::{self, Backend, Checks, Loaded};
+use crate::draw::{Draw, Seeded};
+use crate::error::{Error, Result};
+use crate::mutant;
+use crate::op::{self, Op};
+use crate::oracle::{Expectation, Oracle, named};
+use crate::plan::{DeviceInfo, Plan};
+use crate::record::{Cache, Clock, Measurement, State, Verification};
+use crate::worker::{Effort, Goal, Item, Runner, failed};
+
+mod canary;
+mod clock;
+mod sampling;
+
+use canary::{Canaries, Pulse};
+use sampling::{Sampled, Sampler};
+
+/// Launches before the verified one when only verifying: a kernel that goes wrong after the tenth must be seen.
+const REHEARSALS: u32 = 12;
+/// A canary that moved by more than this share says that the machine changed speed.
+const CANARY_MOVED: f64 = 0.05;
+/// How often the verified sample is repeated when its time does not fit the others, before the item is suspect.
+const RETRIES: u32 = 3;
+
+/// An open device, its clocks and its canaries.
+pub struct Engine<'b> {
+    backend: &'b dyn Backend,
+    clock: Clock,
+    canaries: Option<Canaries<'b>>,
+    oracle: Oracle,
+}
+
+impl<'b> Engine<'b> {
+    /// Learns the device's clocks and prepares canaries.
+    ///
+    /// # Errors
+    /// Those of loading and launching the smallest probe.
+    pub fn new(backend: &'b dyn Backend) -> Result<Self> {
+        let clock = clock::learn(backend)?;
+        Ok(Engine { backend, clock, canaries: None, oracle: Oracle::default() })
+    }
+
+    /// An engine on the device that a selector names. The device stays open until the process ends.
+    ///
+    /// # Errors
+    /// Those of [`backend::open`] and [`Engine::new`].
+    pub fn open(selector: &str) -> Result<Box<dyn Runner>> {
+        let backend: &'static dyn Backend = Box::leak(backend::open(selector)?);
+        Ok(Box::new(Engine::new(backend)?))
+    }
+
+    fn measure(&mut self, item: &Item, effort: Effort) -> Result<Measurement> {
+        let (op, plan) = self.plan(item)?;
+        let sets = sets(&plan, item, self.backend.device());
+        let seeded = Seeded { draw: item.draw, seed: item.seed };
+        let expectation = self.oracle.expect(&*op, item.precision, seeded)?;
+        let before = self.pulse(effort)?;
+        let mut loaded = self.backend.load(&plan, seeded, sets, Checks::Trusted)?;
+        let mut sampler = Sampler::new(&mut *loaded, &self.clock, sets, item.cache);
+        let mut sampled = sampler.run(effort)?;
+        let verified = checked(&mut *loaded, &mut sampled, &plan, &*op, &expectation, seeded, &self.clock, sets);
+        let facts = loaded.facts();
+        drop(loaded);
+        let after = self.pulse(effort)?;
+        let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
+        record.sets = sets;
+        record.pool_bytes = plan.set_bytes() * sets as u64;
+        record.facts = facts;
+        record.canary_ns = Pulse::pair(before, after);
+        record.launches = sampled.launches;
+        record.reasons = std::mem::take(&mut sampled.remarks);
+        record.checked_ns = sampled.checked_ns;
+        record.samples_ns = sampled.samples_ns;
+        record.wall_ns = sampled.wall_ns;
+        judge(&mut record, verified, sampled.misfit)?;
+        Ok(record)
+    }
+
+    /// Exact and dense draws, trusted and checked modules, equal to the bit.
+    fn verify(&mut self, item: &Item) -> Result<Measurement> {
+        let (op, plan) = self.plan(item)?;
+        let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
+        record.sets = 1;
+        record.launches = 1;
+        let started = Instant::now();
+        for draw in [Draw::Exact, Draw::Dense] {
+            let seeded = Seeded { draw, seed: item.seed };
+            let expectation = self.oracle.expect(&*op, item.precision, seeded)?;
+            let mut outputs: Vec<Vec<u64>> = Vec::new();
+            for checks in [Checks::Trusted, Checks::Checked] {
+                let mut loaded = self.backend.load(&plan, seeded, 1, checks)?;
+                loaded.sample(REHEARSALS, 0)?;
+                loaded.poison(0)?;
+                loaded.sample(1, 0)?;
+                let verification = verified(&mut *loaded, &plan, &*op, &expectation, seeded.draw, 0)?;
+                let whole = 0..plan.tensors[plan.output()].elements();
+                outputs.push(loaded.read(plan.output(), 0, whole)?.into_iter().map(f64::to_bits).collect());
+                record.facts = loaded.facts();
+                record.verification = Some(verification);
+            }
+            if outputs[0] != outputs[1] {
+                let at = outputs[0].iter().zip(&outputs[1]).position(|(a, b)| a != b).unwrap_or(0);
+                return Err(Error::Wrong(format!("{}: trusted and checked modules differ at output element {at}", named(&*op, &plan))));
+            }
+        }
+        record.checked_ns = started.elapsed().as_nanos() as u64;
+        Ok(record)
+    }
+
+    fn plan(&self, item: &Item) -> Result<(std::sync::Arc<dyn Op>, Plan)> {
+        let op = (op::find(&item.op)?.parse)(&item.problem)?;
+        let device = self.backend.device();
+        let mut plan = op.plan(&item.variant, item.precision, device.language, &item.tunables, device)?;
+        if let Some(name) = &item.mutant {
+            mutant::find(&plan, name)?.apply(&mut plan)?;
+        }
+        Ok((op, plan))
+    }
+
+    fn pulse(&mut self, effort: Effort) -> Result<Option<Pulse>> {
+        if !effort.canary {
+            return Ok(None);
+        }
+        if self.canaries.is_none() {
+            self.canaries = Some(Canaries::new(self.backend, &self.clock)?);
+        }
+        match &mut self.canaries {
+            Some(canaries) => canaries.pulse().map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Runner for Engine<'_> {
+    fn device(&self) -> (DeviceInfo, Clock) {
+        (self.backend.device().clone(), self.clock.clone())
+    }
+
+    fn run(&mut self, item: &Item) -> std::result::Result<Measurement, (State, String)> {
+        let done = match item.goal {
+            Goal::Verify => self.verify(item),
+            Goal::Measure(effort) => self.measure(item, effort),
+        };
+        done.map_err(|error| failed(&error))
+    }
+}
+
+/// Sets to rotate through: more than twice the last-level cache when cold, two at least.
+fn sets(plan: &Plan, item: &Item, device: &DeviceInfo) -> u32 {
+    match item.cache {
+        Cache::Warm => 1,
+        Cache::Cold => {
+            let past = 2 * item.llc_bytes.unwrap_or_else(|| device.llc_bytes());
+            let fit = (device.memory_bytes / 2 / plan.set_bytes().max(1)).max(1);
+            (past / plan.set_bytes().max(1) + 1).clamp(2, 4096).min(fit) as u32
+        }
+    }
+}
+
+/// One more sample with every output poisoned just before it; *its* output is verified.
+#[allow(clippy::too_many_arguments)]
+fn checked(
+    loaded: &mut dyn Loaded,
+    sampled: &mut Sampled,
+    plan: &Plan,
+    op: &dyn Op,
+    expectation: &Expectation,
+    seeded: Seeded,
+    clock: &Clock,
+    sets: u32,
+) -> Result<Verification> {
+    for attempt in 1..=RETRIES {
+        let used = sampled.launches.min(sets);
+        for set in 0..used {
+            loaded.poison(set)?;
+        }
+        let sample = loaded.sample(sampled.launches, 0)?;
+        sampled.checked_ns = sampling::chosen(clock, &sample);
+        let slowest = sampled.samples_ns.iter().max().copied().unwrap_or(0);
+        // The pool may be larger than what one sample touches, and poisoning moves cache lines: half as much again is the fit.
+        if sampled.checked_ns <= slowest + slowest / 2 {
+            break;
+        }
+        if attempt == RETRIES {
+            sampled.misfit = Some(format!("the verified sample took {} ns, the slowest timed one {slowest} ns", sampled.checked_ns));
+        }
+    }
+    let set = (sampled.launches - 1) % sets;
+    verified(loaded, plan, op, expectation, seeded.draw, set)
+}
+
+/// Compares the output of a set with the oracle and audits its buffers.
+fn verified(loaded: &mut dyn Loaded, plan: &Plan, op: &dyn Op, expectation: &Expectation, draw: Draw, set: u32) -> Result<Verification> {
+    let named = named(op, plan);
+    let output = plan.output();
+    let verification = expectation.compare(&named, draw, &mut |range| loaded.read(output, set, range))?;
+    let audit = loaded.audit(set)?;
+    if audit.guards_broken > 0 || audit.inputs_changed > 0 {
+        return Err(Error::Wrong(format!("{named}: wrote outside its output ({} guard words and {} input elements changed)", audit.guards_broken, audit.inputs_changed)));
+    }
+    Ok(verification)
+}
+
+/// Everything about an item that is known before it runs.
+fn describe(item: &Item, op: &dyn Op, plan: &Plan, device: &DeviceInfo, clock: &Clock) -> Measurement {
+    let groups = match plan.language {
+        crate::plan::Language::Host => device.compute_units as u64,
+        _ => plan.dispatches.iter().map(|d| d.groups()).max().unwrap_or(0),
+    };
+    Measurement {
+        id: item.id.clone(),
+        op: item.op.clone(),
+        problem: plan.problem.clone(),
+        label: op.label(),
+        variant: item.variant.clone(),
+        role: op.role(),
+        backend: device.backend.clone(),
+        precision: item.precision,
+        unit: plan.unit,
+        tunables: plan.tuned.clone(),
+        source_hash: plan.source_hash,
+        state: State::Ok,
+        reasons: Vec::new(),
+        launches: 0,
+        sets: 0,
+        samples_ns: Vec::new(),
+        wall_ns: Vec::new(),
+        checked_ns: 0,
+        clock: clock.source.clone(),
+        cache: item.cache,
+        macs: plan.cost.macs,
+        flops: plan.cost.flops,
+        bytes_compulsory: plan.cost.compulsory,
+        bytes_written: plan.cost.written,
+        bytes_moved: plan.cost.moved,
+        bytes_requested: plan.cost.requested,
+        bytes_lane: plan.cost.lane,
+        workspace_bytes: plan.cost.workspace,
+        peak_bytes: None,
+        pool_bytes: plan.set_bytes(),
+        set_bytes: plan.set_bytes(),
+        dispatches: plan.dispatches.len() as u32,
+        groups,
+        canary_ns: None,
+        verification: None,
+        facts: Default::default(),
+        seed: item.seed,
+        order: item.order,
+        extra: Default::default(),
+    }
+}
+
+/// Settles the state from the verification, the verified sample's time and the canaries.
+fn judge(record: &mut Measurement, verified: Result<Verification>, misfit: Option<String>) -> Result<()> {
+    match verified {
+        Ok(verification) => record.verification = Some(verification),
+        Err(Error::Wrong(why)) => {
+            record.state = State::Wrong;
+            record.reasons.insert(0, why);
+            return Ok(());
+        }
+        Err(other) => return Err(other),
+    }
+    if let Some(misfit) = misfit {
+        record.state = State::Suspect;
+        record.reasons.push(misfit);
+    }
+    if let Some(canary) = record.canary_ns {
+        let moved = |before: u64, after: u64| (after as f64 / before.max(1) as f64 - 1.0).abs();
+        let (fma, stream) = (moved(canary.fma_before, canary.fma_after), moved(canary.stream_before, canary.stream_after));
+        if fma > CANARY_MOVED || stream > CANARY_MOVED {
+            record.state = State::Suspect;
+            record.reasons.push(format!("machine changed speed (canaries moved by {:.0} % fma, {:.0} % stream)", 100.0 * fma, 100.0 * stream));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Canaries: one short fma and one short stream before and after every item.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::sampling::chosen;
+use crate::backend::{Backend, Checks, Loaded};
+use crate::draw::{Draw, Seeded};
+use crate::error::Result;
+use crate::op;
+use crate::plan::{DeviceKind, Language, Precision, Tuned};
+use crate::record::{Canary, Clock};
+
+/// How long each canary runs.
+const LENGTH_NS: u64 = 12_000_000;
+/// A pulse this fresh stands for the next item's "before" as well.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// Times of both canaries at one moment, in nanoseconds: the faster of two halves, so that one interrupt is not a change of speed.
+#[derive(Clone, Copy)]
+pub struct Pulse {
+    fma: u64,
+    stream: u64,
+}
+
+impl Pulse {
+    /// The record's form of a pulse before and one after.
+    pub fn pair(before: Option<Pulse>, after: Option<Pulse>) -> Option<Canary> {
+        let (before, after) = (before?, after?);
+        Some(Canary { fma_before: before.fma, stream_before: before.stream, fma_after: after.fma, stream_after: after.stream })
+    }
+}
+
+/// Both canaries, loaded once and kept.
+pub struct Canaries<'b> {
+    fma: Bird<'b>,
+    stream: Bird<'b>,
+    clock: Clock,
+    last: Option<(Instant, Pulse)>,
+}
+
+impl<'b> Canaries<'b> {
+    /// Loads both and sizes their samples.
+    pub fn new(backend: &'b dyn Backend, clock: &Clock) -> Result<Self> {
+        let device = backend.device();
+        let lanes = match (device.language, device.kind) {
+            (Language::Host, _) => 640,
+            (_, DeviceKind::Cpu) => 512,
+            (_, DeviceKind::Gpu) => 16_384,
+        };
+        let elements = device.compute_units as u64 * lanes;
+        // Past the last-level cache, but never more than a binding holds.
+        let array = device.llc_bytes().min(device.limits.binding_bytes).min(device.memory_bytes / 16) / 4;
+        let parts = device.compute_units as u64 * if device.language == Language::Host { 1 } else { 64 };
+        let fma = Bird::hatch(backend, clock, "fma", "chains", json!({"elements": elements, "trips": 64, "steps": 512}))?;
+        let stream = Bird::hatch(backend, clock, "stream", "linear", json!({"kind": "copy", "elements": array, "passes": 1, "parts": parts.min(array)}))?;
+        Ok(Canaries { fma, stream, clock: clock.clone(), last: None })
+    }
+
+    /// Times both now, or repeats a pulse that is still fresh.
+    pub fn pulse(&mut self) -> Result<Pulse> {
+        if let Some((at, pulse)) = self.last
+            && at.elapsed() < FRESH
+        {
+            return Ok(pulse);
+        }
+        let pulse = Pulse { fma: self.fma.sing(&self.clock)?, stream: self.stream.sing(&self.clock)? };
+        self.last = Some((Instant::now(), pulse));
+        Ok(pulse)
+    }
+}
+
+struct Bird<'b> {
+    loaded: Box<dyn Loaded + 'b>,
+    launches: u32,
+}
+
+impl<'b> Bird<'b> {
+    fn hatch(backend: &'b dyn Backend, clock: &Clock, name: &str, variant: &str, problem: Value) -> Result<Self> {
+        let device = backend.device();
+        let op = (op::find(name)?.parse)(&problem)?;
+        let plan = op.plan(variant, Precision::F32, device.language, &Tuned::default(), device)?;
+        let mut loaded = backend.load(&plan, Seeded { draw: Draw::Dense, seed: 0 }, 1, Checks::Trusted)?;
+        loaded.sample(1, 0)?;
+        let one = chosen(clock, &loaded.sample(1, 0)?).max(1);
+        let launches = (LENGTH_NS / 2).div_ceil(one).clamp(1, 4096) as u32;
+        Ok(Bird { loaded, launches })
+    }
+
+    fn sing(&mut self, clock: &Clock) -> Result<u64> {
+        let halves = [self.loaded.sample(self.launches, 0)?, self.loaded.sample(self.launches, 0)?];
+        Ok(halves.iter().map(|half| chosen(clock, half)).min().unwrap_or(0))
+    }
+}

@@ -1,0 +1,312 @@
+//! Whether an output is right: which elements are checked, what they must be, and how far off they may lie.
+//!
+//! The oracle is the op's own definition in f64 over lazily drawn inputs. Every element is checked for being finite (outputs
+//! are poisoned with NaN first, so an unwritten one shows); so many are compared with the oracle that every 64 × 64 output tile
+//! holds at least four, corners and edges included; small outputs whole; large outputs of linear ops also by Freivalds' check
+//! (R. Freivalds, "Probabilistic machines can use less running time", 1977).
+//!
+//! Tolerance comes from one function with no per-kernel constant: e is the largest deviation of the same loop in the variant's
+//! own arithmetic from f64, floored at one rounding of Σ|a·b|; allowed is 4e plus one rounding of the output type. Exact draws of
+//! ops whose sums stay exact must agree to the bit.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::draw::{Draw, Drawn, Seeded, mix};
+use crate::error::{Error, Result};
+use crate::op::{Arithmetic, DType, Op, Role};
+use crate::plan::{Plan, Precision};
+use crate::record::Verification;
+
+/// Edge of the tiles that each hold at least four checked elements.
+const TILE: u64 = 64;
+/// Outputs whose whole oracle costs at most this many multiply-adds are checked whole.
+const WHOLE_MACS: u64 = 1 << 23;
+/// Linear ops with more output elements than this are also checked by Freivalds.
+const PROJECTED: u64 = 1 << 20;
+/// Elements read from the device at a time.
+const CHUNK: u64 = 1 << 20;
+/// Checked elements kept over all expectations before the oldest are dropped.
+const KEPT: usize = 1 << 22;
+
+/// What a run of neighbouring output elements must be.
+struct Run {
+    /// Flat index of the first.
+    start: u64,
+    /// Their values.
+    truth: Vec<f64>,
+}
+
+/// Columns of the one run that stands for a uniform output.
+const UNIFORM: u64 = 8;
+
+/// What one output must be.
+pub struct Expectation {
+    runs: Vec<Run>,
+    elements: u64,
+    columns: u64,
+    checked: u64,
+    tiles: u64,
+    /// Largest deviation of the yardstick, floored; see the module's head.
+    yardstick: f64,
+    /// Agreement to the bit is demanded.
+    exact: bool,
+    /// The one value of all elements, where the op says so: then every element is compared.
+    uniform: Option<f64>,
+    output: DType,
+    projection: Option<Projection>,
+}
+
+struct Projection {
+    weights: Vec<f64>,
+    sums: Vec<f64>,
+    allowed: f64,
+}
+
+impl Expectation {
+    /// Evaluates the oracle for one problem.
+    ///
+    /// # Errors
+    /// Those of [`Op::tensors`].
+    pub fn of(op: &dyn Op, precision: Precision, seeded: Seeded) -> Result<Self> {
+        let tensors = op.tensors(precision)?;
+        let output = tensors.iter().find(|t| t.role == Role::Output);
+        let output = output.ok_or_else(|| Error::usage(format!("{} has no output tensor", op.name())))?;
+        let (elements, columns) = (output.elements(), *output.shape.last().unwrap_or(&1));
+        let inputs = Drawn::new(&tensors, seeded);
+        let (spans, tiles) = match op.uniform() {
+            true => (vec![(0, 0..columns.min(UNIFORM))], (elements / columns).div_ceil(TILE) * columns.div_ceil(TILE)),
+            false => spans(elements / columns, columns, op.macs(), seeded.seed),
+        };
+        let arithmetic = op.arithmetic(precision);
+        let (mut runs, mut deviation, mut checked, mut largest) = (Vec::with_capacity(spans.len()), 0f64, 0, 0f64);
+        for (row, cols) in &spans {
+            let truth = op.row(Arithmetic::F64, &inputs, *row, cols.clone());
+            let yard = if arithmetic == Arithmetic::F64 { truth.clone() } else { op.row(arithmetic, &inputs, *row, cols.clone()) };
+            deviation = truth.iter().zip(&yard).fold(deviation, |worst, (t, y)| worst.max((t - y).abs()));
+            largest = truth.iter().fold(largest, |worst, t| worst.max(t.abs()));
+            checked += truth.len() as u64;
+            runs.push(Run { start: row * columns + cols.start, truth });
+        }
+        // Σ|a·b| over a sample of the checked elements is enough for a floor.
+        let step = spans.len().div_ceil(64).max(1);
+        let sampled =
+            spans.iter().step_by(step).flat_map(|(row, cols)| op.row(Arithmetic::Absolute, &inputs, *row, cols.start..cols.start + 1));
+        let floor = 0.5 * arithmetic.epsilon() * sampled.fold(0f64, f64::max);
+        let exact = seeded.draw == Draw::Exact && op.exact() && deviation == 0.0;
+        let yardstick = deviation.max(floor);
+        let allowed = 4.0 * yardstick + output.dtype.epsilon() * largest;
+        let projection = (elements > PROJECTED).then(|| Projection::of(op, &inputs, columns, allowed, seeded.seed)).flatten();
+        let uniform = op.uniform().then(|| runs[0].truth[0]);
+        if uniform.is_some() {
+            checked = elements;
+            runs.clear();
+        }
+        runs.sort_by_key(|run| run.start);
+        Ok(Expectation { runs, elements, columns, checked, tiles, yardstick, exact, uniform, output: output.dtype, projection })
+    }
+
+    /// How far an element whose true value is `truth` may lie off.
+    pub fn allowed(&self, truth: f64) -> f64 {
+        if self.exact { 0.0 } else { 4.0 * self.yardstick + self.output.epsilon() * truth.abs() }
+    }
+
+    /// Compares an output, read in ranges of flat elements.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`] naming the worst element, or the reader's own error.
+    pub fn compare(&self, named: &str, draw: Draw, read: &mut dyn FnMut(Range<u64>) -> Result<Vec<f64>>) -> Result<Verification> {
+        let mut tally = Tally::default();
+        let mut runs = self.runs.iter().peekable();
+        let mut sums = self.projection.as_ref().map(|p| vec![0.0; p.sums.len()]);
+        // Whole rows, or pieces of one: `spans` sees to it that neither splits a run.
+        let step = if self.columns > CHUNK { CHUNK } else { CHUNK / self.columns * self.columns };
+        let mut start = 0;
+        while start < self.elements {
+            let row_end = if self.columns > CHUNK { (start / self.columns + 1) * self.columns } else { self.elements };
+            let range = start..(start + step).min(row_end);
+            let values = read(range.clone())?;
+            if values.len() as u64 != range.end - range.start {
+                return Err(Error::Wrong(format!(
+                    "{named}: {} elements came back where {} were asked for",
+                    values.len(),
+                    range.end - range.start
+                )));
+            }
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                let bad = values.iter().filter(|v| !v.is_finite()).count();
+                return Err(Error::Wrong(format!(
+                    "{named}: output element {} is {} ({bad} of {} read there are unwritten or not finite)",
+                    self.place(start + at as u64),
+                    values[at],
+                    values.len()
+                )));
+            }
+            if let Some(truth) = self.uniform {
+                let allowed = self.allowed(truth);
+                values.iter().enumerate().for_each(|(i, &value)| tally.take(start + i as u64, value, truth, allowed));
+            }
+            while let Some(run) = runs.next_if(|run| run.start < range.end) {
+                let at = (run.start - range.start) as usize;
+                for (i, (&truth, &value)) in run.truth.iter().zip(&values[at..]).enumerate() {
+                    tally.take(run.start + i as u64, value, truth, self.allowed(truth));
+                }
+            }
+            if let (Some(sums), Some(projection)) = (&mut sums, &self.projection) {
+                let offset = (start % self.columns) as usize;
+                for (i, row) in values.chunks(self.columns as usize).enumerate() {
+                    sums[(start / self.columns) as usize + i] += row.iter().zip(&projection.weights[offset..]).map(|(v, r)| v * r).sum::<f64>();
+                }
+            }
+            start = range.end;
+        }
+        self.judge(named, draw, tally, sums)
+    }
+
+    fn judge(&self, named: &str, draw: Draw, tally: Tally, sums: Option<Vec<f64>>) -> Result<Verification> {
+        if tally.wrong > 0 {
+            let (at, value, truth) = (self.place(tally.worst_at), tally.worst_value, tally.worst_truth);
+            return Err(Error::Wrong(format!(
+                "{named}: output element {at} is {value:e} where {truth:e} is right within {:.2e} ({} of {} checked elements are wrong)",
+                tally.allowed, tally.wrong, self.checked
+            )));
+        }
+        if let (Some(sums), Some(projection)) = (sums, &self.projection) {
+            let off = |(_, (got, want)): &(usize, (&f64, &f64))| !((*got - *want).abs() <= projection.allowed);
+            if let Some((row, (got, want))) = sums.iter().zip(&projection.sums).enumerate().find(off) {
+                return Err(Error::Wrong(format!(
+                    "{named}: row {row} fails Freivalds' check ({got:e} where {want:e} is right within {:.2e})",
+                    projection.allowed
+                )));
+            }
+        }
+        Ok(Verification {
+            worst_error: tally.error,
+            allowed: tally.allowed,
+            elements_checked: self.checked,
+            tiles_checked: self.tiles,
+            draw,
+        })
+    }
+
+    fn place(&self, flat: u64) -> String {
+        format!("[{}, {}]", flat / self.columns, flat % self.columns)
+    }
+}
+
+/// The worst of the elements compared so far, by share of what is allowed.
+struct Tally {
+    wrong: u64,
+    share: f64,
+    error: f64,
+    allowed: f64,
+    worst_at: u64,
+    worst_value: f64,
+    worst_truth: f64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally { wrong: 0, share: -1.0, error: 0.0, allowed: 0.0, worst_at: 0, worst_value: 0.0, worst_truth: 0.0 }
+    }
+}
+
+impl Tally {
+    fn take(&mut self, at: u64, value: f64, truth: f64, allowed: f64) {
+        let error = (value - truth).abs();
+        let share = if error == 0.0 { 0.0 } else { error / allowed };
+        // Negated so that a NaN counts as wrong.
+        if !(error <= allowed) {
+            self.wrong += 1;
+        }
+        if !(share <= self.share) {
+            *self = Tally { wrong: self.wrong, share, error, allowed, worst_at: at, worst_value: value, worst_truth: truth };
+        }
+    }
+}
+
+impl Projection {
+    fn of(op: &dyn Op, inputs: &Drawn, columns: u64, allowed: f64, seed: u32) -> Option<Self> {
+        let sign = |j: u64| if mix(mix(seed ^ 0x5eed) ^ j as u32) & 1 == 0 { 1.0 } else { -1.0 };
+        let weights: Vec<f64> = (0..columns).map(sign).collect();
+        let sums = op.projected(inputs, &weights)?;
+        // Errors of a row's elements can at worst add up.
+        Some(Projection { allowed: allowed * columns as f64, weights, sums })
+    }
+}
+
+/// Which elements are compared, as (row, columns), and how many tiles they cover.
+fn spans(rows: u64, columns: u64, macs: u64, seed: u32) -> (Vec<(u64, Range<u64>)>, u64) {
+    let tiles = rows.div_ceil(TILE) * columns.div_ceil(TILE);
+    if macs <= WHOLE_MACS && rows * columns <= WHOLE_MACS {
+        let pieces = |row| (0..columns).step_by(CHUNK as usize).map(move |from| (row, from..(from + CHUNK).min(columns)));
+        return ((0..rows).flat_map(pieces).collect(), tiles);
+    }
+    let mut spans = Vec::new();
+    let mut state = mix(seed ^ 0x0ac1e);
+    let mut below = |bound: u64| {
+        state = mix(state.wrapping_add(0x9e37_79b9));
+        (state as u64 * bound) >> 32
+    };
+    for top in (0..rows).step_by(TILE as usize) {
+        for left in (0..columns).step_by(TILE as usize) {
+            let (height, width) = (TILE.min(rows - top), TILE.min(columns - left));
+            if height == 1 {
+                let run = width.min(4);
+                let from = left + below(width - run + 1);
+                spans.push((top, from..from + run));
+                continue;
+            }
+            // Four rows a quarter of the tile apart, so that no two coincide.
+            for quarter in 0..4u64.min(height) {
+                let row = top + (quarter * height + below(height)) / 4;
+                let col = left + below(width);
+                spans.push((row.min(top + height - 1), col..col + 1));
+            }
+        }
+    }
+    for row in [0, rows - 1] {
+        for col in [0, columns / 2, columns - 1] {
+            spans.push((row, col..col + 1));
+        }
+    }
+    for row in [rows / 3, rows / 2] {
+        spans.push((row, 0..1));
+        spans.push((row, columns - 1..columns));
+    }
+    (spans, tiles)
+}
+
+/// Expectations by problem, kept while memory allows.
+#[derive(Default)]
+pub struct Oracle {
+    known: HashMap<(String, Precision, Seeded), Arc<Expectation>>,
+    kept: usize,
+}
+
+impl Oracle {
+    /// What the output of this problem must be.
+    ///
+    /// # Errors
+    /// Those of [`Expectation::of`].
+    pub fn expect(&mut self, op: &dyn Op, precision: Precision, seeded: Seeded) -> Result<Arc<Expectation>> {
+        let key = (format!("{} {}", op.name(), op.problem()), precision, seeded);
+        if let Some(known) = self.known.get(&key) {
+            return Ok(known.clone());
+        }
+        let made = Arc::new(Expectation::of(op, precision, seeded)?);
+        self.kept += made.checked as usize;
+        if self.kept > KEPT {
+            self.known.clear();
+            self.kept = made.checked as usize;
+        }
+        self.known.insert(key, made.clone());
+        Ok(made)
+    }
+}
+
+/// `op/variant shape precision on backend`, for messages.
+pub fn named(op: &dyn Op, plan: &Plan) -> String {
+    format!("{}/{} {} {} ({:?})", plan.op, plan.variant, op.label(), plan.precision, plan.language)
+}

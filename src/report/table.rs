@@ -1,0 +1,215 @@
+//! The result table that a person reads in ten seconds, with the roofs before it and what was left out after it.
+//!
+//! One model, two writers: a terminal of a given width, and Markdown. A terminal line is never wrapped and never wider than asked: shapes
+//! and limiters are shortened first, and only then columns dropped, which a note names.
+
+mod grid;
+
+use grid::{Column, Grid};
+
+use super::{Style, cache_word, doubted, heading, keys, limiter_text, state_word, text, verified};
+use crate::record::{CeilingKind, State};
+use crate::units::{ByteRate, Capacity, FlopRate, Intensity, Nanos};
+use crate::view::{CeilingView, Row, View};
+
+/// Causes of a point above its roof, likeliest first, where the view names none.
+const ABOVE: &str = "likely causes: data still in a cache, a wrong byte count, another precision's roof, work optimised away, \
+                     a clock above the traced one";
+
+const COLUMNS: [Column; 12] = [
+    Column::left("key").titled(""),
+    Column::left("op").shrinks(7),
+    Column::left("variant"),
+    Column::left("shape").shrinks_before_tail(8),
+    Column::left("cache").drops(3),
+    Column::left("check"),
+    Column::right("time"),
+    Column::right("GFLOP/s"),
+    Column::right("GB/s").drops(1),
+    Column::right("FLOP/B").drops(2),
+    Column::right("of roof").titled("roof"),
+    Column::left("limited by").shrinks_before_tail(11),
+];
+
+/// Rows of `view` as text for a terminal: heading, roofs, kernels, notes, what was left out.
+pub fn terminal(view: &View, style: &Style) -> String {
+    let write = |grid: Grid| grid.terminal(style);
+    let (title, facts) = heading(&view.header);
+    let line = |text: &str| text::fit(&text::plain(text, style.ascii), style.width, style.ascii);
+    let mut parts = vec![format!("{}\n{}\n", line(&title), line(&facts))];
+    if !view.ceilings.is_empty() {
+        parts.push(write(ceilings(view)));
+    }
+    parts.push(if view.rows.is_empty() { line("no kernel was placed") + "\n" } else { write(kernels(view)) });
+    let wrapped = |note: String| text::wrap(&text::plain(&note, style.ascii), style.width, 4, style.ascii) + "\n";
+    let notes: String = notes(view).into_iter().map(wrapped).collect();
+    let skips: String = skips(view).into_iter().map(wrapped).collect();
+    if !notes.is_empty() {
+        parts.push(notes);
+    }
+    if !skips.is_empty() {
+        parts.push(format!("{}\n{skips}", line("left out")));
+    }
+    parts.join("\n")
+}
+
+/// The same as Markdown: what the README shows.
+pub fn markdown(view: &View) -> String {
+    let (title, facts) = heading(&view.header);
+    let mut parts = vec![format!("**{}**, {}\n", grid::escape(&title), grid::escape(&facts))];
+    if !view.ceilings.is_empty() {
+        parts.push(ceilings(view).markdown());
+    }
+    parts.push(if view.rows.is_empty() { "No kernel was placed.\n".into() } else { kernels(view).markdown() });
+    let list = |lines: Vec<String>| lines.iter().map(|l| format!("- {}\n", grid::escape(l))).collect::<String>();
+    let (notes, skips) = (list(notes(view)), list(skips(view)));
+    if !notes.is_empty() {
+        parts.push(notes);
+    }
+    if !skips.is_empty() {
+        parts.push(format!("Left out:\n\n{skips}"));
+    }
+    parts.join("\n")
+}
+
+/// The kernels.
+fn kernels(view: &View) -> Grid {
+    let rows = view.rows.iter().zip(keys(view)).map(|(row, key)| {
+        let rate = |value: Option<f64>| value.filter(|_| verified(row)).map_or(String::new(), |v| number(v / 1e9));
+        vec![
+            key.unwrap_or_default(),
+            row.op.clone(),
+            row.variant.clone(),
+            row.label.clone(),
+            cache_word(row.cache).into(),
+            check(row).into(),
+            if verified(row) { time(row) } else { String::new() },
+            rate(row.flop_per_s),
+            rate(row.byte_per_s),
+            Intensity(row.intensity).to_string(),
+            row.roof_fraction.filter(|_| verified(row)).map_or(String::new(), percent),
+            if verified(row) { limiter_text(row) } else { String::new() },
+        ]
+    });
+    Grid { columns: COLUMNS.to_vec(), rows: rows.collect() }
+}
+
+fn check(row: &Row) -> &'static str {
+    if doubted(row) { state_word(State::Suspect) } else { state_word(row.state) }
+}
+
+/// `1.25 ms ±0.3%`: the larger half of the interval, in percent of the median.
+fn time(row: &Row) -> String {
+    let Some(t) = row.time_ns else { return String::new() };
+    let half = (t.high - t.median).max(t.median - t.low) / t.median * 100.0;
+    let half = if half < 9.95 { format!("{half:.1}") } else { format!("{half:3.0}") };
+    format!("{} ±{half}%", Nanos(t.median))
+}
+
+/// `83%`, `2.1%`.
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        p if !p.is_finite() => "?".into(),
+        p if p >= 9.95 => format!("{p:.0}%"),
+        p => format!("{p:.1}%"),
+    }
+}
+
+/// Three significant digits without an exponent where that is short.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if !v.is_finite() => "?".into(),
+        v if v >= 1e7 => format!("{value:.2e}"),
+        v if v >= 99.95 => format!("{value:.0}"),
+        v if v >= 9.995 => format!("{value:.1}"),
+        v if v >= 0.09995 => format!("{value:.2}"),
+        v if v >= 0.00095 => format!("{value:.3}"),
+        0.0 => "0".into(),
+        _ => format!("{value:.1e}"),
+    }
+}
+
+/// The roofs.
+fn ceilings(view: &View) -> Grid {
+    let columns = vec![
+        Column::left("roof").shrinks(14),
+        Column::right("value"),
+        Column::right("95 % interval").drops(2),
+        Column::left("state"),
+        Column::left("from").shrinks(10).drops(1),
+    ];
+    let rows = view.ceilings.iter().map(|c| {
+        let show = |value: f64| match c.kind {
+            CeilingKind::Compute => FlopRate(value).to_string(),
+            CeilingKind::Bandwidth => ByteRate(value).to_string(),
+            CeilingKind::Latency => Nanos(value).to_string(),
+        };
+        let interval = format!("{} – {}", show(c.low).split(' ').next().unwrap_or_default(), show(c.high));
+        // The short form would mislead where the ends have different units.
+        let same = show(c.low).split(' ').nth(1) == show(c.high).split(' ').nth(1);
+        let interval = if same { interval } else { format!("{} – {}", show(c.low), show(c.high)) };
+        vec![c.name.clone(), show(c.value), interval, state_word(c.state).into(), source(c)]
+    });
+    Grid { columns, rows: rows.collect() }
+}
+
+/// What a roof was traced from: `f32 vector multiply-adds`, `triad, sets up to 512 KiB`.
+fn source(c: &CeilingView) -> String {
+    let mut words = Vec::new();
+    match c.kind {
+        CeilingKind::Compute => {
+            let names = [c.precision.map(|p| p.to_string()), c.unit.map(|u| u.to_string())];
+            words.push(format!("{} multiply-adds", names.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+        }
+        CeilingKind::Bandwidth => {
+            let direction = c.direction.as_deref().unwrap_or("stream");
+            words.push(match c.capacity {
+                Some(bytes) => format!("{direction}, sets up to {}", Capacity(bytes)),
+                None => format!("{direction}, beyond all caches"),
+            });
+        }
+        CeilingKind::Latency => words.push("latency probe".into()),
+    }
+    words.join(", ")
+}
+
+/// What the words WRONG, SUSPECT and POWER in the tables stand on.
+fn notes(view: &View) -> Vec<String> {
+    let mut notes = Vec::new();
+    for c in view.ceilings.iter().filter(|c| c.state != State::Ok) {
+        notes.push(format!("{} {}: {}", state_word(c.state), c.name, because(&c.reasons, "no reason recorded")));
+    }
+    for row in view.rows.iter().filter(|row| doubted(row) || row.state != State::Ok) {
+        let name = format!("{} {} {} {} {}", check(row), row.op, row.variant, row.label, cache_word(row.cache));
+        let why = match row.state {
+            State::Wrong => because(&row.reasons, &wrong(row)),
+            _ if row.above_roof => format!("{}: {}", above(row), because(&row.reasons, ABOVE)),
+            _ => because(&row.reasons, "no reason recorded"),
+        };
+        notes.push(format!("{name}: {why}"));
+    }
+    notes
+}
+
+fn above(row: &Row) -> String {
+    match row.roof_fraction {
+        Some(f) if f.is_finite() => format!("{} of its roof", percent(f)),
+        _ => "above its roof".into(),
+    }
+}
+
+fn wrong(row: &Row) -> String {
+    match &row.verification {
+        Some(v) => format!("worst error {:.1e} where {:.1e} is allowed", v.worst_error, v.allowed),
+        None => "its output did not agree with the oracle".into(),
+    }
+}
+
+fn because(reasons: &[String], otherwise: &str) -> String {
+    if reasons.is_empty() { otherwise.to_string() } else { reasons.join("; ") }
+}
+
+fn skips(view: &View) -> Vec<String> {
+    let line = |s: &crate::view::SkipView| format!("{} {}: {} ({})", s.op, s.variant, s.why, state_word(s.state));
+    view.skips.iter().map(line).collect()
+}

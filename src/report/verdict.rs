@@ -1,0 +1,66 @@
+//! A result in a sentence or two: the ridge, the best kernel, the biggest gap.
+
+use super::scene::{Scene, drawable};
+use super::{Style, doubted, limiter_text, text};
+use crate::record::State;
+use crate::units::{ByteRate, FlopRate, Intensity};
+use crate::view::{Row, View};
+
+/// Plain sentences about a view, each on a line of its own; what is not known is not mentioned, what is wrong is.
+pub fn sentences(view: &View) -> Vec<String> {
+    let mut lines: Vec<String> = ridge(view).into_iter().collect();
+    let trusted = |row: &&Row| drawable(row).is_ok() && !doubted(row) && row.roof_fraction.is_some_and(f64::is_finite);
+    let share = |row: &Row| row.roof_fraction.unwrap_or(0.0);
+    let best = view.rows.iter().filter(trusted).max_by(|a, b| share(a).total_cmp(&share(b)));
+    let fastest = fastest_of_each(view.rows.iter().filter(trusted).collect());
+    let gap = fastest.into_iter().min_by(|a, b| share(a).total_cmp(&share(b)));
+    if let Some(row) = best {
+        lines.push(format!("Closest to its roof: {}, at {:.0} %.", name(row), share(row) * 100.0));
+    }
+    if let (Some(row), Some(best)) = (gap, best)
+        && row.id != best.id
+    {
+        let why = limiter_text(row);
+        lines.push(format!("Biggest gap among the best variants: {}, at {:.0} %, limited by {why}.", name(row), share(row) * 100.0));
+    }
+    let wrong = view.rows.iter().filter(|row| row.state == State::Wrong).count();
+    if wrong > 0 {
+        lines.push(format!(
+            "{wrong} of {} kernels gave a wrong output and {} no rate.",
+            view.rows.len(),
+            if wrong == 1 { "has" } else { "have" }
+        ));
+    }
+    lines.iter().map(|line| text::clean(line)).collect()
+}
+
+/// The sentences for a terminal, wrapped.
+pub fn terminal(view: &View, style: &Style) -> String {
+    let wrapped = |line: &String| text::wrap(&text::plain(line, style.ascii), style.width, 2, style.ascii) + "\n";
+    sentences(view).iter().map(wrapped).collect()
+}
+
+fn name(row: &Row) -> String {
+    format!("{} {} {} ({})", row.op, row.variant, row.label, super::cache_word(row.cache))
+}
+
+/// For each op, problem and cache state, its fastest row: a naive rung is slow on purpose and no gap worth naming.
+fn fastest_of_each(rows: Vec<&Row>) -> Vec<&Row> {
+    let mut best: Vec<&Row> = Vec::new();
+    for row in rows {
+        let same = |other: &&Row| (&other.op, other.cache, &other.problem) == (&row.op, row.cache, &row.problem);
+        match best.iter().position(same) {
+            Some(at) if best[at].flop_per_s < row.flop_per_s => best[at] = row,
+            Some(_) => {}
+            None => best.push(row),
+        }
+    }
+    best
+}
+
+fn ridge(view: &View) -> Option<String> {
+    let scene = Scene::of(view);
+    let ridge = scene.ridge?;
+    let bandwidth = ByteRate(ridge.y / ridge.x);
+    Some(format!("The ridge lies at {} FLOP/byte: {} from DRAM below it, {} above it.", Intensity(ridge.x), bandwidth, FlopRate(ridge.y)))
+}

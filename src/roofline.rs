@@ -1,0 +1,116 @@
+//! What the records mean: ceilings, placed rows and the few words that sum them up, all derived on load.
+//!
+//! ```text
+//! stream sweeps ─► levels ─► ceilings ─┐
+//! fma probes ───────────────► ceilings ┴► roof ─► bounds of a kernel ─► row, limiter
+//! ```
+//! Nothing here measures, and nothing is stored twice: a record holds samples, and every rate is computed from them.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::op::OpRole;
+use crate::record::{Header, Measurement, Record, State};
+use crate::view::{SkipView, View};
+
+mod ceiling;
+mod level;
+mod limiter;
+mod place;
+mod roof;
+mod summary;
+mod sweep;
+
+pub use ceiling::{ceiling_view, propose};
+pub use level::{Level, levels};
+pub use place::place;
+pub use roof::Roof;
+pub use summary::{Placed, Ridge, Summary};
+pub use sweep::{Point, Sweep, sweeps};
+
+/// The derived view of a file's records: kernels placed, ceilings valued, curves joined, in the order of the file. A ceiling
+/// none of whose measurements can be used stands among the skips with its reason.
+///
+/// # Errors
+/// [`Error::BadFile`] where the header is missing or repeated, or two measurements have one id.
+pub fn view(records: &[Record]) -> Result<View> {
+    let (roof, lost) = Roof::with_lost(records)?;
+    let header = header(records)?.clone();
+    let kernels = measurements(records).filter(|m| m.role == OpRole::Kernel);
+    let rows = kernels.map(|m| place(m, &roof)).collect();
+    let skips = records.iter().filter_map(|record| match record {
+        Record::Skip(s) => Some(SkipView { op: s.op.clone(), variant: s.variant.clone(), state: s.state, why: s.why.clone() }),
+        _ => None,
+    });
+    let skips = skips.chain(lost).collect();
+    let curves = roof.sweeps().iter().map(Sweep::curve).collect();
+    Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves })
+}
+
+fn bad(why: String) -> Error {
+    Error::BadFile { path: "records".into(), why }
+}
+
+fn header(records: &[Record]) -> Result<&Header> {
+    let mut headers = records.iter().filter_map(|record| match record {
+        Record::Header(header) => Some(header),
+        _ => None,
+    });
+    match (headers.next(), headers.next()) {
+        (Some(header), None) => Ok(header),
+        (None, _) => Err(bad("there is no header line, so the device is unknown; take a file that rooftrace wrote".into())),
+        (Some(_), Some(_)) => Err(bad("there are two header lines; one file holds one run of one device, so split it".into())),
+    }
+}
+
+fn measurements(records: &[Record]) -> impl Iterator<Item = &Measurement> {
+    records.iter().filter_map(|record| match record {
+        Record::Measurement(measurement) => Some(measurement),
+        _ => None,
+    })
+}
+
+fn by_id(records: &[Record]) -> Result<BTreeMap<&str, &Measurement>> {
+    let mut found = BTreeMap::new();
+    for m in measurements(records) {
+        if found.insert(m.id.as_str(), m).is_some() {
+            return Err(bad(format!("two measurements have the id '{}', so no ceiling can name one; remove one of them", m.id)));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a state lets a time be shown at all.
+fn shows_times(state: State) -> bool {
+    matches!(state, State::Ok | State::Suspect | State::PowerLimited)
+}
+
+/// Times of one launch in ns, or the reason why the measurement has none that may be used: only verified ones are.
+fn launch_times(m: &Measurement) -> Result<Vec<f64>, String> {
+    if !shows_times(m.state) {
+        return Err(format!("{} ended {}", m.id, state_name(m.state)));
+    }
+    if m.verification.is_none() {
+        return Err(format!("{} was never verified, so its times are not used", m.id));
+    }
+    if m.launches == 0 || m.samples_ns.is_empty() {
+        return Err(format!("{} has no samples", m.id));
+    }
+    Ok(m.samples_ns.iter().map(|&ns| ns as f64 / m.launches as f64).collect())
+}
+
+/// A state in words.
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Ok => "ok",
+        State::Suspect => "suspect",
+        State::PowerLimited => "power limited",
+        State::Wrong => "wrong",
+        State::Unsupported => "unsupported",
+        State::Skipped => "skipped",
+        State::OutOfMemory => "out of memory",
+        State::Timeout => "at its time limit",
+        State::DeviceLost => "with the device lost",
+        State::NotRun => "before it was run",
+    }
+}

@@ -1,0 +1,82 @@
+//! Why a kernel is not faster: the first reason that the measured shares of its time bear out, or `unexplained`.
+//!
+//! The order matters: a launch too short, or a device half empty, explains low shares of everything else. A tool that always has
+//! a reason is lying, so below [`NAMED`] no resource is blamed.
+
+use super::place::{Bound, written_share};
+use super::roof::Roof;
+use crate::record::{Measurement, State};
+
+/// Share of time in launches from which they are the limit.
+const LAUNCH: f64 = 0.3;
+/// Share of the device that uneven waves may leave idle.
+const IDLE: f64 = 0.3;
+/// Share of time from which a resource is blamed.
+const NAMED: f64 = 0.6;
+/// Two shares this close are both named.
+const CLOSE: f64 = 0.1;
+
+/// The limiter and the share of time behind it, for a kernel of this median time whose compulsory bytes have this bound.
+/// `launch`: dispatches × launch overhead. `parallelism`: the share of the device left idle. Resources: bound / time, the two
+/// largest joined by ` + ` where they are close. `unexplained`: the largest share, absent where nothing is known.
+pub(super) fn limiter(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> (String, Option<f64>) {
+    let (name, share) = cause(m, median_ns, roof, supply);
+    let modifier = match m.state {
+        State::PowerLimited => ", power",
+        State::Suspect => ", suspect",
+        _ => "",
+    };
+    (name + modifier, share)
+}
+
+fn cause(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> (String, Option<f64>) {
+    let launches = m.dispatches as f64 * roof.launch_ns as f64 / median_ns;
+    if launches >= LAUNCH {
+        return ("launch".into(), Some(launches));
+    }
+    if let Some(idle) = idle(m.groups, roof.compute_units) {
+        return ("parallelism".into(), Some(idle));
+    }
+    let shares = shares(m, median_ns, roof, supply);
+    match shares.as_slice() {
+        [] => ("unexplained".into(), None),
+        [(_, largest), ..] if *largest < NAMED => ("unexplained".into(), Some(*largest)),
+        [(first, largest), (second, next), ..] if largest - next <= CLOSE => (format!("{first} + {second}"), Some(*largest)),
+        [(first, largest), ..] => (first.clone(), Some(*largest)),
+    }
+}
+
+/// The share of the device that idles, where it is a reason: fewer groups than compute units, or so few waves that the last one
+/// leaves over [`IDLE`] of the device's time unused. A unit is taken to work on its groups one after the other; several at
+/// once balance the same way. Unknown counts are no reason.
+fn idle(groups: u64, units: u32) -> Option<f64> {
+    if groups == 0 || units == 0 {
+        return None;
+    }
+    // In u128, because a count read from a file may be anything.
+    let (groups, units) = (groups as u128, units as u128);
+    let slots = groups.div_ceil(units) * units;
+    let idle = (slots - groups) as f64 / slots as f64;
+    (groups < units || idle > IDLE).then_some(idle)
+}
+
+/// Shares of time, largest first: arithmetic on the variant's own unit, compulsory bytes on the level that supplies them, and
+/// requested bytes on the next level inwards.
+fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> Vec<(String, f64)> {
+    let mut shares = Vec::new();
+    let own = roof.compute(m.precision, Some(m.unit)).or_else(|| roof.compute(m.precision, None));
+    if let Some(ceiling) = own {
+        let unit = ceiling.unit.unwrap_or(m.unit);
+        shares.push((format!("compute ({unit})"), 1e9 * m.flops as f64 / ceiling.value / median_ns));
+    }
+    if let Some(bound) = supply {
+        shares.push((bound.resource.clone(), bound.ns.value / median_ns));
+        let inner = roof.inward(&bound.resource);
+        let time = inner.as_deref().and_then(|level| roof.at_level(level, written_share(m.bytes_written, m.bytes_requested)));
+        if let (Some(level), Some(time)) = (inner, time) {
+            shares.push((level, time.ns.value * m.bytes_requested as f64 / median_ns));
+        }
+    }
+    shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+    shares
+}

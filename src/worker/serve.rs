@@ -1,0 +1,88 @@
+//! The child's end: opens the device, says so, and answers items until its parent is gone.
+
+use std::io::{self, BufRead, Write};
+use std::sync::mpsc;
+
+use super::wire::{End, Hello, Reply};
+use super::{Item, Runner};
+use crate::backend::process;
+use crate::error::{Error, Result};
+use crate::record::{State, unwritable};
+
+/// First argument of a child process; hidden from the help.
+pub const ARGUMENT: &str = "__worker";
+
+/// Opens the device that a selector names, ready to measure.
+pub type Open = fn(&str) -> Result<Box<dyn Runner>>;
+
+/// To be called first in `main`: where this process was started as a child, answers items and never returns.
+///
+/// A library user whose `main` calls this gets every item isolated; one that does not measures in its own process
+/// ([`super::Local`]).
+pub fn enter(open: Open) {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == ARGUMENT) {
+        let selector = arguments.next().and_then(|s| s.into_string().ok()).unwrap_or_default();
+        answer(&selector, open);
+    }
+}
+
+/// Serves items on standard input and output, whatever the arguments are. Ends when the parent does.
+///
+/// The parent's death shows as the end of standard input, on every system and whichever of its threads started this process
+/// (`PR_SET_PDEATHSIG` would strike when only that thread ends). A thread of its own waits for it, so that a kernel that hangs
+/// keeps no orphan alive.
+fn answer(selector: &str, open: Open) -> ! {
+    process::ignore_interrupts();
+    let Ok(output) = process::claim_stdout() else { process::exit_now(1) };
+    let (sender, items) = mpsc::channel();
+    let watch = move || {
+        for line in io::stdin().lock().lines() {
+            if line.is_err() || sender.send(line).is_err() {
+                break;
+            }
+        }
+        process::exit_now(0)
+    };
+    if std::thread::Builder::new().name("parent".into()).spawn(watch).is_err() {
+        process::exit_now(1)
+    }
+    let status = match open(selector) {
+        Ok(mut runner) => serve(runner.as_mut(), items, output).map_or(1, |()| 0),
+        Err(error) => send(output, &Hello::Refused(error.into())).map_or(1, |()| 0),
+    };
+    process::exit_now(status)
+}
+
+/// Says what the device is, then answers one line for each line of `items`, in order.
+///
+/// # Errors
+/// [`Error::Backend`] when a line cannot be read or written, or is no item: the parent is gone or mad.
+pub fn serve(runner: &mut dyn Runner, items: impl IntoIterator<Item = io::Result<String>>, mut output: impl Write) -> Result<()> {
+    let (device, clock) = runner.device();
+    send(&mut output, &Hello::Ready { device, clock })?;
+    for line in items {
+        let line = line.map_err(broken)?;
+        let item: Item = serde_json::from_str(&line).map_err(broken)?;
+        let end = match runner.run(&item) {
+            Ok(measurement) => match unwritable(&measurement) {
+                Some(why) => End::Failed { state: State::Wrong, why: format!("{}: {why}", item.named()) },
+                None => End::Done(measurement),
+            },
+            Err((state, why)) => End::Failed { state, why },
+        };
+        send(&mut output, &Reply { id: item.id, end })?;
+    }
+    Ok(())
+}
+
+/// One line in one write, so that it comes whole or is seen to be cut.
+fn send(mut output: impl Write, message: &impl serde::Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(message).map_err(broken)?;
+    line.push(b'\n');
+    output.write_all(&line).and_then(|()| output.flush()).map_err(broken)
+}
+
+fn broken(why: impl std::fmt::Display) -> Error {
+    Error::Backend { backend: "worker", why: why.to_string() }
+}

@@ -1,0 +1,248 @@
+//! Ceilings from their measurements, the ceilings that sweeps propose, and the view of a whole file.
+
+mod fixture;
+
+use fixture::{GFLOPS, MIB, kernel, traced};
+use rooftrace::plan::Precision;
+use rooftrace::record::{Record, Skip, State};
+use rooftrace::roofline::{Roof, Summary, ceiling_view, place, propose, sweeps, view};
+
+const MS: f64 = 1e6;
+
+fn near(a: Option<f64>, b: f64) -> bool {
+    a.is_some_and(|a| (a / b - 1.0).abs() < 1e-6)
+}
+
+#[track_caller]
+fn assert_near(a: Option<f64>, b: f64) {
+    assert!(near(a, b), "{a:?} is not {b}");
+}
+
+#[test]
+fn a_ceiling_is_work_over_the_tenth_percentile_of_its_pooled_blocks() {
+    let blocks: Vec<_> = ["a", "b", "c"].iter().map(|id| fixture::fma(id, Precision::F32, GFLOPS).spread(10.0 * MS, 0.02).done()).collect();
+    let find = |id: &str| blocks.iter().find(|m| m.id == id);
+    let c = ceiling_view(&fixture::compute(Precision::F32, &["a", "b", "c"]), find).unwrap();
+    // 36 pooled times, three at each of 12 even steps over ±2 %; the 10th percentile has rank 3.5: the
+    // second step, 10 ms × (0.98 + 0.04 / 11).
+    assert!((c.value / 101_663_585_914.0 - 1.0).abs() < 1e-9, "{c:?}");
+    assert!(c.low < c.value && c.value < c.high && c.state == State::Ok, "{c:?}");
+}
+
+#[test]
+fn a_short_block_still_widens_the_interval_of_its_ceiling() {
+    // 200 samples at 96, two at 100 and two at 93 GFLOP/s: too few to move the pooled 10th percentile or its ranks.
+    let block = |id: &str, n, gflops: f64| fixture::fma(id, Precision::F32, gflops).samples(n).takes(1e9 / gflops).done();
+    let blocks = [block("a", 200, 96.0), block("b", 2, 100.0), block("c", 2, 93.0)];
+    let find = |id: &str| blocks.iter().find(|m| m.id == id);
+    let c = ceiling_view(&fixture::compute(Precision::F32, &["a", "b", "c"]), find).unwrap();
+    assert!(near(Some(c.value), 96e9) && near(Some(c.low), 93e9) && near(Some(c.high), 100e9), "{c:?}");
+}
+
+#[test]
+fn blocks_with_other_launch_counts_are_pooled_by_work() {
+    let a = fixture::fma("a", Precision::F32, GFLOPS).done();
+    let b = fixture::fma("b", Precision::F32, GFLOPS).work(3_000_000_000, 1, 0).takes(30.0 * MS).with(|m| {
+        m.launches = 10;
+        m.samples_ns.iter_mut().for_each(|ns| *ns /= 10);
+    });
+    let b = b.done();
+    let find = |id: &str| [&a, &b].into_iter().find(|m| m.id == id);
+    let c = ceiling_view(&fixture::compute(Precision::F32, &["a", "b"]), find).unwrap();
+    assert_near(Some(c.value), 100e9);
+    assert_eq!(c.state, State::Ok);
+}
+
+#[test]
+fn blocks_over_five_percent_apart_make_a_ceiling_suspect() {
+    for (gflops, state) in [(96.0, State::Ok), (94.0, State::Suspect)] {
+        let (a, b) = (fixture::fma("a", Precision::F32, 100.0).done(), fixture::fma("b", Precision::F32, gflops).done());
+        let find = |id: &str| [&a, &b].into_iter().find(|m| m.id == id);
+        let c = ceiling_view(&fixture::compute(Precision::F32, &["a", "b"]), find).unwrap();
+        assert_eq!(c.state, state);
+        assert!(near(Some(c.low), gflops * 1e9) && near(Some(c.high), 100e9), "the interval holds every block: {c:?}");
+    }
+}
+
+#[test]
+fn a_suspect_unusable_or_absent_block_makes_a_ceiling_suspect_with_the_reason() {
+    let good = fixture::fma("good", Precision::F32, 100.0).done();
+    let suspect = fixture::fma("suspect", Precision::F32, 100.0).ended(State::Suspect).done();
+    let wrong = fixture::fma("wrong", Precision::F32, 500.0).ended(State::Wrong).done();
+    let find = |id: &str| [&good, &suspect, &wrong].into_iter().find(|m| m.id == id);
+    for (other, why) in [("suspect", "suspect is suspect"), ("wrong", "wrong ended wrong"), ("gone", "gone is not in the file")] {
+        let c = ceiling_view(&fixture::compute(Precision::F32, &["good", other]), find).unwrap();
+        assert_eq!((c.state, c.reasons.as_slice()), (State::Suspect, &[why.to_string()][..]));
+        assert_near(Some(c.value), 100e9);
+    }
+    assert!(ceiling_view(&fixture::compute(Precision::F32, &["wrong"]), find).unwrap_err().contains("no usable measurement"));
+    let power = fixture::fma("power", Precision::F32, 90.0).ended(State::PowerLimited).done();
+    let c = ceiling_view(&fixture::compute(Precision::F32, &["power"]), |_| Some(&power)).unwrap();
+    assert_eq!(c.state, State::PowerLimited);
+}
+
+#[test]
+fn a_suspect_roof_is_said_on_the_rows_it_decides() {
+    let mut records = traced();
+    for record in &mut records {
+        if let Record::Ceiling(c) = record
+            && c.level.as_deref() == Some("dram")
+        {
+            c.state = State::Suspect;
+        }
+    }
+    let roof = Roof::from_records(&records).unwrap();
+    let memory = place(&kernel("k").work(1000, 20_000_000, 0).takes(2.0 * MS).done(), &roof);
+    assert_eq!(memory.reasons, ["the ceiling it is judged by is suspect: dram read"]);
+    let compute = place(&kernel("k").work(1_000_000_000, 1_000_000, 0).takes(20.0 * MS).done(), &roof);
+    assert_eq!(compute.reasons, Vec::<String>::new());
+}
+
+/// Read and triad sweeps of the fixture's levels, four points an octave, to 512 MiB.
+fn swept() -> Vec<rooftrace::record::Measurement> {
+    let mut probes = Vec::new();
+    for (direction, part) in [("read", 1.0), ("triad", 0.8)] {
+        for step in 0..=64 {
+            let size = (8192.0 * (step as f64 / 4.0).exp2()) as u64 / 12 * 12;
+            let gbps = fixture::LEVELS.iter().find(|l| l.1.is_none_or(|c| size <= c)).unwrap().2;
+            probes.push(fixture::stream(&format!("{direction}-{step}"), direction, size, gbps * part).done());
+        }
+    }
+    probes
+}
+
+#[test]
+fn sweeps_propose_a_ceiling_for_each_level_and_direction_on_its_winner() {
+    let mut probes = swept();
+    probes.push(fixture::fma("f1", Precision::F32, 80.0).done());
+    probes.push(fixture::fma("f2", Precision::F32, 100.0).done());
+    probes.push(fixture::fma("f3", Precision::F32, 900.0).ended(State::Suspect).done());
+    probes.push(fixture::fma("d1", Precision::F64, 50.0).done());
+    // Non-temporal stores: a roof of their own in DRAM, and slow in cache.
+    for (id, size, gbps) in [("nt-l3", 8 * MIB, 18.0), ("nt-dram", 256 * MIB, 18.0)] {
+        probes.push(fixture::stream(id, "triad", size / 12 * 12, gbps).named("stream", "streaming").done());
+    }
+    let proposed = propose(&probes.iter().collect::<Vec<_>>(), &fixture::device());
+    let names: Vec<_> = proposed.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "f32 vector",
+            "f64 vector",
+            "l1 read",
+            "l1 triad",
+            "l2 read",
+            "l2 triad",
+            "l3 read",
+            "l3 triad",
+            "dram read",
+            "dram triad (streaming)",
+            "dram triad"
+        ]
+    );
+    assert_eq!((proposed[0].from.as_slice(), proposed[1].from.as_slice()), (&["f2".to_string()][..], &["d1".to_string()][..]));
+    assert!(proposed.iter().all(|c| c.state == State::Ok && c.reasons.is_empty()), "{proposed:?}");
+    let find = |id: &str| probes.iter().find(|m| m.id == id);
+    for c in &proposed[2..9] {
+        let level = fixture::LEVELS.iter().find(|l| Some(l.0) == c.level.as_deref()).unwrap();
+        let part = if c.direction.as_deref() == Some("triad") { 0.8 } else { 1.0 };
+        let value = ceiling_view(c, find).unwrap().value;
+        assert!((value / (level.2 * part * 1e9) - 1.0).abs() < 1e-3, "{}: {value}", c.name);
+        let held = c.capacity.zip(level.1).map(|(found, true_)| found as f64 / true_ as f64);
+        assert!(held.is_none_or(|h| (0.99..=1.0).contains(&h)) && c.capacity.is_some() == level.1.is_some(), "{}: {held:?}", c.name);
+    }
+    let mut ids: Vec<_> = proposed.iter().map(|c| &c.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), proposed.len());
+}
+
+#[test]
+fn curves_keep_the_fastest_sound_configuration_at_each_size() {
+    let size = 12 * MIB;
+    let probes = [
+        fixture::stream("slow", "copy", size, 10.0).with(|m| m.tunables.0.extend([("BLOCK".into(), 64)])).done(),
+        fixture::stream("fast", "copy", size, 30.0).with(|m| m.tunables.0.extend([("BLOCK".into(), 256)])).done(),
+        fixture::stream("odd", "copy", size, 900.0).named("stream", "other").ended(State::Suspect).done(),
+        fixture::stream("wrong", "copy", size, 900.0).ended(State::Wrong).done(),
+        fixture::stream("small", "copy", MIB / 8 * 8, 50.0).done(),
+    ];
+    let curves = sweeps(&probes);
+    assert_eq!(curves.len(), 1);
+    let curve = curves[0].curve();
+    assert_eq!(curve.direction, "copy");
+    let points: Vec<_> = curve.points.iter().map(|(bytes, rate)| (*bytes, (rate / 1e9).round())).collect();
+    assert_eq!(points, [(MIB, 50.0), (size, 30.0)]);
+    assert_eq!(curves[0].points[1].ids, ["fast"]);
+}
+
+// The view.
+
+#[test]
+fn the_view_places_kernels_alone_and_keeps_unknown_ops_and_skips() {
+    let mut records = traced();
+    records.push(kernel("k1").work(1_000_000_000, 20_000_000, 0).takes(12.5 * MS).record());
+    records.push(kernel("k2").named("fft", "radix16").work(1000, 20_000_000, 0).takes(2.0 * MS).record());
+    records.push(kernel("k3").work(1000, 1000, 0).ended(State::Wrong).record());
+    let skip = r#"{"id":"s","op":"matmul","variant":"tiled","state":"unsupported","why":"needs f16"}"#;
+    records.push(Record::Skip(serde_json::from_str::<Skip>(skip).unwrap()));
+    records.push(Record::Ceiling(fixture::bandwidth("l9", "read", None, &["nowhere"])));
+    let v = view(&records).unwrap();
+    let ids: Vec<_> = v.rows.iter().map(|r| r.id.as_str()).collect();
+    assert_eq!(ids, ["k1", "k2", "k3"]);
+    assert_near(v.rows[1].roof_fraction, 0.5);
+    assert_eq!((v.ceilings.len(), v.curves.len()), (17, 4));
+    let skips: Vec<_> = v.skips.iter().map(|s| (s.op.as_str(), s.variant.as_str())).collect();
+    assert_eq!(skips, [("matmul", "tiled"), ("ceiling", "l9 read")]);
+    let text = serde_json::to_string(&v).unwrap();
+    let back: rooftrace::view::View = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&back).unwrap(), text, "the view survives the trip through JSON");
+}
+
+#[test]
+fn files_without_a_header_or_with_ambiguous_ids_are_refused() {
+    let of = |records: &[Record]| view(records).unwrap_err();
+    assert_eq!(of(&traced()[1..]).exit_code(), 6);
+    let mut twice = traced();
+    twice.push(Record::Header(fixture::header()));
+    assert!(of(&twice).to_string().contains("two header lines"));
+    let mut same = traced();
+    same.push(fixture::fma("fma", Precision::F32, 1.0).record());
+    assert!(of(&same).to_string().contains("'fma'"));
+}
+
+#[test]
+fn every_prefix_of_a_file_has_a_view() {
+    let mut records = traced();
+    records.push(kernel("k").work(1_000_000_000, 20_000_000, 0).takes(12.5 * MS).record());
+    for end in 1..=records.len() {
+        let v = view(&records[..end]).unwrap();
+        assert!(v.skips.is_empty(), "{:?}", v.skips);
+    }
+}
+
+#[test]
+fn the_summary_names_ridge_best_kernel_and_biggest_gap() {
+    let mut records = traced();
+    let other = |id: &str, variant: &str, ms: f64| {
+        kernel(id).named("depthwise", variant).work(1000, 20_000_000, 0).takes(ms * MS).with(|m| m.label = "16x112x112x64".into())
+    };
+    records.push(kernel("k1").work(1_000_000_000, 20_000_000, 0).takes(12.5 * MS).record());
+    records.push(kernel("k2").named("matmul", "naive").work(1_000_000_000, 20_000_000, 0).takes(500.0 * MS).record());
+    records.push(other("k3", "rows", 2.0).record());
+    records.push(other("k4", "naive", 100.0).record());
+    let summary = Summary::of(&view(&records).unwrap());
+    assert_eq!(
+        summary.sentences(),
+        "The ridge of this device is at 5.00 FLOP/byte (f32, 100 GFLOP/s over 20.0 GB/s DRAM read): below it memory is the limit, \
+         above it arithmetic. The best kernel, matmul/blocked 64x64x64 cold, reaches 80 % of its roof; the biggest gap is \
+         depthwise/rows 16x112x112x64 cold, the fastest of its kind, at 50 % (no measured share explains it)."
+    );
+    records.push(kernel("k5").work(1_000_000_000, 1_000_000, 0).takes(5.0 * MS).record());
+    records.push(kernel("k6").work(1000, 1000, 0).ended(State::Wrong).record());
+    let said = Summary::of(&view(&records).unwrap()).sentences();
+    assert!(said.contains("matmul/blocked 64x64x64 cold, reaches 80 %"), "a flagged point is never the best: {said}");
+    assert!(said.ends_with("1 kernel lies above its roof and 1 output is wrong: see the reasons."), "{said}");
+    let bare = Summary::of(&view(&[Record::Header(fixture::header())]).unwrap()).sentences();
+    assert_eq!(bare, "No ridge can be given: the f32 or the DRAM ceiling is missing.");
+}

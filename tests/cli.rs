@@ -1,0 +1,240 @@
+//! The command line from outside: exit codes, one clear sentence for every bad input, and nothing lost.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn rooftrace(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+    command.args(args).env_remove("ROOFTRACE_FAKE").env("NO_COLOR", "1").output().expect("the program starts")
+}
+
+/// A folder of its own for one test.
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}
+
+fn golden() -> String {
+    let folder = scratch("golden");
+    let out = folder.join("run");
+    let done = rooftrace(&["run", "--device", "fake", "--size", "small", "--quiet", "--out", &out.to_string_lossy()]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    std::fs::read_to_string(out.join("records.jsonl")).expect("records")
+}
+
+#[track_caller]
+fn refused(args: &[&str], status: i32, says: &str) {
+    let output = rooftrace(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {stderr}");
+    assert!(stderr.contains(says), "{args:?} should say '{says}': {stderr}");
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{args:?} printed: {}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn bad_arguments_are_refused_with_status_2_and_the_offending_value() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["frobnicate"], "frobnicate"),
+        (&["run", "extra"], "extra"),
+        (&["--size", "huge"], "huge"),
+        (&["--siez", "small"], "--siez"),
+        (&["run", "--op", "conv9"], "no op 'conv9'"),
+        (&["run", "--variant", "warp9"], "no variant 'warp9'"),
+        (&["run", "--op", "matmul", "--variant", "window"], "no variant 'window'"),
+        (&["run", "--precision", "f8"], "f8"),
+        (&["run", "--device", "tpu"], "tpu"),
+        (&["run", "--device", "wgpu:x"], "wgpu:x"),
+        (&["run", "--device", "host:7"], "host:7"),
+        (&["run", "--require", "tpu"], "tpu"),
+        (&["run", "--op", "matmul", "--m", "0"], "extent 0"),
+        (&["run", "--op", "matmul", "--m", "99999999999999999999"], "99999999999999999999"),
+        (&["run", "--op", "matmul", "--m", "18446744073709551615"], "2^44"),
+        (&["run", "--op", "matmul", "--m=-5"], "-5"),
+        (&["run", "--op", "matmul", "--m", "many"], "many"),
+        (&["run", "--m", "5"], "--op"),
+        (&["run", "--op", "matmul,depthwise", "--m", "5"], "--op"),
+        (&["run", "--op", "matmul", "--stride", "2"], "no field 'stride'"),
+        (&["run", "--op", "depthwise", "--stride", "0"], "stride 0"),
+        (&["run", "--op", "depthwise", "--dilation", "0"], "dilation 0"),
+        (&["run", "--op", "depthwise", "--k", "99"], "99x99"),
+        (&["run", "--op", "depthwise", "--padding", "18446744073709551615"], "does not fit"),
+        (&["run", "--budget", "soon"], "soon"),
+        (&["run", "--budget", "0s"], "0s"),
+        (&["run", "--budget", "5q"], "'q'"),
+        (&["run", "--budget=-1s"], "-1s"),
+        (&["run", "--budget", "1e99s"], "1e99s"),
+        (&["run", "--seed", "-1"], "-1"),
+        (&["run", "--seed", "99999999999"], "99999999999"),
+        (&["run", "--device", "fake", "--precision", "f16"], "nothing to measure"),
+        (&["trace", "--op", "nothing"], "no op 'nothing'"),
+        (&["verify", "--op", "conv9"], "no op 'conv9'"),
+        (&["verify", "--variant", "warp9"], "no variant 'warp9'"),
+        (&["verify", "--device", "tpu"], "tpu"),
+        (&["devices", "--what"], "--what"),
+        (&["show"], "FILE"),
+        (&["show", "--json", "--markdown", "x"], "--markdown"),
+    ];
+    for (args, says) in cases {
+        refused(args, 2, says);
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named_with_the_way_out() {
+    let folder = scratch("folders");
+    let file = folder.join("a-file");
+    std::fs::write(&file, "x").expect("a file");
+    let taken = folder.join("taken");
+    std::fs::create_dir_all(&taken).expect("a folder");
+    std::fs::write(taken.join("records.jsonl"), "precious").expect("a file");
+    refused(&["run", "--device", "fake", "--quiet", "--out", &file.to_string_lossy()], 2, "--out");
+    refused(&["run", "--device", "fake", "--quiet", "--out", "/proc/nowhere"], 2, "/proc/nowhere");
+    refused(&["run", "--device", "fake", "--quiet", "--out", &taken.to_string_lossy()], 2, "already there");
+    assert_eq!(std::fs::read_to_string(taken.join("records.jsonl")).expect("the file"), "precious");
+}
+
+#[test]
+fn devices_that_are_not_there_end_with_status_3() {
+    refused(&["run", "--device", "wgpu:99", "--quiet"], 3, "wgpu");
+    let cuda = rooftrace(&["devices"]);
+    if String::from_utf8_lossy(&cuda.stdout).contains("cuda:0") {
+        println!("SKIPPED: this machine has a CUDA device, so its absence cannot be tested");
+        return;
+    }
+    refused(&["run", "--device", "cuda:0", "--quiet"], 3, "cuda");
+    refused(&["verify", "--device", "cuda", "--quiet"], 3, "cuda");
+    refused(&["run", "--device", "host", "--require", "cuda", "--quiet"], 3, "cuda");
+}
+
+#[test]
+fn unreadable_record_files_end_with_status_6_and_say_where() {
+    let folder = scratch("files");
+    let golden = golden();
+    let header = golden.lines().next().expect("a header");
+    let measurement = golden.lines().find(|l| l.contains("\"record\":\"measurement\"")).expect("a measurement");
+    let ceiling = golden.lines().find(|l| l.contains("\"record\":\"ceiling\"")).expect("a ceiling");
+    let cases = [
+        ("empty", String::new(), "empty"),
+        ("garbage", "not json at all\n{}\n".into(), "line 1"),
+        ("newer", header.replacen("\"major\":1", "\"major\":9", 1) + "\n", "9"),
+        ("headless", format!("{measurement}\n"), "header"),
+        ("twice", format!("{header}\n{measurement}\n{measurement}\n"), "line 3"),
+        ("dangling", format!("{header}\n{ceiling}\n"), "line 2"),
+        ("negative", format!("{header}\n{}\n", measurement.replacen("\"launches\":", "\"launches\":-", 1)), "launches"),
+        ("huge", format!("{header}\n{}\n", measurement.replacen("\"launches\":", "\"launches\":1e999,\"x\":", 1)), "line 2"),
+        ("nan", format!("{header}\n{}\n", measurement.replacen("\"launches\":", "\"launches\":NaN,\"x\":", 1)), "line 2"),
+        ("binary", "\u{0}\u{1}\u{2}\n".into(), "line 1"),
+        ("deep", format!("{header}\n{}\n", "[".repeat(100_000)), "line 2"),
+    ];
+    for (name, text, says) in cases {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("a file");
+        refused(&["show", &path.to_string_lossy()], 6, says);
+    }
+    refused(&["show", &folder.join("missing").to_string_lossy()], 6, "missing");
+    refused(&["show", &folder.to_string_lossy()], 6, "cli-files");
+}
+
+#[test]
+fn a_file_cut_anywhere_still_shows_what_it_holds() {
+    let folder = scratch("cut");
+    let golden = golden();
+    let path = folder.join("cut.jsonl");
+    let header = golden.find('\n').expect("a line");
+    for cut in (header + 1..golden.len()).step_by(golden.len() / 23) {
+        std::fs::write(&path, &golden.as_bytes()[..cut]).expect("a file");
+        let shown = rooftrace(&["show", &path.to_string_lossy()]);
+        assert_eq!(shown.status.code(), Some(0), "cut at {cut}: {}", String::from_utf8_lossy(&shown.stderr));
+    }
+}
+
+#[test]
+fn help_version_and_devices_work_and_start_quickly() {
+    for args in [["--help"].as_slice(), &["--version"], &["run", "--help"], &["verify", "--help"], &["show", "--help"], &["devices"], &["devices", "--json"]] {
+        let output = rooftrace(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(!output.stdout.is_empty(), "{args:?}");
+    }
+    let listed = rooftrace(&["devices", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert!(json.as_array().is_some_and(|list| list.iter().any(|d| d["device"]["id"] == "host")), "{json}");
+}
+
+#[test]
+fn faults_of_the_child_cost_one_item_and_the_rest_is_saved() {
+    for fault in ["segfault", "abort", "exit", "half_line", "garbage"] {
+        let folder = scratch(&format!("fault-{fault}"));
+        let out = folder.join("run");
+        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","call":1,"fault":"{fault}"}}]}}"#);
+        let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
+            .args(["run", "--device", "fake", "--size", "small", "--json", "--out", &out.to_string_lossy()])
+            .env("ROOFTRACE_FAKE", script)
+            .output()
+            .expect("the program starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{fault}: {stderr}");
+        let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+        assert!(!view["rows"].as_array().expect("rows").is_empty(), "{fault}: the next items ran");
+        assert!(!view["skips"].as_array().expect("skips").is_empty(), "{fault}: the fault is listed");
+        assert!(out.join("roofline.svg").exists() && out.join("records.jsonl").exists());
+    }
+}
+
+#[test]
+fn wrong_outputs_end_with_status_4_and_show_no_rate() {
+    for fault in ["all_nan", "shifted", "one_bad", "wrong_after_ten", "stops_writing", "writes_inputs", "breaks_guard"] {
+        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","fault":"{fault}"}}]}}"#);
+        let out = scratch(&format!("wrong-{fault}")).join("run");
+        let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
+            .args(["run", "--device", "fake", "--size", "small", "--op", "matmul", "--variant", "naive", "--json", "--out", &out.to_string_lossy()])
+            .env("ROOFTRACE_FAKE", script)
+            .output()
+            .expect("the program starts");
+        assert_eq!(output.status.code(), Some(4), "{fault}: {}", String::from_utf8_lossy(&output.stderr));
+        let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+        for row in view["rows"].as_array().expect("rows") {
+            assert_eq!(row["state"], "wrong", "{fault}: {row}");
+            assert!(row["time_ns"].is_null() && row["flop_per_s"].is_null(), "{fault}: a wrong output has no rate: {row}");
+        }
+    }
+}
+
+#[test]
+fn a_problem_beyond_memory_is_an_answer_and_not_a_crash() {
+    let out = scratch("memory").join("run");
+    let output = rooftrace(&[
+        "run", "--device", "fake", "--size", "small", "--quiet", "--json", "--op", "matmul", "--m", "4000000", "--n", "4000000", "--k", "1", "--out", &out.to_string_lossy(),
+    ]);
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+    let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    let why = view["skips"].to_string();
+    assert!(why.contains("out of memory"), "{why}");
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_saves_and_exits_130_at_once() {
+    use std::time::{Duration, Instant};
+    let out = scratch("interrupt").join("run");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
+        .args(["run", "--device", "host", "--size", "large", "--quiet", "--out", &out.to_string_lossy()])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let records = out.join("records.jsonl");
+    let waiting = Instant::now();
+    while std::fs::read_to_string(&records).map_or(0, |text| text.lines().count()) < 4 {
+        assert!(waiting.elapsed() < Duration::from_secs(60), "no records after a minute");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pressed = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill").success());
+    let status = child.wait().expect("an end");
+    assert_eq!(status.code(), Some(130));
+    assert!(pressed.elapsed() < Duration::from_secs(3), "took {:?}", pressed.elapsed());
+    let shown = rooftrace(&["show", &records.to_string_lossy()]);
+    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+}

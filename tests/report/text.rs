@@ -1,0 +1,189 @@
+//! Tables, terminal chart and verdict.
+
+use std::path::Path;
+
+use rooftrace::record::State;
+use rooftrace::report::{Style, chart, table, verdict};
+
+use super::fixture;
+
+/// Compares with a file under `tests/snapshots/`; `UPDATE_SNAPSHOTS=1` writes it anew.
+fn snapshot(name: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&path, found).expect("snapshots can be written");
+        return;
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    for (line, (kept, found)) in kept.lines().zip(found.lines()).enumerate() {
+        assert_eq!(kept, found, "{name}, line {}; UPDATE_SNAPSHOTS=1 accepts it", line + 1);
+    }
+    assert!(kept == found, "{name} has {} lines, found {}", kept.lines().count(), found.lines().count());
+}
+
+fn style(width: usize) -> Style {
+    Style { width, colour: false, ascii: false }
+}
+
+#[test]
+fn the_table_looks_as_it_did() {
+    let view = fixture::host();
+    for width in [80, 100, 140] {
+        snapshot(&format!("table_{width}.txt"), &table::terminal(&view, &style(width)));
+    }
+    snapshot("table_ascii.txt", &table::terminal(&view, &Style { ascii: true, ..style(100) }));
+    snapshot("table.md", &table::markdown(&view));
+}
+
+#[test]
+fn the_chart_looks_as_it_did() {
+    let view = fixture::host();
+    for width in [80, 100, 140] {
+        snapshot(&format!("chart_{width}.txt"), &chart::terminal(&view, &style(width)));
+    }
+    snapshot("chart_ascii.txt", &chart::terminal(&view, &Style { ascii: true, ..style(100) }));
+    snapshot("verdict.txt", &verdict::terminal(&view, &style(100)));
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    let mut long = fixture::host();
+    long.rows[3].label = "x".repeat(500);
+    long.rows[4].variant = "y".repeat(500);
+    long.skips[0].why = "z".repeat(500);
+    long.ceilings[0].name = "w".repeat(500);
+    long.header.device.name = "v".repeat(500);
+    for view in [fixture::host(), fixture::card(), long] {
+        for width in [1, 10, 39, 40, 60, 80, 99, 100, 120, 140, 250] {
+            for ascii in [false, true] {
+                let style = Style { width, colour: false, ascii };
+                for text in [table::terminal(&view, &style), chart::terminal(&view, &style), verdict::terminal(&view, &style)] {
+                    for line in text.lines() {
+                        assert!(line.chars().count() <= width, "{width}: {line}");
+                        assert!(!ascii || line.is_ascii(), "{line}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn colour_only_adds_to_the_text() {
+    let view = fixture::host();
+    for width in [80, 140] {
+        let coloured = Style { colour: true, ..style(width) };
+        let pairs = [
+            (table::terminal(&view, &coloured), table::terminal(&view, &style(width))),
+            (chart::terminal(&view, &coloured), chart::terminal(&view, &style(width))),
+        ];
+        for (with, without) in pairs {
+            assert!(with.contains('\u{1b}'));
+            assert_eq!(stripped(&with), without);
+        }
+    }
+}
+
+fn stripped(text: &str) -> String {
+    let mut parts = text.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |out, part| out + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+/// The line of the kernel table that shows `name`.
+fn line<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("no line has {name}"))
+}
+
+#[test]
+fn a_wrong_row_shows_the_word_and_never_a_rate_even_if_the_view_has_one() {
+    let mut view = fixture::host();
+    let mut row = view.rows[3].clone();
+    (row.id, row.variant, row.state) = ("w".into(), "mutant".into(), State::Wrong);
+    // A view that contradicts itself: 55.2 GFLOP/s, 4.86 ms.
+    view.rows.push(row);
+    for text in [table::terminal(&view, &style(140)), table::markdown(&view)] {
+        let line = line(&text, "mutant");
+        assert!(line.contains("WRONG"), "{line}");
+        for rate in ["55.2", "ms", "74%", "0.65"] {
+            assert!(!line.contains(rate), "{rate} in {line}");
+        }
+    }
+    assert!(!chart::terminal(&view, &style(140)).contains("mutant"));
+}
+
+#[test]
+fn a_row_above_its_roof_is_suspect_with_its_share_and_its_causes() {
+    let view = fixture::host();
+    let text = table::terminal(&view, &style(140));
+    let row = line(&text, "4x28x28x96");
+    assert!(row.contains("SUSPECT") && row.contains("117%") && row.contains("49.9"), "{row}");
+    let note = line(&text, "of its roof");
+    assert!(note.contains("117%") && note.contains("data still in a cache"), "{note}");
+    let mut told = fixture::host();
+    told.rows[17].reasons = vec!["machine changed speed".into()];
+    let text = table::terminal(&told, &style(140));
+    assert!(line(&text, "of its roof").contains("machine changed speed"));
+}
+
+#[test]
+fn every_row_and_skip_and_ceiling_of_the_view_is_in_the_table() {
+    let view = fixture::host();
+    for text in [table::terminal(&view, &style(140)), table::markdown(&view).replace('\\', "")] {
+        for row in &view.rows {
+            let all = |l: &&str| [&row.op, &row.variant, &row.label].iter().all(|word| l.contains(word.as_str()));
+            assert!(text.lines().any(|l| all(&l)), "{}", row.id);
+        }
+        for skip in &view.skips {
+            assert!(text.contains(&skip.why), "{}", skip.why);
+        }
+        for ceiling in &view.ceilings {
+            assert!(text.contains(&ceiling.name), "{}", ceiling.name);
+        }
+    }
+}
+
+#[test]
+fn narrow_tables_say_which_columns_are_missing() {
+    let text = table::terminal(&fixture::host(), &style(80));
+    let note = line(&text, "too narrow for");
+    for column in ["GB/s", "FLOP/B"] {
+        assert!(note.contains(column), "{note}");
+    }
+    assert!(!table::terminal(&fixture::host(), &style(140)).contains("too narrow"));
+}
+
+#[test]
+fn every_letter_of_the_chart_has_its_legend_line_and_stands_where_its_values_are() {
+    let view = fixture::host();
+    let text = chart::terminal(&view, &style(100));
+    let rows: Vec<Vec<char>> = text.lines().skip(1).take_while(|l| !l.contains('└')).map(|l| l.chars().collect()).collect();
+    // The fastest and the slowest kernel, the leftmost and the rightmost, are where they should be relative to the others.
+    let find = |letter: char| {
+        let place = |(y, row): (usize, &Vec<char>)| row.iter().skip(8).position(|c| *c == letter).map(|x| (x, y));
+        rows.iter().enumerate().find_map(place)
+    };
+    let (a, b, g, h, i) = (find('A'), find('B'), find('G'), find('H'), find('I'));
+    let (a, b, g, h, i) = (a.unwrap(), b.unwrap(), g.unwrap(), h.unwrap(), i.unwrap());
+    assert!(h.0 < i.0 && i.0 < a.0 && a.0 < b.0 && b.0 < g.0, "{h:?} {i:?} {a:?} {b:?} {g:?}");
+    assert!(g.1 < i.1 && i.1 < h.1 && h.1 < a.1 && a.1 < b.1);
+    let placed = view.rows.iter().filter(|row| row.flop_per_s.is_some()).count();
+    for letter in ('A'..='Z').take(placed) {
+        assert!(text.lines().any(|l| l.starts_with(&format!("{letter} "))), "{letter}");
+        // A hidden letter is owned up to.
+        let legend = text.lines().find(|l| l.starts_with(&format!("{letter} "))).unwrap();
+        assert!(find(letter).is_some() || legend.contains("under "), "{legend}");
+    }
+}
+
+#[test]
+fn the_verdict_names_ridge_best_gap_and_wrong_outputs_and_never_a_doubted_row() {
+    let sentences = verdict::sentences(&fixture::host()).join("\n");
+    for part in ["3.93 FLOP/byte", "matmul blocked 1000x1x4096", "96 %", "depthwise rows 1x7x7x960 k3", "launch", "1 of 18"] {
+        assert!(sentences.contains(part), "{part} in {sentences}");
+    }
+    assert!(!sentences.contains("4x28x28x96"), "{sentences}");
+    let mut empty = fixture::host();
+    (empty.rows, empty.ceilings) = (vec![], vec![]);
+    assert!(verdict::sentences(&empty).is_empty());
+}
