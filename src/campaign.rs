@@ -164,7 +164,16 @@ impl<'a> Campaign<'a> {
         self.scope.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    fn item(&mut self, op: &str, problem: Value, variant: &str, precision: Precision, tunables: Tuned, cache: Cache, effort: Effort) -> Item {
+    fn item(
+        &mut self,
+        op: &str,
+        problem: Value,
+        variant: &str,
+        precision: Precision,
+        tunables: Tuned,
+        cache: Cache,
+        effort: Effort,
+    ) -> Item {
         self.numbered(Item {
             id: String::new(),
             op: op.into(),
@@ -208,7 +217,15 @@ impl<'a> Campaign<'a> {
         self.watcher.stage("again, where the machine changed speed", suspects.len());
         for suspect in suspects {
             let effort = kernels::effort(self.scope.size);
-            let mut item = self.item(&suspect.op, suspect.problem.clone(), &suspect.variant, suspect.precision, suspect.tunables.clone(), suspect.cache, effort);
+            let mut item = self.item(
+                &suspect.op,
+                suspect.problem.clone(),
+                &suspect.variant,
+                suspect.precision,
+                suspect.tunables.clone(),
+                suspect.cache,
+                effort,
+            );
             item.seed = suspect.seed;
             self.run_item(item)?;
         }

@@ -205,7 +205,10 @@ fn verified(loaded: &mut dyn Loaded, plan: &Plan, op: &dyn Op, expectation: &Exp
     let verification = expectation.compare(&named, draw, &mut |range| loaded.read(output, set, range))?;
     let audit = loaded.audit(set)?;
     if audit.guards_broken > 0 || audit.inputs_changed > 0 {
-        return Err(Error::Wrong(format!("{named}: wrote outside its output ({} guard words and {} input elements changed)", audit.guards_broken, audit.inputs_changed)));
+        return Err(Error::Wrong(format!(
+            "{named}: wrote outside its output ({} guard words and {} input elements changed)",
+            audit.guards_broken, audit.inputs_changed
+        )));
     }
     Ok(verification)
 }
@@ -279,7 +282,11 @@ fn judge(record: &mut Measurement, verified: Result<Verification>, misfit: Optio
         let (fma, stream) = (moved(canary.fma_before, canary.fma_after), moved(canary.stream_before, canary.stream_after));
         if fma > CANARY_MOVED || stream > CANARY_MOVED {
             record.state = State::Suspect;
-            record.reasons.push(format!("machine changed speed (canaries moved by {:.0} % fma, {:.0} % stream)", 100.0 * fma, 100.0 * stream));
+            record.reasons.push(format!(
+                "machine changed speed (canaries moved by {:.0} % fma, {:.0} % stream)",
+                100.0 * fma,
+                100.0 * stream
+            ));
         }
     }
     Ok(())

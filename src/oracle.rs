@@ -156,7 +156,8 @@ impl Expectation {
             if let (Some(sums), Some(projection)) = (&mut sums, &self.projection) {
                 let offset = (start % self.columns) as usize;
                 for (i, row) in values.chunks(self.columns as usize).enumerate() {
-                    sums[(start / self.columns) as usize + i] += row.iter().zip(&projection.weights[offset..]).map(|(v, r)| v * r).sum::<f64>();
+                    sums[(start / self.columns) as usize + i] +=
+                        row.iter().zip(&projection.weights[offset..]).map(|(v, r)| v * r).sum::<f64>();
                 }
             }
             start = range.end;

@@ -153,7 +153,15 @@ fn a_file_cut_anywhere_still_shows_what_it_holds() {
 
 #[test]
 fn help_version_and_devices_work_and_start_quickly() {
-    for args in [["--help"].as_slice(), &["--version"], &["run", "--help"], &["verify", "--help"], &["show", "--help"], &["devices"], &["devices", "--json"]] {
+    for args in [
+        ["--help"].as_slice(),
+        &["--version"],
+        &["run", "--help"],
+        &["verify", "--help"],
+        &["show", "--help"],
+        &["devices"],
+        &["devices", "--json"],
+    ] {
         let output = rooftrace(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(!output.stdout.is_empty(), "{args:?}");
@@ -189,7 +197,20 @@ fn wrong_outputs_end_with_status_4_and_show_no_rate() {
         let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","fault":"{fault}"}}]}}"#);
         let out = scratch(&format!("wrong-{fault}")).join("run");
         let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
-            .args(["run", "--device", "fake", "--size", "small", "--op", "matmul", "--variant", "naive", "--json", "--out", &out.to_string_lossy()])
+            .args([
+                "run",
+                "--device",
+                "fake",
+                "--size",
+                "small",
+                "--op",
+                "matmul",
+                "--variant",
+                "naive",
+                "--json",
+                "--out",
+                &out.to_string_lossy(),
+            ])
             .env("ROOFTRACE_FAKE", script)
             .output()
             .expect("the program starts");
@@ -206,7 +227,23 @@ fn wrong_outputs_end_with_status_4_and_show_no_rate() {
 fn a_problem_beyond_memory_is_an_answer_and_not_a_crash() {
     let out = scratch("memory").join("run");
     let output = rooftrace(&[
-        "run", "--device", "fake", "--size", "small", "--quiet", "--json", "--op", "matmul", "--m", "4000000", "--n", "4000000", "--k", "1", "--out", &out.to_string_lossy(),
+        "run",
+        "--device",
+        "fake",
+        "--size",
+        "small",
+        "--quiet",
+        "--json",
+        "--op",
+        "matmul",
+        "--m",
+        "4000000",
+        "--n",
+        "4000000",
+        "--k",
+        "1",
+        "--out",
+        &out.to_string_lossy(),
     ]);
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
     let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");

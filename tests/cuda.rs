@@ -6,14 +6,12 @@
 mod cases;
 #[path = "cudacpu/harness.rs"]
 mod harness;
-#[path = "cudacpu/mutants.rs"]
-mod mutants;
 
 use cases::{Case, cases, combinations, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
-use mutants::MUTANTS;
 use rooftrace::backend::Found;
 use rooftrace::draw::{Draw, Seeded, element, keys};
+use rooftrace::mutant::MUTANTS;
 use rooftrace::op::{Entry, OPS};
 use rooftrace::plan::{Language, Tuned, VariantInfo};
 
@@ -79,7 +77,7 @@ fn every_cuda_source_computes_its_definition_with_any_tunables_and_in_any_order_
 fn every_mutant_of_a_cuda_source_is_refused() {
     let Some(cxx) = compiler() else { return skipped("mutants of CUDA sources") };
     for (entry, variant) in variants() {
-        let of: Vec<_> = MUTANTS.iter().filter(|m| m.op == entry.name && m.variant == variant.name).collect();
+        let of: Vec<_> = MUTANTS.iter().filter(|m| (m.language, m.op, m.variant) == (Language::Cuda, entry.name, variant.name)).collect();
         assert!(of.len() >= 3, "{}/{} has {} mutants", entry.name, variant.name, of.len());
         let folder = folder(&format!("mutants-{}-{}", entry.name, variant.name));
         let precision = variant.source(Language::Cuda).expect("filtered").precisions[0];
@@ -87,15 +85,15 @@ fn every_mutant_of_a_cuda_source_is_refused() {
         let plans: Vec<_> = cases.iter().map(|case| plan(case, variant.name, &Tuned::default())).collect();
         let mutated = of.iter().enumerate().map(|(i, mutant)| {
             let clean = module(format!("m{i}"), &plans);
-            assert_eq!(clean.text.matches(mutant.from).count(), 1, "{}: '{}' is to be found once", mutant.what, mutant.from);
-            Module { text: clean.text.replace(mutant.from, mutant.to), ..clean }
+            assert_eq!(clean.text.matches(mutant.find).count(), 1, "{}: '{}' is to be found once", mutant.name, mutant.find);
+            Module { text: clean.text.replace(mutant.find, mutant.replace), ..clean }
         });
         let modules: Vec<Module> = mutated.collect();
         let program = build(&cxx, &folder, &modules).unwrap_or_else(|log| panic!("a mutant of {} is no C++: {log}", entry.name));
         let every: Vec<&Case> = cases.iter().collect();
         for (module, mutant) in modules.iter().zip(&of) {
             let refused = complaint(&program, &folder, &module.name, &every, variant.name, &Tuned::default());
-            assert!(refused.is_some(), "{}/{} survives though it {}", entry.name, variant.name, mutant.what);
+            assert!(refused.is_some(), "{}/{} survives though it {}", entry.name, variant.name, mutant.name);
         }
         let _ = std::fs::remove_dir_all(&folder);
     }

@@ -46,7 +46,12 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         // MobileNetV2's first depthwise layer: 112 · 112 · 32 outputs of 9 taps.
         ("depthwise", json!({"n": 1, "h": 112, "w": 112, "c": 32, "k": 3, "stride": 1, "padding": 1, "dilation": 1}), 3_612_672, 3_212_416),
         ("depthwise", json!({"n": 1, "h": 56, "w": 56, "c": 128, "k": 3, "stride": 2, "padding": 1, "dilation": 1}), 903_168, 2_011_648),
-        ("depthwise", json!({"n": 16, "h": 112, "w": 112, "c": 64, "k": 3, "stride": 1, "padding": 1, "dilation": 1}), 115_605_504, 102_762_752),
+        (
+            "depthwise",
+            json!({"n": 16, "h": 112, "w": 112, "c": 64, "k": 3, "stride": 1, "padding": 1, "dilation": 1}),
+            115_605_504,
+            102_762_752,
+        ),
         // No padding: 5 x 5 under 3 x 3 leaves 3 x 3.
         ("depthwise", json!({"n": 2, "h": 5, "w": 5, "c": 4, "k": 3, "stride": 1, "padding": 0, "dilation": 1}), 648, 1_232),
         // Dilation 2 makes the filter reach 5.
@@ -96,7 +101,9 @@ fn depthwise_agrees_with_a_second_loop_written_the_other_way_round() {
         let (oh, ow) = (tensors[2].shape[1], tensors[2].shape[2]);
         let inputs = Drawn::new(&tensors, SEEDED);
         let mut scattered = vec![0f64; (n * oh * ow * c) as usize];
-        for (image, y, x, ch) in (0..n).flat_map(|i| (0..h).flat_map(move |y| (0..w).flat_map(move |x| (0..c).map(move |ch| (i, y, x, ch))))) {
+        for (image, y, x, ch) in
+            (0..n).flat_map(|i| (0..h).flat_map(move |y| (0..w).flat_map(move |x| (0..c).map(move |ch| (i, y, x, ch)))))
+        {
             let value = inputs.value(0, ((image * h + y) * w + x) * c + ch);
             for (r, s) in (0..k).flat_map(|r| (0..k).map(move |s| (r, s))) {
                 // Which output sees this input through tap (r, s)?

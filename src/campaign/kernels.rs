@@ -40,13 +40,24 @@ impl Campaign<'_> {
                 for precision in precisions.into_iter().filter(|&p| variant.has(device.language, p)) {
                     let caches: &[Cache] = if device.language == Language::Host { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
                     for &cache in caches {
-                        items.push(self.item(entry.name, problem.clone(), variant.name, precision, Tuned::default(), cache, effort(self.scope.size)));
+                        items.push(self.item(
+                            entry.name,
+                            problem.clone(),
+                            variant.name,
+                            precision,
+                            Tuned::default(),
+                            cache,
+                            effort(self.scope.size),
+                        ));
                     }
                 }
             }
         }
         if items.is_empty() {
-            return Err(Error::usage(format!("nothing to measure: no variant in scope has a {:?} source; see `rooftrace verify` for the list", device.language)));
+            return Err(Error::usage(format!(
+                "nothing to measure: no variant in scope has a {:?} source; see `rooftrace verify` for the list",
+                device.language
+            )));
         }
         Ok(items)
     }
@@ -56,7 +67,8 @@ impl Campaign<'_> {
             return Ok(vec![(op::find(name)?, problem.clone())]);
         }
         let device = self.bench.device();
-        let wanted = |entry: &&Entry| entry.role == OpRole::Kernel && (self.scope.ops.is_empty() || self.scope.ops.iter().any(|o| o == entry.name));
+        let wanted =
+            |entry: &&Entry| entry.role == OpRole::Kernel && (self.scope.ops.is_empty() || self.scope.ops.iter().any(|o| o == entry.name));
         let of = |entry: &'static Entry| (entry.grid)(self.scope.size, device).into_iter().map(move |problem| (entry, problem));
         Ok(op::OPS.iter().filter(wanted).flat_map(of).collect())
     }
@@ -72,7 +84,11 @@ impl Campaign<'_> {
             if let Some(per_flop) = slowest.get(&key)
                 && per_flop * flops > longest
             {
-                let why = format!("one launch is predicted to take {:.1} s from a smaller problem, over the {:.0} s allowed here", per_flop * flops / 1e9, longest / 1e9);
+                let why = format!(
+                    "one launch is predicted to take {:.1} s from a smaller problem, over the {:.0} s allowed here",
+                    per_flop * flops / 1e9,
+                    longest / 1e9
+                );
                 self.skip(item, State::Skipped, why)?;
                 continue;
             }

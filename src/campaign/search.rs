@@ -48,7 +48,8 @@ impl Campaign<'_> {
         let Some(steps) = self.chain_length(precision, &candidates[0], device)? else { return Ok(()) };
         let mut best: Option<(f64, Item)> = None;
         for tuned in &candidates {
-            let item = self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            let item =
+                self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
             if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.flops))
                 && best.as_ref().is_none_or(|(best, _)| rate > *best)
             {
@@ -79,7 +80,8 @@ impl Campaign<'_> {
         let most = device.limits.loop_trips.map_or(1 << 22, |trips| trips.saturating_sub(2048) * 8);
         let mut steps = 2048u64.min(most);
         for _ in 0..8 {
-            let item = self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            let item =
+                self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
             let Some(measured) = self.run_item(item)? else { return Ok(None) };
             let Some(launch) = fastest(&measured) else { return Ok(None) };
             if launch >= 0.7 * target || steps >= most {

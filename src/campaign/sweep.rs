@@ -43,7 +43,9 @@ impl Campaign<'_> {
     }
 
     fn sweep(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<()> {
-        let points: Vec<(usize, u64, bool)> = (0..chosen.len()).flat_map(|at| sizes(chosen[at].kind, device, last).into_iter().map(move |(size, memory)| (at, size, memory))).collect();
+        let points: Vec<(usize, u64, bool)> = (0..chosen.len())
+            .flat_map(|at| sizes(chosen[at].kind, device, last).into_iter().map(move |(size, memory)| (at, size, memory)))
+            .collect();
         self.watcher.stage("bandwidth by working set", points.len());
         for (at, size, memory) in points {
             let from = if memory { &chosen[at].memory } else { &chosen[at].cached };

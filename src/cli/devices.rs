@@ -34,7 +34,8 @@ fn line(found: &Found) -> String {
 pub fn describe(device: &DeviceInfo) -> String {
     let precisions: Vec<_> = device.precisions.iter().map(|p| p.name()).collect();
     let caches: Vec<_> = device.caches.iter().map(|(level, bytes)| format!("L{level} {}", Capacity(*bytes))).collect();
-    let software = if device.kind == DeviceKind::Cpu && device.backend == "wgpu" { " (software: plumbing, not GPU performance)" } else { "" };
+    let software =
+        if device.kind == DeviceKind::Cpu && device.backend == "wgpu" { " (software: plumbing, not GPU performance)" } else { "" };
     format!(
         "{:<9} {}{software}\n          {} units, {} usable, {}, {}{}",
         device.id,
@@ -67,7 +68,11 @@ pub fn choose(selector: Option<&str>, required: &[String]) -> Result<Vec<String>
     }
     match selector {
         Some("all") => Ok(all.iter().filter_map(id).collect()),
-        Some(selector) => Ok(vec![if selector.contains(':') || selector == "host" || selector == "fake" { selector.into() } else { format!("{selector}:0") }]),
+        Some(selector) => Ok(vec![if selector.contains(':') || selector == "host" || selector == "fake" {
+            selector.into()
+        } else {
+            format!("{selector}:0")
+        }]),
         None => {
             let best = all.iter().find_map(|f| match f {
                 Found::Device(d) if d.backend == "host" || d.kind == DeviceKind::Gpu => Some(d.id.clone()),

@@ -10,7 +10,9 @@ use crate::error::{Error, Result};
 pub fn print(text: &str) -> Result<i32> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Io { action: "write", path: "standard output".into(), source: error }),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Io { action: "write", path: "standard output".into(), source: error })
+        }
         _ => Ok(0),
     }
 }
@@ -55,7 +57,10 @@ pub fn folder(wanted: Option<&Path>, device: &str, several: bool) -> Result<Path
     std::fs::create_dir_all(&folder).map_err(|source| Error::Io { action: "create", path: folder.display().to_string(), source })?;
     let records = folder.join("records.jsonl");
     if records.exists() {
-        return Err(Error::usage(format!("{} is already there; choose another folder with --out, nothing measured is overwritten", records.display())));
+        return Err(Error::usage(format!(
+            "{} is already there; choose another folder with --out, nothing measured is overwritten",
+            records.display()
+        )));
     }
     Ok(folder)
 }

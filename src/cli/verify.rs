@@ -87,7 +87,9 @@ fn variants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Res
 fn mutants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Result<Vec<Tally>> {
     let mut tallies = Vec::new();
     let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|l| l == name);
-    for mutant in MUTANTS.iter().filter(|m| m.language == device.language && wanted(&args.scope.op, m.op) && wanted(&args.scope.variant, m.variant)) {
+    for mutant in
+        MUTANTS.iter().filter(|m| m.language == device.language && wanted(&args.scope.op, m.op) && wanted(&args.scope.variant, m.variant))
+    {
         let mut tally = Tally::new(format!("{}/{}: {}", mutant.op, mutant.variant, mutant.name), 1);
         let mut survived = true;
         for problem in (op::find(mutant.op)?.awkward)().iter().rev() {
@@ -113,7 +115,15 @@ fn mutants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Resu
     Ok(tallies)
 }
 
-fn ask(bench: &mut dyn Bench, args: &Verifying, op: &str, variant: &str, precision: Precision, problem: &Value, mutant: Option<&str>) -> Result<Answer> {
+fn ask(
+    bench: &mut dyn Bench,
+    args: &Verifying,
+    op: &str,
+    variant: &str,
+    precision: Precision,
+    problem: &Value,
+    mutant: Option<&str>,
+) -> Result<Answer> {
     if interrupt::requested() {
         return Err(Error::Interrupted);
     }

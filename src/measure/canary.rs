@@ -54,7 +54,13 @@ impl<'b> Canaries<'b> {
         let array = device.llc_bytes().min(device.limits.binding_bytes).min(device.memory_bytes / 16) / 4;
         let parts = device.compute_units as u64 * if device.language == Language::Host { 1 } else { 64 };
         let fma = Bird::hatch(backend, clock, "fma", "chains", json!({"elements": elements, "trips": 64, "steps": 512}))?;
-        let stream = Bird::hatch(backend, clock, "stream", "linear", json!({"kind": "copy", "elements": array, "passes": 1, "parts": parts.min(array)}))?;
+        let stream = Bird::hatch(
+            backend,
+            clock,
+            "stream",
+            "linear",
+            json!({"kind": "copy", "elements": array, "passes": 1, "parts": parts.min(array)}),
+        )?;
         Ok(Canaries { fma, stream, clock: clock.clone(), last: None })
     }
 

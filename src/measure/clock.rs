@@ -71,7 +71,10 @@ fn doubt(short: &[Sample], long: &[Sample], overhead: f64) -> Option<String> {
             return Some(format!("it shows {device:.0} ns where the wall clock shows {wall:.0} ns"));
         }
         if wall - device > SLACK_NS.max(SLACK * wall) + launches * overhead {
-            return Some(format!("it shows {device:.0} ns, the wall clock {wall:.0} ns, and launches explain only {:.0} ns", launches * overhead));
+            return Some(format!(
+                "it shows {device:.0} ns, the wall clock {wall:.0} ns, and launches explain only {:.0} ns",
+                launches * overhead
+            ));
         }
     }
     let growth = median(long.iter().map(own)) / median(short.iter().map(own));

@@ -59,7 +59,8 @@ impl<'a> Sampler<'a> {
         let started = Instant::now();
         let launches = self.size()?;
         self.warm_up(launches, budget / 5)?;
-        let mut sampled = Sampled { launches, samples_ns: Vec::new(), wall_ns: Vec::new(), checked_ns: 0, remarks: Vec::new(), misfit: None };
+        let mut sampled =
+            Sampled { launches, samples_ns: Vec::new(), wall_ns: Vec::new(), checked_ns: 0, remarks: Vec::new(), misfit: None };
         let (mut measured, mut first) = (0u64, 0);
         loop {
             let sample = self.loaded.sample(launches, first)?;
@@ -76,7 +77,10 @@ impl<'a> Sampler<'a> {
             }
             if started.elapsed() >= budget && count >= 3 {
                 if !tight(&sampled.samples_ns) {
-                    sampled.remarks.push(format!("stopped at its budget of {:.2} s with {count} samples; the interval is wider than 1 %", budget.as_secs_f64()));
+                    sampled.remarks.push(format!(
+                        "stopped at its budget of {:.2} s with {count} samples; the interval is wider than 1 %",
+                        budget.as_secs_f64()
+                    ));
                 }
                 return Ok(sampled);
             }

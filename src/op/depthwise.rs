@@ -193,11 +193,7 @@ const WINDOW: Variant<Depthwise> = Variant {
     name: "window",
     unit: Unit::Vector,
     sources: &[
-        Implementation {
-            source: Source::Host(host::depthwise::window),
-            precisions: &[Precision::F32, Precision::F64],
-            tunables: &[],
-        },
+        Implementation { source: Source::Host(host::depthwise::window), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
             precisions: &[Precision::F32],

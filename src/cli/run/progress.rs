@@ -52,7 +52,9 @@ impl Progress {
     /// Says at once what went wrong; the rest is in the table.
     pub fn record(&self, record: &Record) {
         match record {
-            Record::Measurement(m) if m.state == State::Wrong => self.line(&format!("WRONG {}", m.reasons.first().map_or("", String::as_str))),
+            Record::Measurement(m) if m.state == State::Wrong => {
+                self.line(&format!("WRONG {}", m.reasons.first().map_or("", String::as_str)))
+            }
             Record::Skip(s) if matches!(s.state, State::Timeout | State::OutOfMemory | State::DeviceLost | State::Wrong) => {
                 self.line(&format!("{}/{}: {}", s.op, s.variant, s.why));
             }
