@@ -54,10 +54,58 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("fma", "chains", "stops one trip early", "trip < dims.trips", "trip + 1u < dims.trips"),
     wgsl("fma", "chains", "never grows the addend", "b += step;", "b += T();"),
     wgsl("fma", "chains", "skips half of the steps", "s += 8u", "s += 16u"),
+    cuda("matmul", "naive", "drops the last step of k", "p < d.k", "p + 1 < d.k"),
+    cuda("matmul", "naive", "starts k at one", "unsigned p = 0", "unsigned p = 1"),
+    cuda("matmul", "naive", "skips the row guard", "row >= d.m || col >= d.n", "col >= d.n"),
+    cuda("matmul", "naive", "skips the column guard", "row >= d.m || col >= d.n", "row >= d.m"),
+    cuda("matmul", "naive", "swaps the indices of B", "b[p * d.n + col]", "b[col * d.k + p]"),
+    cuda("matmul", "naive", "writes C transposed", "c[row * d.n + col]", "c[col * d.m + row]"),
+    cuda("matmul", "naive", "writes nothing", "c[row * d.n + col] = T(sum);", ""),
+    cuda("depthwise", "naive", "drops the last filter row", "r < d.k", "r + 1 < d.k"),
+    cuda("depthwise", "naive", "drops the last filter column", "s < d.k", "s + 1 < d.k"),
+    cuda("depthwise", "naive", "swaps filter rows and columns", "(r * d.k + s)", "(s * d.k + r)"),
+    cuda("depthwise", "naive", "skips the tail guard", "if (lane >= (unsigned long long)d.n * d.oh * d.ow * d.c) return;", ""),
+    cuda("depthwise", "naive", "takes padding for image", "if (w >= d.w) continue;", ""),
+    cuda("depthwise", "naive", "forgets the dilation", "r * d.dilation", "r"),
+    cuda("depthwise", "naive", "forgets the stride", "column * d.stride", "column"),
+    cuda(
+        "stream",
+        "linear",
+        "makes one pass too few in read",
+        "n < d.passes; ++n, s += growth) {",
+        "n + 1 < d.passes; ++n, s += growth) {",
+    ),
+    cuda(
+        "stream",
+        "linear",
+        "makes one pass too few elsewhere",
+        "n < d.passes; ++n, s += growth) pass",
+        "n + 1 < d.passes; ++n, s += growth) pass",
+    ),
+    cuda("stream", "linear", "never halves the sum", "kind.sum[u] *= T(0.5);", ""),
+    cuda("stream", "linear", "skips the head", "sweep<1>(kind, p.start, p.head, s);", ""),
+    cuda("stream", "linear", "skips the tail", "sweep<1>(kind, p.tail, p.stop, s);", ""),
+    cuda("stream", "linear", "skips the last wide step", "p.tail / WIDE, s);", "max(p.tail / WIDE, 1u) - 1, s);"),
+    cuda("stream", "linear", "unrolls past the end", "last - i > (UNROLL - 1) * BLOCK", "last - i > (UNROLL - 2) * BLOCK"),
+    cuda("stream", "linear", "swaps the arrays of triad", "x.b.v[l] + s * x.a.v[l]", "x.a.v[l] + s * x.b.v[l]"),
+    cuda("stream", "linear", "forgets the scalar in copy", "y.v[l] = s * x.v[l];", "y.v[l] = x.v[l];"),
+    cuda("stream", "linear", "omits the barrier", "        __syncthreads();\n", ""),
+    cuda("stream", "linear", "stops the reduction early", "half > 0; half /= 2", "half > 1; half /= 2"),
+    cuda("stream", "linear", "reads one part beyond", "min(from + d.part, end)", "min(from + d.part + 1, end)"),
+    cuda("fma", "chains", "stops one trip early", "trip < d.trips", "trip + 1 < d.trips"),
+    cuda("fma", "chains", "leaves a step out", "u < 8", "u < 7"),
+    cuda("fma", "chains", "never lets b grow", "b += growth;", ""),
+    cuda("fma", "chains", "lets b grow too early", "v[c] = a * v[c] + b;", "v[c] = a * v[c] + (b + growth);"),
+    cuda("fma", "chains", "skips the store's guard", "if (c * lanes + lane < d.elements) y", "y"),
+    cuda("fma", "chains", "mixes up the chains", "y[c * lanes + lane] = v[c];", "y[c * lanes + lane] = v[CHAINS - 1 - c];"),
 ];
 
 const fn wgsl(op: &'static str, variant: &'static str, name: &'static str, find: &'static str, replace: &'static str) -> Mutant {
     Mutant { op, variant, language: Language::Wgsl, name, find, replace }
+}
+
+const fn cuda(op: &'static str, variant: &'static str, name: &'static str, find: &'static str, replace: &'static str) -> Mutant {
+    Mutant { op, variant, language: Language::Cuda, name, find, replace }
 }
 
 /// The mutant of that name for a plan's source.

@@ -6,13 +6,12 @@
 mod cases;
 #[path = "cudacpu/harness.rs"]
 mod harness;
-#[path = "cudacpu/mutants.rs"]
-mod mutants;
 
 use cases::{Case, cases, combinations, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
-use mutants::MUTANTS;
+use rooftrace::backend::Found;
 use rooftrace::draw::{Draw, Seeded, element, keys};
+use rooftrace::mutant::MUTANTS;
 use rooftrace::op::{Entry, OPS};
 use rooftrace::plan::{Language, Tuned, VariantInfo};
 
@@ -28,13 +27,18 @@ fn variants() -> Vec<(&'static Entry, VariantInfo)> {
     OPS.iter().flat_map(of).filter(|(_, variant)| variant.source(Language::Cuda).is_some()).collect()
 }
 
-/// Runs one module over cases in all orders; the first complaint, if any.
+/// Runs one module over cases; the first complaint, if any. Dense draws go in every order; exact ones, whose sums have no order, go in
+/// one and are compared to the bit.
 fn complaint(program: &Program, folder: &std::path::Path, module: &str, cases: &[&Case], variant: &str, tuned: &Tuned) -> Option<String> {
     for order in ORDERS {
-        let jobs: Vec<Job> = cases.iter().map(|case| case.job(module, &plan(case, variant, tuned), order)).collect();
-        for (answer, case) in program.run(&jobs).into_iter().zip(cases) {
-            if let Err(why) = answer.and_then(|()| case.verdict(folder)) {
-                return Some(format!("{} in order {order} with {tuned:?}: {why}", case.label()));
+        let of: Vec<_> = cases.iter().filter(|case| case.draw == Draw::Dense || order == ORDERS[0]).collect();
+        // A few at a time, so that a mutant is refused early.
+        for some in of.chunks(8) {
+            let jobs: Vec<Job> = some.iter().map(|case| case.job(module, &plan(case, variant, tuned), order)).collect();
+            for (answer, case) in program.run(&jobs).into_iter().zip(some) {
+                if let Err(why) = answer.and_then(|()| case.verdict(folder)) {
+                    return Some(format!("{} in order {order} with {tuned:?}: {why}", case.label()));
+                }
             }
         }
     }
@@ -73,7 +77,7 @@ fn every_cuda_source_computes_its_definition_with_any_tunables_and_in_any_order_
 fn every_mutant_of_a_cuda_source_is_refused() {
     let Some(cxx) = compiler() else { return skipped("mutants of CUDA sources") };
     for (entry, variant) in variants() {
-        let of: Vec<_> = MUTANTS.iter().filter(|m| m.op == entry.name && m.variant == variant.name).collect();
+        let of: Vec<_> = MUTANTS.iter().filter(|m| (m.language, m.op, m.variant) == (Language::Cuda, entry.name, variant.name)).collect();
         assert!(of.len() >= 3, "{}/{} has {} mutants", entry.name, variant.name, of.len());
         let folder = folder(&format!("mutants-{}-{}", entry.name, variant.name));
         let precision = variant.source(Language::Cuda).expect("filtered").precisions[0];
@@ -81,15 +85,15 @@ fn every_mutant_of_a_cuda_source_is_refused() {
         let plans: Vec<_> = cases.iter().map(|case| plan(case, variant.name, &Tuned::default())).collect();
         let mutated = of.iter().enumerate().map(|(i, mutant)| {
             let clean = module(format!("m{i}"), &plans);
-            assert_eq!(clean.text.matches(mutant.from).count(), 1, "{}: '{}' is to be found once", mutant.what, mutant.from);
-            Module { text: clean.text.replace(mutant.from, mutant.to), ..clean }
+            assert_eq!(clean.text.matches(mutant.find).count(), 1, "{}: '{}' is to be found once", mutant.name, mutant.find);
+            Module { text: clean.text.replace(mutant.find, mutant.replace), ..clean }
         });
         let modules: Vec<Module> = mutated.collect();
         let program = build(&cxx, &folder, &modules).unwrap_or_else(|log| panic!("a mutant of {} is no C++: {log}", entry.name));
         let every: Vec<&Case> = cases.iter().collect();
         for (module, mutant) in modules.iter().zip(&of) {
             let refused = complaint(&program, &folder, &module.name, &every, variant.name, &Tuned::default());
-            assert!(refused.is_some(), "{}/{} survives though it {}", entry.name, variant.name, mutant.what);
+            assert!(refused.is_some(), "{}/{} survives though it {}", entry.name, variant.name, mutant.name);
         }
         let _ = std::fs::remove_dir_all(&folder);
     }
@@ -184,4 +188,126 @@ fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range()
     for (x, found) in floats.iter().zip(halves.as_chunks().0) {
         assert_eq!(u16::from_ne_bytes(*found), half::f16::from_f32(*x).to_bits(), "{x:e}");
     }
+}
+
+/// What `devices` says in a process that sees these libraries and no other of their names.
+struct Seen {
+    answer: String,
+    stderr: String,
+}
+
+/// Makes the calling test run once more in a child process that finds `libcuda` and `libnvrtc` as given: a C source, or a file that is
+/// no library at all where there is none. Names come from the bindings themselves, so nothing installed here can be found instead.
+fn devices_seen_with(test: &str, libcuda: Option<&str>, libnvrtc: Option<&str>) -> Option<Seen> {
+    const CHILD: &str = "ROOFTRACE_TEST_LISTS_DEVICES";
+    if std::env::var_os(CHILD).is_some() {
+        for found in rooftrace::backend::cuda::devices() {
+            match found {
+                Found::Device(device) => println!("ANSWER device {} {}", device.id, device.name),
+                Found::Absent(why) => println!("ANSWER {why}"),
+            }
+        }
+        if let Err(why) = rooftrace::backend::cuda::Cuda::open(0) {
+            println!("OPEN {why}");
+        }
+        std::process::exit(0);
+    }
+    let folder = folder(test);
+    for (stem, names, source) in [("cuda", ["cuda", "nvcuda"], libcuda), ("nvrtc", ["nvrtc", "nvrtc"], libnvrtc)] {
+        let library = folder.join(format!("{stem}.built"));
+        match source {
+            Some(source) => library_from(&folder, stem, source, &library)?,
+            None => std::fs::write(&library, "no library").expect("the folder can be written"),
+        }
+        for name in names.iter().flat_map(|name| cudarc::get_lib_name_candidates(name)) {
+            std::fs::copy(&library, folder.join(name)).expect("the folder can be written");
+        }
+    }
+    let child = std::process::Command::new(std::env::current_exe().expect("this test is a program"))
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .env("LD_LIBRARY_PATH", &folder)
+        .output()
+        .expect("this test starts again");
+    let (stdout, stderr) = (String::from_utf8_lossy(&child.stdout).into_owned(), String::from_utf8_lossy(&child.stderr).into_owned());
+    assert!(child.status.success(), "{}: {stdout}{stderr}", child.status);
+    let after = |mark: &str| stdout.lines().filter_map(|line| line.split_once(mark)).map(|(_, text)| text.to_string()).collect::<Vec<_>>();
+    let (answer, opened) = (after("ANSWER "), after("OPEN "));
+    assert_eq!(answer.len(), 1, "one sentence: {stdout}");
+    assert_eq!(answer, opened, "`open` gives the reason that `devices` gives");
+    let _ = std::fs::remove_dir_all(&folder);
+    Some(Seen { answer: answer.concat(), stderr })
+}
+
+/// Builds a shared library; `None`, said aloud, where there is no compiler.
+fn library_from(folder: &std::path::Path, stem: &str, source: &str, library: &std::path::Path) -> Option<()> {
+    let Some(cxx) = compiler() else {
+        skipped("a stand-in for the NVIDIA libraries");
+        return None;
+    };
+    let file = folder.join(format!("{stem}.cpp"));
+    std::fs::write(&file, source).expect("the folder can be written");
+    let done = std::process::Command::new(cxx).args(["-shared", "-fPIC", "-o"]).arg(library).arg(&file).output().expect("it starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(())
+}
+
+#[test]
+fn without_libcuda_there_is_one_clear_sentence_and_no_panic() {
+    let test = "without_libcuda_there_is_one_clear_sentence_and_no_panic";
+    let Some(seen) = devices_seen_with(test, None, None) else { return };
+    assert_eq!(
+        seen.answer,
+        "cuda is not available: the NVIDIA driver (libcuda) is not installed; install the driver, or measure with --device wgpu:0 or --device host"
+    );
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+/// Three functions, as little as a driver can be.
+fn stub(code: u32) -> String {
+    format!(
+        "extern \"C\" int cuInit(unsigned) {{ return {code}; }}\n\
+         extern \"C\" int cuGetErrorName(int, const char** s) {{ *s = \"NAME\"; return 0; }}\n\
+         extern \"C\" int cuGetErrorString(int, const char** s) {{ *s = \"text\"; return 0; }}\n"
+    )
+}
+
+#[test]
+fn a_driver_that_finds_no_device_is_told_from_one_that_is_missing() {
+    let test = "a_driver_that_finds_no_device_is_told_from_one_that_is_missing";
+    let Some(seen) = devices_seen_with(test, Some(&stub(100)), None) else { return };
+    assert!(
+        seen.answer.contains("finds no device (CUDA_ERROR_NO_DEVICE)") && seen.answer.contains("CUDA_VISIBLE_DEVICES"),
+        "{}",
+        seen.answer
+    );
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+#[test]
+fn the_toolkits_stub_of_libcuda_is_named_as_such() {
+    let test = "the_toolkits_stub_of_libcuda_is_named_as_such";
+    let Some(seen) = devices_seen_with(test, Some(&stub(34)), None) else { return };
+    assert!(seen.answer.contains("stub") && seen.answer.contains("LD_LIBRARY_PATH"), "{}", seen.answer);
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+#[test]
+fn a_device_without_nvrtc_is_a_missing_compiler_not_a_missing_device() {
+    let test = "a_device_without_nvrtc_is_a_missing_compiler_not_a_missing_device";
+    let driver = stub(0) + "extern \"C\" int cuDeviceGetCount(int* n) { *n = 1; return 0; }\n";
+    let Some(seen) = devices_seen_with(test, Some(&driver), None) else { return };
+    assert!(
+        seen.answer.contains("NVRTC (libnvrtc) is not found") && seen.answer.contains("pip install nvidia-cuda-nvrtc"),
+        "{}",
+        seen.answer
+    );
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+#[test]
+fn a_driver_with_symbols_missing_is_an_error_and_ends_nothing() {
+    let test = "a_driver_with_symbols_missing_is_an_error_and_ends_nothing";
+    let Some(seen) = devices_seen_with(test, Some(&stub(0)), None) else { return };
+    assert!(seen.answer.contains("cuDeviceGetCount"), "{}", seen.answer);
 }

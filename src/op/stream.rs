@@ -93,7 +93,7 @@ pub const ENTRY: Entry = Entry {
     parse: |fields| parse_over(&Stream { kind: Kind::Triad, elements: 1 << 20, passes: 1, parts: 64 }, fields),
     grid: |_, _| Vec::new(),
     awkward: || {
-        let sizes = [(1u64, 1u64, 1u64), (37, 3, 5), (1000, 2, 7), (65_537, 3, 64), (12_345, 1, 12_345)];
+        let sizes = [(1u64, 1u64, 1u64), (37, 3, 5), (1000, 2, 7), (65_537, 3, 64), (12_345, 1, 12_345), (19_501, 2, 3)];
         let case = |kind: Kind| move |(elements, passes, parts): &(u64, u64, u64)| json!({"kind": kind.name(), "elements": elements, "passes": passes, "parts": parts});
         Kind::ALL.iter().flat_map(|&kind| sizes.iter().map(case(kind)).collect::<Vec<_>>()).collect()
     },

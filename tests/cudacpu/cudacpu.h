@@ -49,7 +49,7 @@ using std::min;
 
 namespace cudacpu {
 
-constexpr size_t STACK = 65536;
+constexpr size_t STACK = 32768 + 192; // not a power of two, or all stacks would share a few lines of the cache
 constexpr unsigned WARP = 32;
 
 enum class State { Running, AtBarrier, InWarp, Done };
@@ -69,6 +69,7 @@ struct Fiber {
 
 inline std::vector<Fiber> fibers;
 inline unsigned current;
+inline size_t in_warp; // lanes that wait in a warp operation
 inline std::function<void()> body;
 inline uint64_t exchange[2][1024]; // one word a lane, twice, so that a fast lane cannot overwrite what a slow one has yet to read
 
@@ -124,6 +125,7 @@ __attribute__((noinline)) inline void barrier() {
 
 inline void warp_barrier() {
     fibers[current].state = State::InWarp;
+    ++in_warp;
     yield();
 }
 
@@ -143,7 +145,9 @@ inline bool release_warps() {
         const auto in = [&](State s) { return std::count_if(first, last, [&](const Fiber& f) { return f.state == s; }); };
         if (in(State::InWarp) == 0 || in(State::InWarp) + in(State::Done) != last - first) continue;
         for (auto f = first; f != last; ++f) {
-            if (f->state == State::InWarp) f->state = State::Running;
+            if (f->state != State::InWarp) continue;
+            f->state = State::Running;
+            --in_warp;
         }
         released = true;
     }
@@ -167,12 +171,13 @@ inline bool release_block(size_t live) {
 }
 
 inline void run_block(const std::vector<unsigned>& order) {
+    in_warp = 0;
     for (Fiber& f : fibers) {
         f.state = State::Running;
         f.phase = 0;
         prepare(f);
     }
-    for (size_t live = fibers.size(); live > 0;) {
+    for (size_t live = fibers.size();;) {
         bool progress = false;
         for (unsigned lane : order) {
             if (fibers[lane].state != State::Running) continue;
@@ -182,9 +187,10 @@ inline void run_block(const std::vector<unsigned>& order) {
             resume(fibers[lane]);
             live -= fibers[lane].state == State::Done;
         }
-        progress |= release_warps();
+        if (live == 0) break;
+        if (in_warp > 0) progress |= release_warps();
         progress |= release_block(live);
-        if (live > 0 && !progress) die("deadlock: lanes wait for each other");
+        if (!progress) die("deadlock: lanes wait for each other");
     }
 }
 

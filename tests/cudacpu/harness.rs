@@ -109,7 +109,7 @@ pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, St
     let path = folder.join("program");
     let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudacpu");
     let done = Command::new(cxx)
-        .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-I"])
+        .args(["-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-I"])
         .arg(shim)
         .arg("-o")
         .arg(&path)
