@@ -174,7 +174,7 @@ impl Expectation {
             )));
         }
         if let (Some(sums), Some(projection)) = (sums, &self.projection) {
-            let off = |(_, (got, want)): &(usize, (&f64, &f64))| !((*got - *want).abs() <= projection.allowed);
+            let off = |(_, (got, want)): &(usize, (&f64, &f64))| exceeds((*got - *want).abs(), projection.allowed);
             if let Some((row, (got, want))) = sums.iter().zip(&projection.sums).enumerate().find(off) {
                 return Err(Error::Wrong(format!(
                     "{named}: row {row} fails Freivalds' check ({got:e} where {want:e} is right within {:.2e})",
@@ -217,14 +217,18 @@ impl Tally {
     fn take(&mut self, at: u64, value: f64, truth: f64, allowed: f64) {
         let error = (value - truth).abs();
         let share = if error == 0.0 { 0.0 } else { error / allowed };
-        // Negated so that a NaN counts as wrong.
-        if !(error <= allowed) {
+        if exceeds(error, allowed) {
             self.wrong += 1;
         }
-        if !(share <= self.share) {
+        if exceeds(share, self.share) {
             *self = Tally { wrong: self.wrong, share, error, allowed, worst_at: at, worst_value: value, worst_truth: truth };
         }
     }
+}
+
+/// Whether a deviation is larger than its limit; one that is not a number always is.
+fn exceeds(deviation: f64, limit: f64) -> bool {
+    deviation.is_nan() || limit.is_nan() || deviation > limit
 }
 
 impl Projection {

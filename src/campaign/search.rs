@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::op::stream::Kind;
 use crate::op::{self, Size};
 use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tunable, Tuned};
-use crate::record::{Cache, Ceiling, CeilingKind, Measurement, State};
+use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats;
 use crate::worker::{Effort, Item};
 
@@ -52,8 +52,7 @@ impl Campaign<'_> {
         let Some(steps) = self.chain_length(precision, &candidates[0], device)? else { return Ok(()) };
         let mut best: Option<(f64, Item)> = None;
         for tuned in &candidates {
-            let item =
-                self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            let item = self.fma_item(tuned, steps, precision, device);
             if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.flops))
                 && best.as_ref().is_none_or(|(best, _)| rate > *best)
             {
@@ -84,8 +83,7 @@ impl Campaign<'_> {
         let most = device.limits.loop_trips.map_or(1 << 22, |trips| trips.saturating_sub(2048) * 4);
         let mut steps = 2048u64.min(most);
         for _ in 0..8 {
-            let item =
-                self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            let item = self.fma_item(tuned, steps, precision, device);
             let Some(measured) = self.run_item(item)? else { return Ok(None) };
             let Some(launch) = fastest(&measured) else { return Ok(None) };
             if launch >= 0.7 * target || steps >= most {
@@ -136,7 +134,12 @@ impl Campaign<'_> {
         let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
         let passes = LAUNCH.div_ceil(elements * 4 * (read + written)).min(4096);
         let problem = json!({"kind": kind.name(), "elements": elements, "passes": passes, "parts": parts});
-        self.item("stream", problem, "linear", Precision::F32, setup.tuned.clone(), Cache::Warm, effort)
+        Item { tunables: setup.tuned.clone(), ..self.item("stream", "linear", problem, effort) }
+    }
+
+    fn fma_item(&mut self, tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Item {
+        let problem = fma_problem(tuned, steps, precision, device);
+        Item { precision, tunables: tuned.clone(), ..self.item("fma", "chains", problem, GLANCE) }
     }
 
     pub(super) fn ceiling(&self, name: &str, doubt: Option<String>) -> Ceiling {
