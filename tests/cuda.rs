@@ -1,15 +1,16 @@
 //! The cuda backend as far as it goes without a GPU: every CUDA source is run on the CPU against its definition, every mutant of it
-//! is refused there, and a machine without a driver or device gets one clear sentence.
+//! is refused there. `tests/cuda_driver.rs` holds the backend itself.
 #![cfg(feature = "cuda")]
 
 #[path = "cudacpu/cases.rs"]
 mod cases;
+// Each test program uses a part of it.
+#[allow(dead_code)]
 #[path = "cudacpu/harness.rs"]
 mod harness;
 
-use cases::{Case, cases, combinations, module, plan};
+use cases::{Case, DRAW, cases, combinations, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
-use rooftrace::backend::Found;
 use rooftrace::draw::{Draw, Seeded, element, keys};
 use rooftrace::mutant::MUTANTS;
 use rooftrace::op::{Entry, OPS};
@@ -99,14 +100,6 @@ fn every_mutant_of_a_cuda_source_is_refused() {
     }
 }
 
-const DRAW: &str = include_str!("../kernels/draw.cu");
-
-fn draw_module(text: &str) -> Module {
-    let of = |what: &str, pointers: usize| ["f64", "f32", "f16"].map(|dtype| (format!("{what}_{dtype}"), pointers));
-    let entries = of("draw", 1).into_iter().chain(of("changed", 2)).collect();
-    Module { name: "draw".into(), text: text.into(), defines: Vec::new(), entries, value: "Draw" }
-}
-
 /// `Draw` of kernels/draw.cu as words, its padding included.
 fn draw_words(seeded: Seeded, tensor: u32, elements: u64) -> Vec<u32> {
     let exact = (seeded.draw == Draw::Exact) as u32;
@@ -128,7 +121,7 @@ fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64) -> Vec<u
 fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
     let Some(cxx) = compiler() else { return skipped("the draw kernels") };
     let folder = folder("draw");
-    let program = build(&cxx, &folder, &[draw_module(DRAW)]).unwrap_or_else(|log| panic!("{log}"));
+    let program = build(&cxx, &folder, &[draw_module("draw", DRAW)]).unwrap_or_else(|log| panic!("{log}"));
     const ELEMENTS: u64 = 100_003;
     for draw in [Draw::Dense, Draw::Exact] {
         for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16")] {
@@ -166,7 +159,7 @@ fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range()
     // The shipped rounding, asked for 2^18 floats spread over all that a draw may hold.
     let probe = "extern \"C\" __global__ void halves(const float* x, Half* y, const Draw d) { \
                  for (unsigned long long i = first(); i < d.elements; i += stride()) y[i] = half_of(x[i]); }";
-    let mut module = draw_module(&format!("{DRAW}\n{probe}"));
+    let mut module = draw_module("draw", &format!("{DRAW}\n{probe}"));
     module.entries.push(("halves".into(), 2));
     let program = build(&cxx, &folder, &[module]).unwrap_or_else(|log| panic!("{log}"));
     let floats: Vec<f32> = (0..1u32 << 18)
@@ -188,126 +181,4 @@ fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range()
     for (x, found) in floats.iter().zip(halves.as_chunks().0) {
         assert_eq!(u16::from_ne_bytes(*found), half::f16::from_f32(*x).to_bits(), "{x:e}");
     }
-}
-
-/// What `devices` says in a process that sees these libraries and no other of their names.
-struct Seen {
-    answer: String,
-    stderr: String,
-}
-
-/// Makes the calling test run once more in a child process that finds `libcuda` and `libnvrtc` as given: a C source, or a file that is
-/// no library at all where there is none. Names come from the bindings themselves, so nothing installed here can be found instead.
-fn devices_seen_with(test: &str, libcuda: Option<&str>, libnvrtc: Option<&str>) -> Option<Seen> {
-    const CHILD: &str = "ROOFTRACE_TEST_LISTS_DEVICES";
-    if std::env::var_os(CHILD).is_some() {
-        for found in rooftrace::backend::cuda::devices() {
-            match found {
-                Found::Device(device) => println!("ANSWER device {} {}", device.id, device.name),
-                Found::Absent(why) => println!("ANSWER {why}"),
-            }
-        }
-        if let Err(why) = rooftrace::backend::cuda::Cuda::open(0) {
-            println!("OPEN {why}");
-        }
-        std::process::exit(0);
-    }
-    let folder = folder(test);
-    for (stem, names, source) in [("cuda", ["cuda", "nvcuda"], libcuda), ("nvrtc", ["nvrtc", "nvrtc"], libnvrtc)] {
-        let library = folder.join(format!("{stem}.built"));
-        match source {
-            Some(source) => library_from(&folder, stem, source, &library)?,
-            None => std::fs::write(&library, "no library").expect("the folder can be written"),
-        }
-        for name in names.iter().flat_map(|name| cudarc::get_lib_name_candidates(name)) {
-            std::fs::copy(&library, folder.join(name)).expect("the folder can be written");
-        }
-    }
-    let child = std::process::Command::new(std::env::current_exe().expect("this test is a program"))
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, "1")
-        .env("LD_LIBRARY_PATH", &folder)
-        .output()
-        .expect("this test starts again");
-    let (stdout, stderr) = (String::from_utf8_lossy(&child.stdout).into_owned(), String::from_utf8_lossy(&child.stderr).into_owned());
-    assert!(child.status.success(), "{}: {stdout}{stderr}", child.status);
-    let after = |mark: &str| stdout.lines().filter_map(|line| line.split_once(mark)).map(|(_, text)| text.to_string()).collect::<Vec<_>>();
-    let (answer, opened) = (after("ANSWER "), after("OPEN "));
-    assert_eq!(answer.len(), 1, "one sentence: {stdout}");
-    assert_eq!(answer, opened, "`open` gives the reason that `devices` gives");
-    let _ = std::fs::remove_dir_all(&folder);
-    Some(Seen { answer: answer.concat(), stderr })
-}
-
-/// Builds a shared library; `None`, said aloud, where there is no compiler.
-fn library_from(folder: &std::path::Path, stem: &str, source: &str, library: &std::path::Path) -> Option<()> {
-    let Some(cxx) = compiler() else {
-        skipped("a stand-in for the NVIDIA libraries");
-        return None;
-    };
-    let file = folder.join(format!("{stem}.cpp"));
-    std::fs::write(&file, source).expect("the folder can be written");
-    let done = std::process::Command::new(cxx).args(["-shared", "-fPIC", "-o"]).arg(library).arg(&file).output().expect("it starts");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    Some(())
-}
-
-#[test]
-fn without_libcuda_there_is_one_clear_sentence_and_no_panic() {
-    let test = "without_libcuda_there_is_one_clear_sentence_and_no_panic";
-    let Some(seen) = devices_seen_with(test, None, None) else { return };
-    assert_eq!(
-        seen.answer,
-        "cuda is not available: the NVIDIA driver (libcuda) is not installed; install the driver, or measure with --device wgpu:0 or --device host"
-    );
-    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
-}
-
-/// Three functions, as little as a driver can be.
-fn stub(code: u32) -> String {
-    format!(
-        "extern \"C\" int cuInit(unsigned) {{ return {code}; }}\n\
-         extern \"C\" int cuGetErrorName(int, const char** s) {{ *s = \"NAME\"; return 0; }}\n\
-         extern \"C\" int cuGetErrorString(int, const char** s) {{ *s = \"text\"; return 0; }}\n"
-    )
-}
-
-#[test]
-fn a_driver_that_finds_no_device_is_told_from_one_that_is_missing() {
-    let test = "a_driver_that_finds_no_device_is_told_from_one_that_is_missing";
-    let Some(seen) = devices_seen_with(test, Some(&stub(100)), None) else { return };
-    assert!(
-        seen.answer.contains("finds no device (CUDA_ERROR_NO_DEVICE)") && seen.answer.contains("CUDA_VISIBLE_DEVICES"),
-        "{}",
-        seen.answer
-    );
-    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
-}
-
-#[test]
-fn the_toolkits_stub_of_libcuda_is_named_as_such() {
-    let test = "the_toolkits_stub_of_libcuda_is_named_as_such";
-    let Some(seen) = devices_seen_with(test, Some(&stub(34)), None) else { return };
-    assert!(seen.answer.contains("stub") && seen.answer.contains("LD_LIBRARY_PATH"), "{}", seen.answer);
-    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
-}
-
-#[test]
-fn a_device_without_nvrtc_is_a_missing_compiler_not_a_missing_device() {
-    let test = "a_device_without_nvrtc_is_a_missing_compiler_not_a_missing_device";
-    let driver = stub(0) + "extern \"C\" int cuDeviceGetCount(int* n) { *n = 1; return 0; }\n";
-    let Some(seen) = devices_seen_with(test, Some(&driver), None) else { return };
-    assert!(
-        seen.answer.contains("NVRTC (libnvrtc) is not found") && seen.answer.contains("pip install nvidia-cuda-nvrtc"),
-        "{}",
-        seen.answer
-    );
-    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
-}
-
-#[test]
-fn a_driver_with_symbols_missing_is_an_error_and_ends_nothing() {
-    let test = "a_driver_with_symbols_missing_is_an_error_and_ends_nothing";
-    let Some(seen) = devices_seen_with(test, Some(&stub(0)), None) else { return };
-    assert!(seen.answer.contains("cuDeviceGetCount"), "{}", seen.answer);
 }

@@ -101,7 +101,9 @@ impl Case {
             false => 4.0 * deviation + 16.0 * output.dtype.epsilon() * largest,
         };
         for (i, (found, expected)) in found.iter().zip(&self.expected).enumerate() {
-            if !((found - expected).abs() <= allowed) {
+            // Written so that NaN is not close.
+            let close = (found - expected).abs() <= allowed;
+            if !close {
                 return Err(format!("element {i} is {found}, expected {expected} ± {allowed:e}"));
             }
         }
@@ -164,4 +166,14 @@ pub fn module(name: String, plans: &[Plan]) -> Module {
         }
     }
     made
+}
+
+/// The fill kernels, which belong to no op.
+pub const DRAW: &str = include_str!("../../kernels/draw.cu");
+
+/// A module of `text`, which has the entries of the fill kernels.
+pub fn draw_module(name: &str, text: &str) -> Module {
+    let of = |what: &str, pointers: usize| ["f64", "f32", "f16"].map(|dtype| (format!("{what}_{dtype}"), pointers));
+    let entries = of("draw", 1).into_iter().chain(of("changed", 2)).collect();
+    Module { name: name.into(), text: text.into(), defines: Vec::new(), entries, value: "Draw" }
 }

@@ -80,11 +80,10 @@ pub struct Program {
     folder: PathBuf,
 }
 
-/// Compiles modules into one program; each lies in a namespace and its entries are renamed, as `read` is also libc's.
-///
-/// Returns the compiler's messages where it refuses.
-pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, String> {
-    let mut main = String::from("#include \"jobs.h\"\n");
+/// C++ that includes modules and lists their entries; each module lies in a namespace and its entries are renamed, as `read` is also
+/// libc's.
+fn table(folder: &Path, modules: &[Module]) -> String {
+    let mut includes = String::new();
     let mut table = String::from("static const cudacpu::Entry ENTRIES[] = {\n");
     for Module { name, text, defines, entries, value } in modules {
         std::fs::write(folder.join(format!("{name}.cu")), text).expect("the folder can be written");
@@ -94,32 +93,43 @@ pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, St
             .map(|(a, b)| (a.to_string(), b.to_string()))
             .chain(entries.iter().map(|(entry, _)| (entry.clone(), format!("{name}_{entry}"))))
             .collect();
-        macros.iter().for_each(|(from, to)| main += &format!("#define {from} {to}\n"));
-        main += &format!("namespace {name} {{\n#include \"{name}.cu\"\n}}\n");
-        macros.iter().for_each(|(from, _)| main += &format!("#undef {from}\n"));
+        macros.iter().for_each(|(from, to)| includes += &format!("#define {from} {to}\n"));
+        includes += &format!("namespace {name} {{\n#include \"{name}.cu\"\n}}\n");
+        macros.iter().for_each(|(from, _)| includes += &format!("#undef {from}\n"));
         for (entry, pointers) in entries {
             let arguments: String = (0..*pointers).map(|i| format!("t[{i}], ")).collect();
-            let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(w))");
-            table += &format!("{{\"{name} {entry}\", [](const cudacpu::Any* t, const std::vector<unsigned>& w) {{ {call}; }}}},\n");
+            let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(v, n))");
+            table += &format!("{{\"{name} {entry}\", {pointers}, [](const cudacpu::Any* t, const void* v, size_t n) {{ {call}; }}}},\n");
         }
     }
-    main +=
-        &format!("{table}}};\nint main(int, char** a) {{ return cudacpu::run_jobs(a[1], ENTRIES, sizeof ENTRIES / sizeof *ENTRIES); }}\n");
+    format!("#include \"jobs.h\"\n{includes}{table}}};\nstatic const size_t COUNT = sizeof ENTRIES / sizeof *ENTRIES;\n")
+}
+
+/// Compiles `main.cpp` of a folder; the compiler's messages where it refuses.
+fn compile(cxx: &str, folder: &Path, main: &str, options: &[&str], into: &Path) -> Result<(), String> {
     std::fs::write(folder.join("main.cpp"), main).expect("the folder can be written");
-    let path = folder.join("program");
     let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudacpu");
-    let done = Command::new(cxx)
-        .args(["-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-I"])
-        .arg(shim)
-        .arg("-o")
-        .arg(&path)
-        .arg(folder.join("main.cpp"))
-        .output()
-        .expect("the compiler starts");
+    let mut command = Command::new(cxx);
+    command.args(["-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-I"]).arg(shim).args(options).arg("-o").arg(into);
+    let done = command.arg(folder.join("main.cpp")).output().expect("the compiler starts");
     match done.status.success() {
-        true => Ok(Program { path, folder: folder.into() }),
+        true => Ok(()),
         false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
     }
+}
+
+/// Compiles modules into one program; the compiler's messages where it refuses.
+pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, String> {
+    let main = table(folder, modules) + "int main(int, char** a) { return cudacpu::run_jobs(a[1], ENTRIES, COUNT); }\n";
+    let path = folder.join("program");
+    compile(cxx, folder, &main, &[], &path)?;
+    Ok(Program { path, folder: folder.into() })
+}
+
+/// Compiles modules and `driver.h` into a library that stands in for libcuda and libnvrtc.
+pub fn build_driver(cxx: &str, folder: &Path, modules: &[Module], library: &Path) -> Result<(), String> {
+    let main = table(folder, modules) + "#include \"driver.h\"\n";
+    compile(cxx, folder, &main, &["-shared", "-fPIC"], library)
 }
 
 impl Program {

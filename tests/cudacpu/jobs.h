@@ -19,16 +19,18 @@ struct Any {
     template <class T> operator T*() const { return static_cast<T*>(at); }
 };
 
-template <class T> T by_value(const std::vector<unsigned>& words) {
+// `bytes` is 0 where the caller does not know the size, as a driver does not.
+template <class T> T by_value(const void* at, size_t bytes) {
     T value{};
-    if (sizeof value != words.size() * sizeof(unsigned)) die("the by-value struct has another size");
-    memcpy(&value, words.data(), sizeof value);
+    if (bytes != 0 && bytes != sizeof value) die("the by-value struct has another size");
+    memcpy(&value, at, sizeof value);
     return value;
 }
 
 struct Entry {
     const char* name; // MODULE and ENTRY, apart by a blank
-    void (*call)(const Any* tensors, const std::vector<unsigned>& words);
+    unsigned pointers; // taken before the by-value struct
+    void (*call)(const Any* tensors, const void* value, size_t bytes);
 };
 
 struct Tensor {
@@ -78,7 +80,7 @@ inline void run_job(const std::string& line, const Entry* entries, size_t count)
     }
     const auto entry = std::find_if(entries, entries + count, [&](const Entry& e) { return module + " " + name == e.name; });
     if (!in || entry == entries + count) die(("bad job: " + line).c_str());
-    launch(grid, block, order, [&] { entry->call(pointers.data(), words); });
+    launch(grid, block, order, [&] { entry->call(pointers.data(), words.data(), words.size() * sizeof(unsigned)); });
     const auto broken = std::find_if(tensors.begin(), tensors.end(), [](const Tensor& t) { return !t.intact(); });
     for (const Tensor& tensor : tensors) {
         tensor.write();

@@ -1,0 +1,307 @@
+//! The cuda backend without a GPU: what it says where a library or device is missing, and the whole of it over a stand-in for the
+//! NVIDIA libraries that runs kernels on the CPU (`cudacpu/driver.h`).
+#![cfg(feature = "cuda")]
+
+// Each test program uses a part of these.
+#[allow(dead_code)]
+#[path = "cudacpu/cases.rs"]
+mod cases;
+#[allow(dead_code)]
+#[path = "cudacpu/harness.rs"]
+mod harness;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use cases::{DRAW, SEED, draw_module, module};
+use harness::{Module, build_driver, compiler, folder, skipped};
+use rooftrace::backend::cuda::{Cuda, devices};
+use rooftrace::backend::{Backend, Checks, Found, Loaded, host};
+use rooftrace::draw::{Draw, Drawn, Seeded};
+use rooftrace::op::{OPS, Op, find};
+use rooftrace::plan::{DeviceKind, Language, Plan, Precision, Tuned};
+
+/// Set in the process that a test starts to see other libraries than its own.
+const CHILD: &str = "ROOFTRACE_TEST_CHILD";
+
+fn in_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Copies a library to every name that the bindings look for, so that nothing installed here is found instead.
+fn install(folder: &Path, stems: &[&str], library: &Path) {
+    for name in stems.iter().flat_map(|stem| cudarc::get_lib_name_candidates(stem)) {
+        std::fs::copy(library, folder.join(name)).expect("the folder can be written");
+    }
+}
+
+/// Runs the calling test once more where libraries are taken from `folder`; its standard output and error.
+fn again(test: &str, folder: &Path) -> (String, String) {
+    let mut child = Command::new(std::env::current_exe().expect("this test is a program"));
+    child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").env("LD_LIBRARY_PATH", folder).env_remove("RUST_BACKTRACE");
+    let done = child.output().expect("this test starts again");
+    let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr).into_owned());
+    assert!(done.status.success(), "{}: {stdout}{stderr}", done.status);
+    (stdout, stderr)
+}
+
+/// What `devices` says in a process that sees these libraries and no other of their names.
+struct Seen {
+    answer: String,
+    stderr: String,
+}
+
+/// Lists devices in a child process that finds the driver as given, a C++ source or none, and no NVRTC. A file that is no library stands
+/// for a missing one. `None` where there is no compiler.
+fn devices_seen_with(test: &str, libcuda: Option<&str>) -> Option<Seen> {
+    if in_child() {
+        for found in devices() {
+            match found {
+                Found::Device(device) => println!("ANSWER device {} {}", device.id, device.name),
+                Found::Absent(why) => println!("ANSWER {why}"),
+            }
+        }
+        if let Err(why) = Cuda::open(0) {
+            println!("OPEN {why}");
+        }
+        std::process::exit(0);
+    }
+    let folder = folder(test);
+    let none = folder.join("none");
+    std::fs::write(&none, "no library").expect("the folder can be written");
+    install(&folder, &["cuda", "nvcuda", "nvrtc"], &none);
+    if let Some(source) = libcuda {
+        let library = folder.join("built");
+        library_from(&folder, source, &library)?;
+        install(&folder, &["cuda", "nvcuda"], &library);
+    }
+    let (stdout, stderr) = again(test, &folder);
+    let after = |mark: &str| stdout.lines().filter_map(|line| line.split_once(mark)).map(|(_, text)| text.to_string()).collect::<Vec<_>>();
+    let (answer, opened) = (after("ANSWER "), after("OPEN "));
+    assert_eq!(answer.len(), 1, "one sentence: {stdout}");
+    assert_eq!(answer, opened, "`open` gives the reason that `devices` gives");
+    let _ = std::fs::remove_dir_all(&folder);
+    Some(Seen { answer: answer.concat(), stderr })
+}
+
+/// Builds a shared library; `None`, said aloud, where there is no compiler.
+fn library_from(folder: &Path, source: &str, library: &Path) -> Option<()> {
+    let Some(cxx) = compiler() else {
+        skipped("a stand-in for the NVIDIA libraries");
+        return None;
+    };
+    let file = folder.join("stub.cpp");
+    std::fs::write(&file, source).expect("the folder can be written");
+    let done = Command::new(cxx).args(["-shared", "-fPIC", "-o"]).arg(library).arg(&file).output().expect("it starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(())
+}
+
+#[test]
+fn without_libcuda_there_is_one_clear_sentence_and_no_panic() {
+    let test = "without_libcuda_there_is_one_clear_sentence_and_no_panic";
+    let Some(seen) = devices_seen_with(test, None) else { return };
+    assert_eq!(
+        seen.answer,
+        "cuda is not available: the NVIDIA driver (libcuda) is not installed; install the driver, or measure with --device wgpu:0 or --device host"
+    );
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+/// Three functions, as little as a driver can be.
+fn stub(code: u32) -> String {
+    format!(
+        "extern \"C\" int cuInit(unsigned) {{ return {code}; }}\n\
+         extern \"C\" int cuGetErrorName(int, const char** s) {{ *s = \"NAME\"; return 0; }}\n\
+         extern \"C\" int cuGetErrorString(int, const char** s) {{ *s = \"text\"; return 0; }}\n"
+    )
+}
+
+#[test]
+fn a_driver_that_finds_no_device_is_told_from_one_that_is_missing() {
+    let test = "a_driver_that_finds_no_device_is_told_from_one_that_is_missing";
+    let Some(seen) = devices_seen_with(test, Some(&stub(100))) else { return };
+    assert!(
+        seen.answer.contains("finds no device (CUDA_ERROR_NO_DEVICE)") && seen.answer.contains("CUDA_VISIBLE_DEVICES"),
+        "{}",
+        seen.answer
+    );
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+#[test]
+fn the_toolkits_stub_of_libcuda_is_named_as_such() {
+    let test = "the_toolkits_stub_of_libcuda_is_named_as_such";
+    let Some(seen) = devices_seen_with(test, Some(&stub(34))) else { return };
+    assert!(seen.answer.contains("stub") && seen.answer.contains("LD_LIBRARY_PATH"), "{}", seen.answer);
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+#[test]
+fn a_device_without_nvrtc_is_a_missing_compiler_not_a_missing_device() {
+    let test = "a_device_without_nvrtc_is_a_missing_compiler_not_a_missing_device";
+    let driver = stub(0) + "extern \"C\" int cuDeviceGetCount(int* n) { *n = 1; return 0; }\n";
+    let Some(seen) = devices_seen_with(test, Some(&driver)) else { return };
+    assert!(
+        seen.answer.contains("NVRTC (libnvrtc) is not found") && seen.answer.contains("pip install nvidia-cuda-nvrtc"),
+        "{}",
+        seen.answer
+    );
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
+}
+
+#[test]
+fn a_driver_with_symbols_missing_is_an_error_and_ends_nothing() {
+    let test = "a_driver_with_symbols_missing_is_an_error_and_ends_nothing";
+    let Some(seen) = devices_seen_with(test, Some(&stub(0))) else { return };
+    assert!(seen.answer.contains("cuDeviceGetCount"), "{}", seen.answer);
+}
+
+/// Every CUDA source with default tunables, and the fill kernels, under the names that the stand-in looks for; `patched` may change texts.
+fn modules(patched: impl Fn(&str, String) -> String) -> Vec<Module> {
+    let mut made = vec![draw_module("draw_cu", DRAW)];
+    for entry in OPS {
+        let problems: Vec<Arc<dyn Op>> = (entry.awkward)().iter().map(|fields| (entry.parse)(fields).expect("legal")).collect();
+        for variant in problems[0].variants() {
+            for &precision in variant.source(Language::Cuda).map_or(&[][..], |source| source.precisions) {
+                let plans: Vec<_> = problems.iter().map(|problem| planned(problem, variant.name, precision)).collect();
+                let alias = if precision == Precision::F64 { "double" } else { "float" };
+                let clean = module(format!("{}_{}_cu_{alias}", entry.name, variant.name), &plans);
+                made.push(Module { text: patched(entry.name, clean.text.clone()), ..clean });
+            }
+        }
+    }
+    made
+}
+
+fn planned(problem: &Arc<dyn Op>, variant: &str, precision: Precision) -> Plan {
+    problem.plan(variant, precision, Language::Cuda, &Tuned::default(), &host::device()).expect("awkward problems are legal")
+}
+
+/// A folder with the stand-in under every name; `None`, said aloud, where there is no compiler.
+fn stand_in(test: &str, patched: impl Fn(&str, String) -> String) -> Option<std::path::PathBuf> {
+    let Some(cxx) = compiler() else {
+        skipped("the cuda backend over a stand-in for the driver");
+        return None;
+    };
+    let folder = folder(test);
+    let library = folder.join("built");
+    build_driver(&cxx, &folder, &modules(patched), &library).unwrap_or_else(|log| panic!("{log}"));
+    install(&folder, &["cuda", "nvcuda", "nvrtc"], &library);
+    Some(folder)
+}
+
+/// Loads three sets, launches five times from set 1, and holds what comes back against definition, draw and poison.
+fn exercise(device: &Cuda, problem: &Arc<dyn Op>, variant: &str, precision: Precision, checks: Checks) {
+    let plan = planned(problem, variant, precision);
+    let seeded = Seeded { draw: Draw::Exact, seed: SEED };
+    let mut loaded = device.load(&plan, seeded, 3, checks).unwrap_or_else(|e| panic!("{} {}: {e}", plan.op, problem.label()));
+    let (output, drawn) = (plan.output(), Drawn::new(&plan.tensors, seeded));
+    let read = |loaded: &mut Box<dyn Loaded + '_>, tensor: usize, set: u32| {
+        loaded.read(tensor, set, 0..plan.tensors[tensor].elements()).expect("the range is legal")
+    };
+    for tensor in (0..plan.tensors.len()).filter(|&t| t != output) {
+        let found = read(&mut loaded, tensor, 2);
+        assert!(found.iter().enumerate().all(|(i, &x)| x == drawn.value(tensor, i as u64)), "{} has other inputs", plan.op);
+    }
+    assert!(read(&mut loaded, output, 0).iter().all(|x| x.is_nan()), "an output is NaN until it is written");
+    // Sets 1 and 2: two launches do not reach set 0.
+    let sample = loaded.sample(2, 1).expect("it runs");
+    assert!(sample.device.is_some_and(|device| device <= sample.wall));
+    let columns = *plan.tensors[output].shape.last().expect("no tensor is a scalar");
+    let rows = plan.tensors[output].elements() / columns;
+    let expected: Vec<f64> = (0..rows).flat_map(|row| problem.row(problem.arithmetic(precision), &drawn, row, 0..columns)).collect();
+    for set in [1, 2] {
+        let found = read(&mut loaded, output, set);
+        let close = |(found, expected): (&f64, &f64)| (found - expected).abs() <= 1e-5 * (1.0 + expected.abs());
+        assert!(found.iter().zip(&expected).all(close), "{} {} in set {set}", plan.op, problem.label());
+        if found.len() > 2 {
+            let some = loaded.read(output, set, 1..3).expect("the range is legal");
+            assert_eq!(some, found[1..3], "a range of the output is that part of it");
+        }
+    }
+    assert!(read(&mut loaded, output, 0).iter().all(|x| x.is_nan()), "two launches from set 1 leave set 0 alone");
+    loaded.poison(2).expect("it is set");
+    assert!(read(&mut loaded, output, 2).iter().all(|x| x.is_nan()) && read(&mut loaded, output, 1).iter().all(|x| !x.is_nan()));
+    for set in 0..3 {
+        let audit = loaded.audit(set).expect("it is read");
+        assert_eq!((audit.guards_broken, audit.inputs_changed), (0, 0), "{} {} set {set}", plan.op, problem.label());
+    }
+    let facts = loaded.facts();
+    assert_eq!((facts.registers, facts.local_bytes, facts.shared_bytes, facts.checks), (Some(42), Some(0), Some(96), Some(checks)));
+    assert!(facts.compile_ns.is_some() && facts.allocated_bytes >= Some(3 * plan.set_bytes()));
+    assert!(loaded.read(output, 3, 0..1).is_err() && loaded.read(output, 0, 0..u64::MAX).is_err(), "what is not there is an error");
+}
+
+#[test]
+fn the_whole_backend_runs_every_cuda_source_over_a_stand_in_for_the_driver() {
+    let test = "the_whole_backend_runs_every_cuda_source_over_a_stand_in_for_the_driver";
+    if !in_child() {
+        let Some(folder) = stand_in(test, |_, text| text) else { return };
+        again(test, &folder);
+        let _ = std::fs::remove_dir_all(&folder);
+        return;
+    }
+    let device = Cuda::open(0).expect("the stand-in has a device");
+    let info = device.device();
+    assert_eq!((info.id.as_str(), info.name.as_str(), info.kind, info.compute_units), ("cuda:0", "Stand-in", DeviceKind::Gpu, 132));
+    assert_eq!((info.driver.as_str(), &info.caches[..], info.limits.block), ("CUDA 13.0, NVRTC 13.0", &[(2, 50 << 20)][..], 1024));
+    assert!(info.has("sm_90") && Cuda::open(1).is_err_and(|e| e.to_string().contains("no cuda:1")));
+    for entry in OPS {
+        for fields in (entry.awkward)() {
+            let problem = (entry.parse)(&fields).expect("legal");
+            for variant in problem.variants() {
+                for &precision in variant.source(Language::Cuda).map_or(&[][..], |source| source.precisions) {
+                    for checks in [Checks::Trusted, Checks::Checked] {
+                        exercise(&device, &problem, variant.name, precision, checks);
+                    }
+                }
+            }
+        }
+    }
+    // All is freed again, and what cannot be had is told with its size.
+    let huge = find("stream").and_then(|e| (e.parse)(&serde_json::json!({"kind": "copy", "elements": 1 << 26}))).expect("legal");
+    let refused = device.load(&planned(&huge, "linear", Precision::F32), Seeded { draw: Draw::Dense, seed: 1 }, 1, Checks::Trusted);
+    let why = refused.err().expect("512 MiB do not fit 256").to_string();
+    assert!(why.contains("out of memory") && why.contains("268435456 are free"), "{why}");
+}
+
+#[test]
+fn an_overrun_and_a_written_input_are_found_by_the_audit() {
+    let test = "an_overrun_and_a_written_input_are_found_by_the_audit";
+    if !in_child() {
+        let patched = |op: &str, text: String| match op {
+            "matmul" => text
+                .replace("row >= d.m || col >= d.n", "col >= d.n")
+                .replace("    S sum = 0;", "    if (row >= d.m) { c[row * d.n + col] = 1; return; }\n    S sum = 0;")
+                .replace("c[row * d.n + col] = T(sum);", "c[row * d.n + col] = T(sum); if (row + col == 0) const_cast<T*>(b)[3] += 1;"),
+            _ => text,
+        };
+        let Some(folder) = stand_in(test, patched) else { return };
+        again(test, &folder);
+        let _ = std::fs::remove_dir_all(&folder);
+        return;
+    }
+    let device = Cuda::open(0).expect("the stand-in has a device");
+    let problem = find("matmul").and_then(|e| (e.parse)(&serde_json::json!({"m": 15, "n": 4, "k": 8}))).expect("legal");
+    let plan = planned(&problem, "naive", Precision::F32);
+    let mut loaded = device.load(&plan, Seeded { draw: Draw::Dense, seed: 1 }, 2, Checks::Trusted).expect("it loads");
+    loaded.sample(1, 0).expect("it runs");
+    let (touched, other) = (loaded.audit(0).expect("it is read"), loaded.audit(1).expect("it is read"));
+    assert_eq!((touched.guards_broken, touched.inputs_changed), (4, 1), "one row of four words past C, one element of B");
+    assert_eq!(other.inputs_changed, 0);
+}
+
+#[test]
+fn the_program_itself_verifies_every_cuda_source_over_the_stand_in() {
+    let Some(folder) = stand_in("program", |_, text| text) else { return };
+    let mut program = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+    program.args(["verify", "--device", "cuda:0", "--quiet"]).env("LD_LIBRARY_PATH", &folder);
+    let done = program.output().expect("it starts");
+    let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{}: {stdout}{stderr}", done.status);
+    let last = stdout.lines().last().unwrap_or_default();
+    assert!(last.contains(" 0 failed, 0 skipped") && !last.starts_with("0 "), "{stdout}");
+    let _ = std::fs::remove_dir_all(&folder);
+}

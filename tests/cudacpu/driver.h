@@ -1,0 +1,162 @@
+// A stand-in for libcuda and libnvrtc on the CPU: as many of their functions as the cuda backend calls, over the shim.
+//
+// It lets the whole backend run where there is no GPU: probing, loading, filling, launching, timing, reading back. A program compiles
+// to its own name, a module is found by that name, a launch runs its entry on the CPU before it returns. What it cannot show is what
+// only a GPU has: asynchrony, real limits, real times.
+#pragma once
+#include "jobs.h"
+
+#include <chrono>
+#include <map>
+
+namespace {
+
+constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, INVALID_IMAGE = 200;
+constexpr size_t MEMORY = size_t(256) << 20;
+constexpr int MAJOR = 9, MINOR = 0;
+
+std::map<char*, size_t> allocations;
+size_t allocated;
+int context; // its address is the context's handle
+bool current;
+
+// Whether [at, at + bytes) lies in one allocation.
+bool holds(const void* at, size_t bytes) {
+    const char* from = static_cast<const char*>(at);
+    for (const auto& [start, size] : allocations) {
+        if (from >= start && from + bytes <= start + size) return true;
+    }
+    return false;
+}
+
+std::string module_name(std::string file) {
+    for (char& c : file) {
+        if (!isalnum(static_cast<unsigned char>(c))) c = '_';
+    }
+    return file;
+}
+
+using Time = std::chrono::steady_clock::time_point;
+
+struct Program {
+    std::string name, log;
+};
+
+} // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { return OK; }
+int cuDriverGetVersion(int* version) { return *version = 13000, OK; }
+int cuDeviceGetCount(int* count) { return *count = 1, OK; }
+int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal == 0 ? OK : INVALID; }
+int cuDeviceGetName(char* name, int length, int) { return snprintf(name, length, "Stand-in"), OK; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY, OK; }
+int cuDeviceGetAttribute(int* value, int which, int) {
+    // Numbers of CUdevice_attribute in cuda.h.
+    const std::map<int, int> known = {{1, 1024}, {6, 65535}, {16, 132}, {17, 0}, {38, 50 << 20}, {75, MAJOR}, {76, MINOR}, {97, 232448}, {115, 0}};
+    const auto found = known.find(which);
+    if (found == known.end()) return INVALID;
+    return *value = found->second, OK;
+}
+int cuDevicePrimaryCtxRetain(void** made, int) { return *made = &context, OK; }
+int cuDevicePrimaryCtxRelease_v2(int) { return OK; }
+int cuCtxSetCurrent(void* to) { return current = to != nullptr, OK; }
+int cuCtxGetCurrent(void** now) { return *now = current ? &context : nullptr, OK; }
+int cuCtxSynchronize() { return OK; }
+int cuStreamCreate(void** stream, unsigned) { return *stream = new int(0), OK; }
+int cuStreamDestroy_v2(void* stream) { return delete static_cast<int*>(stream), OK; }
+int cuStreamSynchronize(void*) { return OK; }
+
+int cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = MEMORY - allocated, *total = MEMORY, OK; }
+int cuMemAlloc_v2(void** made, size_t bytes) {
+    if (bytes == 0) return INVALID;
+    if (bytes > MEMORY - allocated) return OUT_OF_MEMORY;
+    char* start = static_cast<char*>(std::aligned_alloc(512, (bytes + 511) / 512 * 512));
+    allocations[start] = bytes;
+    allocated += bytes;
+    return *made = start, OK;
+}
+int cuMemFree_v2(void* at) {
+    const auto found = allocations.find(static_cast<char*>(at));
+    if (found == allocations.end()) return INVALID;
+    allocated -= found->second;
+    allocations.erase(found);
+    return std::free(at), OK;
+}
+int cuMemsetD8_v2(void* at, unsigned char byte, size_t bytes) {
+    if (!holds(at, bytes)) return INVALID;
+    return memset(at, byte, bytes), OK;
+}
+int cuMemcpyHtoD_v2(void* to, const void* from, size_t bytes) {
+    if (!holds(to, bytes)) return INVALID;
+    return memcpy(to, from, bytes), OK;
+}
+int cuMemcpyDtoH_v2(void* to, const void* from, size_t bytes) {
+    if (!holds(from, bytes)) return INVALID;
+    return memcpy(to, from, bytes), OK;
+}
+
+int cuEventCreate(void** event, unsigned flags) { return *event = new Time(), flags == 0 ? OK : INVALID; }
+int cuEventDestroy_v2(void* event) { return delete static_cast<Time*>(event), OK; }
+int cuEventRecord(void* event, void*) { return *static_cast<Time*>(event) = std::chrono::steady_clock::now(), OK; }
+int cuEventSynchronize(void*) { return OK; }
+int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
+    *milliseconds = std::chrono::duration<float, std::milli>(*static_cast<Time*>(end) - *static_cast<Time*>(start)).count();
+    return OK;
+}
+
+int cuModuleLoadData(void** module, const void* image) { return *module = new std::string(static_cast<const char*>(image)), OK; }
+int cuModuleUnload(void* module) { return delete static_cast<std::string*>(module), OK; }
+int cuModuleGetFunction(const void** function, void* module, const char* name) {
+    const std::string wanted = module_name(*static_cast<std::string*>(module)) + " " + name;
+    for (const cudacpu::Entry& entry : ENTRIES) {
+        if (wanted == entry.name) return *function = &entry, OK;
+    }
+    return NOT_FOUND;
+}
+int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned, void*,
+                   void** parameters, void**) {
+    const auto* entry = static_cast<const cudacpu::Entry*>(function);
+    std::vector<cudacpu::Any> pointers;
+    for (unsigned i = 0; i < entry->pointers; i++) {
+        void* at = *static_cast<void**>(parameters[i]);
+        if (!holds(at, 1)) return INVALID;
+        pointers.push_back({at});
+    }
+    cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), 0, [&] { entry->call(pointers.data(), parameters[entry->pointers], 0); });
+    return OK;
+}
+
+int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 0, OK; }
+int nvrtcGetNumSupportedArchs(int* count) { return *count = 2, OK; }
+int nvrtcGetSupportedArchs(int* known) { return known[0] = 80, known[1] = 90, OK; }
+int nvrtcCreateProgram(void** program, const char* text, const char* name, int, const char* const*, const char* const*) {
+    // One file is rendered for several storage types; the text begins with the one it is for.
+    const std::string prefix = "using T = ", start(text);
+    const size_t end = start.find(';');
+    const bool typed = start.rfind(prefix, 0) == 0;
+    return *program = new Program{name + (typed ? "_" + start.substr(prefix.size(), end - prefix.size()) : ""), ""}, OK;
+}
+int nvrtcDestroyProgram(void** program) { return delete static_cast<Program*>(*program), OK; }
+int nvrtcCompileProgram(void* program, int count, const char* const* options) {
+    auto& made = *static_cast<Program*>(program);
+    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_90a") != 0) {
+        made.log = "the stand-in compiles for sm_90a only\n";
+        return 6;
+    }
+    for (const cudacpu::Entry& entry : ENTRIES) {
+        const std::string module = module_name(made.name) + " ", name = entry.name;
+        if (name.rfind(module, 0) != 0) continue;
+        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_90a'\n";
+        made.log += "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
+        made.log += "ptxas info    : Used 42 registers, used 1 barriers, 96 bytes smem\n";
+    }
+    return OK;
+}
+int nvrtcGetProgramLogSize(void* program, size_t* size) { return *size = static_cast<Program*>(program)->log.size() + 1, OK; }
+int nvrtcGetProgramLog(void* program, char* log) { return strcpy(log, static_cast<Program*>(program)->log.c_str()), OK; }
+int nvrtcGetCUBINSize(void* program, size_t* size) { return *size = static_cast<Program*>(program)->name.size() + 1, OK; }
+int nvrtcGetCUBIN(void* program, char* code) { return strcpy(code, static_cast<Program*>(program)->name.c_str()), OK; }
+
+} // extern "C"
