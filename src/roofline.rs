@@ -1,4 +1,4 @@
-//! What the records mean: ceilings, placed rows and the few words that sum them up, all derived on load.
+//! What the records mean: levels, ceilings and placed rows, all derived on load.
 //!
 //! ```text
 //! stream sweeps ─► levels ─► ceilings ─┐
@@ -18,14 +18,12 @@ mod level;
 mod limiter;
 mod place;
 mod roof;
-mod summary;
 mod sweep;
 
 pub use ceiling::{ceiling_view, propose};
 pub use level::{Level, levels};
 pub use place::place;
 pub use roof::Roof;
-pub use summary::{Placed, Ridge, Summary};
 pub use sweep::{Point, Sweep, sweeps};
 
 /// The derived view of a file's records: kernels placed, ceilings valued, curves joined, in the order of the file. A ceiling
@@ -54,8 +52,8 @@ fn latest(records: &[Record]) -> Vec<&Measurement> {
     for m in measurements(records).filter(|m| m.role == OpRole::Kernel) {
         let key = format!("{} {} {} {:?} {} {:?}", m.op, m.variant, m.problem, m.tunables, m.precision, m.cache);
         match places.get(&key) {
-            Some(&place) => kernels[place] = m,
-            None => {
+            Some(&place) if kernels[place].state == State::Suspect => kernels[place] = m,
+            _ => {
                 places.insert(key, kernels.len());
                 kernels.push(m);
             }

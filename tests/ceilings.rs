@@ -5,7 +5,7 @@ mod fixture;
 use fixture::{GFLOPS, MIB, kernel, traced};
 use rooftrace::plan::Precision;
 use rooftrace::record::{Record, Skip, State};
-use rooftrace::roofline::{Roof, Summary, ceiling_view, place, propose, sweeps, view};
+use rooftrace::roofline::{Roof, ceiling_view, place, propose, sweeps, view};
 
 const MS: f64 = 1e6;
 
@@ -219,30 +219,4 @@ fn every_prefix_of_a_file_has_a_view() {
         let v = view(&records[..end]).unwrap();
         assert!(v.skips.is_empty(), "{:?}", v.skips);
     }
-}
-
-#[test]
-fn the_summary_names_ridge_best_kernel_and_biggest_gap() {
-    let mut records = traced();
-    let other = |id: &str, variant: &str, ms: f64| {
-        kernel(id).named("depthwise", variant).work(1000, 20_000_000, 0).takes(ms * MS).with(|m| m.label = "16x112x112x64".into())
-    };
-    records.push(kernel("k1").work(1_000_000_000, 20_000_000, 0).takes(12.5 * MS).record());
-    records.push(kernel("k2").named("matmul", "naive").work(1_000_000_000, 20_000_000, 0).takes(500.0 * MS).record());
-    records.push(other("k3", "rows", 2.0).record());
-    records.push(other("k4", "naive", 100.0).record());
-    let summary = Summary::of(&view(&records).unwrap());
-    assert_eq!(
-        summary.sentences(),
-        "The ridge of this device is at 5.00 FLOP/byte (f32, 100 GFLOP/s over 20.0 GB/s DRAM read): below it memory is the limit, \
-         above it arithmetic. The best kernel, matmul/blocked 64x64x64 cold, reaches 80 % of its roof; the biggest gap is \
-         depthwise/rows 16x112x112x64 cold, the fastest of its kind, at 50 % (no measured share explains it)."
-    );
-    records.push(kernel("k5").work(1_000_000_000, 1_000_000, 0).takes(5.0 * MS).record());
-    records.push(kernel("k6").work(1000, 1000, 0).ended(State::Wrong).record());
-    let said = Summary::of(&view(&records).unwrap()).sentences();
-    assert!(said.contains("matmul/blocked 64x64x64 cold, reaches 80 %"), "a flagged point is never the best: {said}");
-    assert!(said.ends_with("1 kernel lies above its roof and 1 output is wrong: see the reasons."), "{said}");
-    let bare = Summary::of(&view(&[Record::Header(fixture::header())]).unwrap()).sentences();
-    assert_eq!(bare, "No ridge can be given: the f32 or the DRAM ceiling is missing.");
 }

@@ -79,7 +79,7 @@ fn verify(wgpu: &mut Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
 }
 
 fn every_awkward_problem(op: &str) {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     let mut ran = 0;
     for fields in (op::find(op).expect("a built-in op").awkward)() {
@@ -116,7 +116,7 @@ fn every_fma_shader_agrees_with_its_definition() {
 
 #[test]
 fn other_tunables_give_right_outputs_too() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     let cases = [
         ("matmul", json!({"m": 37, "n": 68, "k": 20})),
@@ -142,7 +142,7 @@ fn other_tunables_give_right_outputs_too() {
 
 #[test]
 fn draws_on_the_device_have_the_bits_of_the_definition() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     for elements in [1u64, 2, 97, 70_001] {
         let problem = problem("fma", json!({"elements": elements, "trips": 1, "steps": 8}));
@@ -168,7 +168,7 @@ fn draws_on_the_device_have_the_bits_of_the_definition() {
 
 #[test]
 fn poison_refills_the_output_of_one_set_and_nothing_else() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     let problem = problem("fma", json!({"elements": 97, "trips": 2, "steps": 8}));
     for &precision in &device.precisions {
@@ -205,7 +205,7 @@ fn rigged(device: &DeviceInfo, precision: Precision, body: &str) -> Plan {
 
 #[test]
 fn audit_counts_changed_inputs_and_writes_past_the_end() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     for &precision in &device.precisions {
         // The first word past 97 elements is shared with the last element in f16, and half an element in f64.
@@ -229,7 +229,7 @@ fn audit_counts_changed_inputs_and_writes_past_the_end() {
 
 #[test]
 fn both_clocks_grow_with_launches_and_the_device_is_never_ahead_of_the_wall() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     let problem = problem("fma", json!({"elements": 4096, "trips": 8, "steps": 512}));
     let plan = plan(&*problem, "chains", Precision::F32, &Tuned::default(), &device);
@@ -284,7 +284,7 @@ fn the_best_chains_beat_a_plain_kernel_of_four_by_six_tenths_on_software_vulkan(
 
 #[test]
 fn plans_over_a_limit_are_refused_by_its_name() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     let small = || rigged(&device, Precision::F32, "y[0] = x[0];");
     let refused = |wgpu: &mut Wgpu, plan: &Plan, words: &[&str]| {
@@ -324,7 +324,7 @@ fn plans_over_a_limit_are_refused_by_its_name() {
 
 #[test]
 fn a_shader_that_does_not_compile_is_refused_with_its_line_and_column() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     for (body, word) in [("y[0] = nonsense;", "nonsense"), ("y[0] = 1u;", "f32"), ("y[0] = x[0]", ";")] {
         for checks in [Checks::Trusted, Checks::Checked] {
@@ -345,7 +345,7 @@ fn a_shader_that_does_not_compile_is_refused_with_its_line_and_column() {
 
 #[test]
 fn reads_and_sets_out_of_range_are_refused() {
-    let Some(mut wgpu) = adapter() else { return };
+    let Some(wgpu) = adapter() else { return };
     let plan = rigged(&wgpu.device().clone(), Precision::F32, "y[0] = x[0];");
     let mut loaded = wgpu.load(&plan, DENSE, 1, Checks::Checked).expect("it loads");
     assert!(loaded.read(2, 0, 0..98).is_err() && loaded.read(3, 0, 0..1).is_err() && loaded.read(2, 1, 0..1).is_err());

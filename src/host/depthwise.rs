@@ -296,7 +296,14 @@ impl<'a, S: Scalar> Line<'a, S> {
     /// themselves, so that no column waits for the one before. Unless FULL, a filter row outside the image has zero weights and
     /// reads a row inside.
     #[inline(always)]
-    unsafe fn walk<V: Lanes<Scalar = S>, const FULL: bool>(&self, x: *const S, f: *const S, (from, to): (usize, usize), channel: usize, y: *mut S) {
+    unsafe fn walk<V: Lanes<Scalar = S>, const FULL: bool>(
+        &self,
+        x: *const S,
+        f: *const S,
+        (from, to): (usize, usize),
+        channel: usize,
+        y: *mut S,
+    ) {
         let (c, row) = (self.shape.c, self.shape.w * self.shape.c);
         // SAFETY: by the caller's promise; a prefetch may name any address.
         unsafe {
