@@ -1,26 +1,85 @@
-//! The README's result block is what the program prints from the committed record that it names.
+//! The documents are true: the README's result block is what the program prints from the committed record that it names, and
+//! METHODOLOGY's list of kernels that have never run on a GPU is the registry minus the committed records.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rooftrace::op;
+use rooftrace::plan::{DeviceKind, Language};
+use rooftrace::record::{self, Record};
+use serde_json::json;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn block(text: &str, name: &str) -> String {
+    let after = text.split(&format!("<!-- {name}:begin -->")).nth(1).unwrap_or_else(|| panic!("a block '{name}'"));
+    after.split(&format!("<!-- {name}:end -->")).next().unwrap_or_default().to_string()
+}
 
 #[test]
 fn the_result_block_is_what_the_program_prints_from_its_record() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md")).expect("the README");
-    let block =
-        readme.split("<!-- results:begin -->").nth(1).and_then(|rest| rest.split("<!-- results:end -->").next()).expect("the block");
-    let record = block
-        .lines()
-        .find_map(|line| line.strip_prefix("<!-- from ")?.strip_suffix(" -->"))
-        .expect("the record's name, as `<!-- from results/… -->`");
-    let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
-        .args(["show", "--markdown"])
-        .arg(root.join(record))
-        .output()
-        .expect("the program starts");
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
+    let block = block(&readme, "results");
+    let record = block.lines().find_map(|line| line.strip_prefix("<!-- from ")?.strip_suffix(" -->"));
+    let record = record.expect("the record's name, as `<!-- from results/… -->`");
+    let program = env!("CARGO_BIN_EXE_rooftrace");
+    let output = Command::new(program).args(["show", "--markdown"]).arg(root().join(record)).output().expect("the program starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let printed = String::from_utf8(output.stdout).expect("text");
     assert!(block.contains(printed.trim()), "run scripts/refresh-readme.sh; the program prints:\n{printed}");
     let picture = record.replace("records.jsonl", "roofline.svg");
-    assert!(root.join(&picture).exists() && block.contains(&picture), "the picture {picture} is shown");
+    assert!(root().join(&picture).exists() && block.contains(&picture), "the picture {picture} is shown");
+}
+
+/// Records below a folder.
+fn recorded(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true => found.extend(recorded(&path)),
+            false if path.file_name().is_some_and(|name| name == "records.jsonl") => found.push(path),
+            false => {}
+        }
+    }
+    found
+}
+
+/// Kernels of a file that ran, verified, on a GPU: backend, op and variant.
+fn ran_on_a_gpu(path: &Path) -> BTreeSet<(String, String, String)> {
+    let records = record::read(path).unwrap_or_else(|error| panic!("{error}")).records;
+    let gpu = records.iter().any(|r| matches!(r, Record::Header(h) if h.device.kind == DeviceKind::Gpu && !h.device.simulated));
+    let ran = records.into_iter().filter_map(|r| match r {
+        Record::Measurement(m) if gpu && m.verification.is_some() => Some((m.backend, m.op, m.variant)),
+        _ => None,
+    });
+    ran.collect()
+}
+
+#[test]
+fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
+    let ran: BTreeSet<_> = recorded(&root().join("results")).iter().flat_map(|path| ran_on_a_gpu(path)).collect();
+    let mut list = String::new();
+    for (language, backend, folder, suffix) in [(Language::Cuda, "cuda", "kernels", "cu"), (Language::Wgsl, "wgpu", "shaders", "wgsl")] {
+        for entry in op::OPS {
+            for variant in (entry.parse)(&json!({})).expect("the default problem").variants() {
+                let known = ran.contains(&(backend.into(), entry.name.into(), variant.name.into()));
+                if variant.source(language).is_some() && !known {
+                    list += &format!("- `{folder}/{}/{}.{suffix}`\n", entry.name, variant.name);
+                }
+            }
+        }
+    }
+    let path = root().join("METHODOLOGY.md");
+    let text = std::fs::read_to_string(&path).expect("METHODOLOGY.md");
+    let now = block(&text, "never-run");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let marked = |body: &str| format!("<!-- never-run:begin -->{body}<!-- never-run:end -->");
+        std::fs::write(&path, text.replace(&marked(&now), &marked(&format!("\n{list}")))).expect("METHODOLOGY.md is writable");
+        return;
+    }
+    assert_eq!(now.trim(), list.trim(), "run UPDATE_DOCS=1 cargo test --release --test readme");
 }

@@ -1,0 +1,93 @@
+//! The whole pipe on the fake device: scripted times in, records, table and picture out.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rooftrace::record::{self, Record, State};
+use rooftrace::roofline;
+use rooftrace::view::View;
+use serde_json::Value;
+
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("pipeline-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+fn run(name: &str, script: &str, extra: &[&str]) -> (Output, PathBuf) {
+    let out = scratch(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+    command.args(["run", "--device", "fake", "--size", "small", "--quiet", "--out"]).arg(&out).args(extra);
+    command.env("NO_COLOR", "1").env("COLUMNS", "120").env("ROOFTRACE_FAKE", script);
+    (command.output().expect("the program starts"), out)
+}
+
+fn view(out: &Path) -> View {
+    let file = record::read(&out.join("records.jsonl")).expect("a readable file");
+    assert!(file.warnings.is_empty(), "{:?}", file.warnings);
+    roofline::view(&file.records).expect("a view")
+}
+
+/// A device of 100 GFLOP/s and 20 GB/s with two caches.
+const DEVICE: &str = r#"{}"#;
+
+#[test]
+fn a_run_leaves_records_a_picture_and_a_table_that_agree() {
+    let (output, out) = run("agree", DEVICE, &[]);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stderr}\n{stdout}");
+    let view = view(&out);
+    assert!(view.header.device.simulated);
+    assert!(!view.rows.is_empty() && !view.ceilings.is_empty() && !view.curves.is_empty());
+    let picture = std::fs::read_to_string(out.join("roofline.svg")).expect("a picture");
+    for row in &view.rows {
+        assert_eq!(picture.matches(&format!("data-row=\"{}\"", row.id)).count(), 1, "one marker for {}", row.id);
+        assert!(row.verification.is_some() && row.time_ns.is_some(), "{row:?}");
+        assert!(stdout.contains(&row.variant), "the table names {}", row.variant);
+    }
+    assert!(picture.to_lowercase().contains("simulated"), "a fake device is marked on the picture");
+    let shown = Command::new(env!("CARGO_BIN_EXE_rooftrace")).args(["show", "--json"]).arg(out.join("records.jsonl")).output().expect("starts");
+    let again: View = serde_json::from_slice(&shown.stdout).expect("a view as JSON");
+    assert_eq!(again, view, "show derives what run showed");
+}
+
+#[test]
+fn json_has_the_one_documented_form() {
+    let (output, _) = run("json", DEVICE, &["--json"]);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON alone on standard output");
+    for key in ["header", "ceilings", "rows", "skips"] {
+        assert!(!json[key].is_null(), "{key}");
+    }
+    let row = &json["rows"][0];
+    for key in [
+        "id", "op", "problem", "variant", "role", "backend", "precision", "unit", "cache", "clock", "state", "time_ns", "flop_per_s", "byte_per_s", "intensity",
+        "intensity_moved", "roof_fraction", "level", "limiter", "limiter_share", "macs", "bytes_compulsory", "bytes_moved", "bytes_requested", "peak_bytes",
+        "workspace_bytes",
+    ] {
+        assert!(row.get(key).is_some(), "{key} in {row}");
+    }
+    let ceiling = &json["ceilings"][0];
+    for key in ["name", "kind", "precision", "unit", "level", "direction", "capacity", "value", "low", "high", "state"] {
+        assert!(ceiling.get(key).is_some(), "{key} in {ceiling}");
+    }
+}
+
+#[test]
+fn a_budget_that_ends_early_lists_what_was_not_run_and_ends_with_status_5() {
+    let (output, out) = run("budget", DEVICE, &["--budget", "1ms"]);
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = record::read(&out.join("records.jsonl")).expect("a readable file");
+    let not_run = file.records.iter().filter(|r| matches!(r, Record::Skip(s) if s.state == State::NotRun)).count();
+    assert!(not_run > 0 && file.records.iter().any(|r| matches!(r, Record::End(e) if e.status == 5)));
+}
+
+#[test]
+fn every_ceiling_stands_on_three_blocks_of_its_winner() {
+    let (_, out) = run("blocks", DEVICE, &[]);
+    let file = record::read(&out.join("records.jsonl")).expect("a readable file");
+    let ceilings: Vec<_> = file.records.iter().filter_map(|r| if let Record::Ceiling(c) = r { Some(c) } else { None }).collect();
+    assert!(ceilings.iter().any(|c| c.name == "f32 vector") && ceilings.iter().any(|c| c.level.as_deref() == Some("dram")));
+    for ceiling in ceilings {
+        assert_eq!(ceiling.from.len(), 3, "{}", ceiling.name);
+    }
+}
