@@ -164,24 +164,16 @@ impl<'a> Campaign<'a> {
         self.scope.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    fn item(
-        &mut self,
-        op: &str,
-        problem: Value,
-        variant: &str,
-        precision: Precision,
-        tunables: Tuned,
-        cache: Cache,
-        effort: Effort,
-    ) -> Item {
+    /// An item in f32, warm, with default tunables; callers change what differs.
+    fn item(&mut self, op: &str, variant: &str, problem: Value, effort: Effort) -> Item {
         self.numbered(Item {
             id: String::new(),
             op: op.into(),
             problem,
             variant: variant.into(),
-            precision,
-            tunables,
-            cache,
+            precision: Precision::F32,
+            tunables: Tuned::default(),
+            cache: Cache::Warm,
             draw: Draw::Dense,
             seed: self.scope.seed,
             goal: Goal::Measure(effort),
@@ -217,16 +209,8 @@ impl<'a> Campaign<'a> {
         self.watcher.stage("again, where the machine changed speed", suspects.len());
         for suspect in suspects {
             let effort = kernels::effort(self.scope.size);
-            let mut item = self.item(
-                &suspect.op,
-                suspect.problem.clone(),
-                &suspect.variant,
-                suspect.precision,
-                suspect.tunables.clone(),
-                suspect.cache,
-                effort,
-            );
-            item.seed = suspect.seed;
+            let plain = self.item(&suspect.op, &suspect.variant, suspect.problem, effort);
+            let item = Item { precision: suspect.precision, tunables: suspect.tunables, cache: suspect.cache, ..plain };
             self.run_item(item)?;
         }
         Ok(())

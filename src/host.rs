@@ -169,20 +169,20 @@ pub(crate) fn share(total: usize, worker: usize, workers: usize) -> Range<usize>
     cut(worker)..cut(worker + 1)
 }
 
-/// Inputs of a definition as slices.
-struct Slices<'a, 'c, T>(&'c Call<'a>, PhantomData<T>);
+/// Inputs of a definition as slices, in binding order; the output's place is empty.
+struct Slices<'a, T>(Vec<&'a [T]>);
 
-impl Tensors for Slices<'_, '_, f32> {
+impl Tensors for Slices<'_, f32> {
     #[inline(always)]
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        R::from_f32(self.0.input::<f32>(tensor)[index as usize])
+        R::from_f32(self.0[tensor][index as usize])
     }
 }
 
-impl Tensors for Slices<'_, '_, f64> {
+impl Tensors for Slices<'_, f64> {
     #[inline(always)]
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        R::from_f64(self.0.input::<f64>(tensor)[index as usize])
+        R::from_f64(self.0[tensor][index as usize])
     }
 }
 
@@ -196,18 +196,20 @@ pub fn naive<P: Definition>(problem: &P, call: &Call<'_>) {
 
 fn rows<P: Definition, T: Real + bytemuck::Pod>(problem: &P, call: &Call<'_>)
 where
-    for<'a, 'c> Slices<'a, 'c, T>: Tensors,
+    for<'a> Slices<'a, T>: Tensors,
 {
     let Ok(tensors) = problem.tensors(call.precision) else { return };
     let Some(number) = tensors.iter().position(|t| t.role == crate::op::Role::Output) else { return };
     let columns = *tensors[number].shape.last().unwrap_or(&1) as usize;
     let output = call.output::<T>(number);
+    let input = |tensor: usize| if tensor == number { &[] } else { call.input::<T>(tensor) };
+    let inputs = Slices((0..tensors.len()).map(input).collect());
     let total = tensors[number].elements() as usize / columns;
     call.pool.run(&|worker, workers| {
         for row in share(total, worker, workers) {
             // SAFETY: each row belongs to exactly one worker.
             let out = unsafe { output.slice(row * columns..(row + 1) * columns) };
-            problem.row::<T, _>(&Slices::<T>(call, PhantomData), row as u64, 0..columns as u64, out);
+            problem.row::<T, _>(&inputs, row as u64, 0..columns as u64, out);
         }
     });
 }

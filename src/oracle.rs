@@ -22,7 +22,7 @@ use crate::record::Verification;
 /// Edge of the tiles that each hold at least four checked elements.
 const TILE: u64 = 64;
 /// Outputs whose whole oracle costs at most this many multiply-adds are checked whole.
-const WHOLE_MACS: u64 = 1 << 23;
+const WHOLE_MACS: u64 = 1 << 21;
 /// Linear ops with more output elements than this are also checked by Freivalds.
 const PROJECTED: u64 = 1 << 20;
 /// Elements read from the device at a time.
@@ -76,7 +76,7 @@ impl Expectation {
         let (elements, columns) = (output.elements(), *output.shape.last().unwrap_or(&1));
         let inputs = Drawn::new(&tensors, seeded);
         let (spans, tiles) = match op.uniform() {
-            true => (vec![(0, 0..columns.min(UNIFORM))], (elements / columns).div_ceil(TILE) * columns.div_ceil(TILE)),
+            true => (vec![(0, 0..columns.min(UNIFORM))], elements.div_ceil(TILE * TILE)),
             false => spans(elements / columns, columns, op.macs(), seeded.seed),
         };
         let arithmetic = op.arithmetic(precision);
@@ -174,7 +174,7 @@ impl Expectation {
             )));
         }
         if let (Some(sums), Some(projection)) = (sums, &self.projection) {
-            let off = |(_, (got, want)): &(usize, (&f64, &f64))| !((*got - *want).abs() <= projection.allowed);
+            let off = |(_, (got, want)): &(usize, (&f64, &f64))| exceeds((*got - *want).abs(), projection.allowed);
             if let Some((row, (got, want))) = sums.iter().zip(&projection.sums).enumerate().find(off) {
                 return Err(Error::Wrong(format!(
                     "{named}: row {row} fails Freivalds' check ({got:e} where {want:e} is right within {:.2e})",
@@ -217,14 +217,18 @@ impl Tally {
     fn take(&mut self, at: u64, value: f64, truth: f64, allowed: f64) {
         let error = (value - truth).abs();
         let share = if error == 0.0 { 0.0 } else { error / allowed };
-        // Negated so that a NaN counts as wrong.
-        if !(error <= allowed) {
+        if exceeds(error, allowed) {
             self.wrong += 1;
         }
-        if !(share <= self.share) {
+        if exceeds(share, self.share) {
             *self = Tally { wrong: self.wrong, share, error, allowed, worst_at: at, worst_value: value, worst_truth: truth };
         }
     }
+}
+
+/// Whether a deviation is larger than its limit; one that is not a number always is.
+fn exceeds(deviation: f64, limit: f64) -> bool {
+    deviation.is_nan() || limit.is_nan() || deviation > limit
 }
 
 impl Projection {
@@ -237,46 +241,50 @@ impl Projection {
     }
 }
 
-/// Which elements are compared, as (row, columns), and how many tiles they cover.
-fn spans(rows: u64, columns: u64, macs: u64, seed: u32) -> (Vec<(u64, Range<u64>)>, u64) {
-    let tiles = rows.div_ceil(TILE) * columns.div_ceil(TILE);
+/// Elements that are compared together: a row and some of its columns.
+type Span = (u64, Range<u64>);
+
+/// Which elements are compared, and how many tiles they cover.
+fn spans(rows: u64, columns: u64, macs: u64, seed: u32) -> (Vec<Span>, u64) {
+    let (height, width) = tile(rows, columns);
+    let tiles = rows.div_ceil(height) * columns.div_ceil(width);
     if macs <= WHOLE_MACS && rows * columns <= WHOLE_MACS {
         let pieces = |row| (0..columns).step_by(CHUNK as usize).map(move |from| (row, from..(from + CHUNK).min(columns)));
         return ((0..rows).flat_map(pieces).collect(), tiles);
     }
-    let mut spans = Vec::new();
     let mut state = mix(seed ^ 0x0ac1e);
     let mut below = |bound: u64| {
         state = mix(state.wrapping_add(0x9e37_79b9));
         (state as u64 * bound) >> 32
     };
-    for top in (0..rows).step_by(TILE as usize) {
-        for left in (0..columns).step_by(TILE as usize) {
-            let (height, width) = (TILE.min(rows - top), TILE.min(columns - left));
-            if height == 1 {
-                let run = width.min(4);
-                let from = left + below(width - run + 1);
-                spans.push((top, from..from + run));
-                continue;
-            }
-            // Four rows a quarter of the tile apart, so that no two coincide.
-            for quarter in 0..4u64.min(height) {
-                let row = top + (quarter * height + below(height)) / 4;
-                let col = left + below(width);
-                spans.push((row.min(top + height - 1), col..col + 1));
+    let mut elements = Vec::new();
+    for top in (0..rows).step_by(height as usize) {
+        for left in (0..columns).step_by(width as usize) {
+            let (high, wide) = (height.min(rows - top), width.min(columns - left));
+            // Four elements in different quarters of the tile, along its longer side, so that no two coincide.
+            for quarter in 0..4 {
+                let within =
+                    |extent: u64, split: bool, draw: u64| if split { ((quarter * extent + draw) / 4).min(extent - 1) } else { draw };
+                let (row, col) = (below(high), below(wide));
+                elements.push((top + within(high, high >= wide, row), left + within(wide, high < wide, col)));
             }
         }
     }
-    for row in [0, rows - 1] {
-        for col in [0, columns / 2, columns - 1] {
-            spans.push((row, col..col + 1));
-        }
+    for row in [0, rows / 3, rows / 2, rows - 1] {
+        elements.extend([0, columns / 2, columns - 1].map(|col| (row, col)));
     }
-    for row in [rows / 3, rows / 2] {
-        spans.push((row, 0..1));
-        spans.push((row, columns - 1..columns));
+    elements.sort_unstable();
+    elements.dedup();
+    (elements.into_iter().map(|(row, col)| (row, col..col + 1)).collect(), tiles)
+}
+
+/// Rows and columns of a tile: 64 × 64, or as many elements of an output that has one row only.
+fn tile(rows: u64, columns: u64) -> (u64, u64) {
+    match (rows, columns) {
+        (1, _) => (1, TILE * TILE),
+        (_, 1) => (TILE * TILE, 1),
+        _ => (TILE, TILE),
     }
-    (spans, tiles)
 }
 
 /// Expectations by problem, kept while memory allows.

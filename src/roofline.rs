@@ -36,8 +36,7 @@ pub use sweep::{Point, Sweep, sweeps};
 pub fn view(records: &[Record]) -> Result<View> {
     let (roof, lost) = Roof::with_lost(records)?;
     let header = header(records)?.clone();
-    let kernels = measurements(records).filter(|m| m.role == OpRole::Kernel);
-    let rows = kernels.map(|m| place(m, &roof)).collect();
+    let rows = latest(records).into_iter().map(|m| place(m, &roof)).collect();
     let skips = records.iter().filter_map(|record| match record {
         Record::Skip(s) => Some(SkipView { op: s.op.clone(), variant: s.variant.clone(), state: s.state, why: s.why.clone() }),
         _ => None,
@@ -45,6 +44,24 @@ pub fn view(records: &[Record]) -> Result<View> {
     let skips = skips.chain(lost).collect();
     let curves = roof.sweeps().iter().map(Sweep::curve).collect();
     Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves })
+}
+
+/// The kernels, in the order of the file. One that was measured again because the machine changed its speed stands in its first
+/// place with its latest measurement; the file keeps both.
+fn latest(records: &[Record]) -> Vec<&Measurement> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut kernels: Vec<&Measurement> = Vec::new();
+    for m in measurements(records).filter(|m| m.role == OpRole::Kernel) {
+        let key = format!("{} {} {} {:?} {} {:?}", m.op, m.variant, m.problem, m.tunables, m.precision, m.cache);
+        match places.get(&key) {
+            Some(&place) => kernels[place] = m,
+            None => {
+                places.insert(key, kernels.len());
+                kernels.push(m);
+            }
+        }
+    }
+    kernels
 }
 
 fn bad(why: String) -> Error {

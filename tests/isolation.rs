@@ -2,188 +2,22 @@
 //!
 //! Children are this very test binary: [`child_process`] and the scenes are ignored tests that other tests start as processes.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rooftrace::backend::{self, Backend, Checks, fake::VARIABLE};
-use rooftrace::draw::{Draw, Drawn, Seeded, mix};
-use rooftrace::op;
-use rooftrace::plan::{DeviceInfo, Precision, Tuned};
-use rooftrace::record::{Cache, Clock, Journal, Measurement, Record, State, Verification, read};
-use rooftrace::worker::{self, Answer, Bench, Child, Effort, Goal, Item, Launch, Local, Runner};
-use rooftrace::{Error, Result, interrupt};
+use rooftrace::backend;
+use rooftrace::draw::mix;
+use rooftrace::plan::DeviceInfo;
+use rooftrace::record::{Clock, Journal, Measurement, Record, State, read};
+use rooftrace::worker::{self, Answer, Bench, Item, Launch, Local, Runner};
+use rooftrace::{Error, Result};
 use serde_json::{Value, json};
 
-/// Long enough for whatever does not hang.
-const AMPLE: Duration = Duration::from_secs(30);
+#[path = "isolation/child.rs"]
+mod child;
+#[path = "isolation/scenes.rs"]
+mod scenes;
 
-/// The smallest honest runner: loads, samples, compares every element with the oracle.
-struct Small(Box<dyn Backend>);
-
-fn small(selector: &str) -> Result<Box<dyn Runner>> {
-    Ok(Box::new(Small(backend::open(selector)?)))
-}
-
-impl Small {
-    fn measure(&mut self, item: &Item) -> Result<Measurement> {
-        let op = (op::find(&item.op)?.parse)(&item.problem)?;
-        let device = self.0.device().clone();
-        let plan = op.plan(&item.variant, item.precision, device.language, &item.tunables, &device)?;
-        let seeded = Seeded { draw: item.draw, seed: item.seed };
-        let mut loaded = self.0.load(&plan, seeded, 2, Checks::Trusted)?;
-        let samples = (0..5).map(|_| loaded.sample(2, 0)).collect::<Result<Vec<_>>>()?;
-        loaded.poison(1)?;
-        let checked = loaded.sample(1, 1)?;
-        let spec = &plan.tensors[plan.output()];
-        let out = loaded.read(plan.output(), 1, 0..spec.elements())?;
-        let columns = spec.shape.last().copied().unwrap_or(1);
-        let inputs = Drawn::new(&plan.tensors, seeded);
-        let rows = 0..spec.elements() / columns;
-        let expected = rows.flat_map(|row| op.row(op.arithmetic(item.precision), &inputs, row, 0..columns));
-        let worst = out.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, |w: f64, e| if w.is_nan() || e <= w { w } else { e });
-        if worst != 0.0 || loaded.audit(1)? != Default::default() {
-            return Err(Error::Wrong(format!("{} differs from the oracle", item.named())));
-        }
-        Ok(Measurement {
-            id: item.id.clone(),
-            op: item.op.clone(),
-            problem: op.problem(),
-            label: op.label(),
-            variant: item.variant.clone(),
-            role: op.role(),
-            backend: device.backend,
-            precision: item.precision,
-            unit: plan.unit,
-            tunables: plan.tuned.clone(),
-            source_hash: plan.source_hash,
-            state: State::Ok,
-            reasons: Vec::new(),
-            launches: 2,
-            sets: 2,
-            samples_ns: samples.iter().map(|s| s.device.unwrap_or(s.wall).as_nanos() as u64).collect(),
-            wall_ns: samples.iter().map(|s| s.wall.as_nanos() as u64).collect(),
-            checked_ns: checked.wall.as_nanos() as u64,
-            clock: "device".into(),
-            cache: item.cache,
-            macs: plan.cost.macs,
-            flops: plan.cost.flops,
-            bytes_compulsory: plan.cost.compulsory,
-            bytes_written: plan.cost.written,
-            bytes_moved: plan.cost.moved,
-            bytes_requested: plan.cost.requested,
-            bytes_lane: plan.cost.lane,
-            workspace_bytes: 0,
-            peak_bytes: None,
-            pool_bytes: 2 * plan.set_bytes(),
-            set_bytes: plan.set_bytes(),
-            dispatches: plan.dispatches.len() as u32,
-            groups: 1,
-            canary_ns: None,
-            verification: Some(Verification {
-                worst_error: worst,
-                allowed: 0.0,
-                elements_checked: spec.elements(),
-                tiles_checked: 1,
-                draw: item.draw,
-            }),
-            facts: loaded.facts(),
-            seed: item.seed,
-            order: item.order,
-            extra: Default::default(),
-        })
-    }
-}
-
-impl Runner for Small {
-    fn device(&self) -> (DeviceInfo, Clock) {
-        (self.0.device().clone(), Clock { source: "device".into(), resolution_ns: 10, launch_ns: 1000, ..Clock::default() })
-    }
-    fn run(&mut self, item: &Item) -> Result<Measurement, (State, String)> {
-        self.measure(item).map_err(|error| worker::failed(&error))
-    }
-}
-
-/// A small matmul, or a stream: faults are scripted for the former only.
-fn item(op: &str, order: u32) -> Item {
-    let (problem, variant) = match op {
-        "matmul" => (json!({"m": 5, "n": 6, "k": 7}), "naive"),
-        _ => (json!({"kind": "copy", "elements": 64, "passes": 2, "parts": 4}), "linear"),
-    };
-    Item {
-        id: format!("{op}-{order}"),
-        op: op.into(),
-        problem,
-        variant: variant.into(),
-        precision: Precision::F32,
-        tunables: Tuned::default(),
-        cache: Cache::Warm,
-        draw: Draw::Exact,
-        seed: 1,
-        goal: Goal::Measure(Effort { samples: 5, least_ns: 0, budget_ns: 1_000_000, canary: false }),
-        llc_bytes: None,
-        order,
-    }
-}
-
-/// This binary as a child on the fake device. `script` is JSON or the name of a file.
-fn launch(script: &str) -> Launch {
-    Launch::new("fake")
-        .program(std::env::current_exe().expect("this binary"))
-        .arguments([worker::ARGUMENT, "fake", "child_process", "--exact", "--ignored", "--nocapture"])
-        .variable(VARIABLE, script)
-        .limit(AMPLE)
-}
-
-fn start(script: Value) -> Child {
-    launch(&script.to_string()).start().expect("starts")
-}
-
-#[track_caller]
-fn done(answer: Answer) -> Measurement {
-    match answer {
-        Answer::Done(measurement) => measurement,
-        Answer::Failed(state, why) => panic!("{state:?}: {why}"),
-    }
-}
-
-#[track_caller]
-fn failed(answer: Answer) -> (State, String) {
-    match answer {
-        Answer::Failed(state, why) => (state, why),
-        Answer::Done(m) => panic!("{} was measured", m.id),
-    }
-}
-
-fn signal(name: &str, process: &str) {
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).stderr(Stdio::null()).status();
-    sent.expect("a shell");
-}
-
-/// State of a process as `/proc` tells it: `R`, `S`, `Z`; absent once it is gone.
-fn process_state(id: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    stat.rsplit(')').next()?.trim().chars().next()
-}
-
-fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + limit;
-    while Instant::now() < until {
-        if holds() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    holds()
-}
-
-/// A file name of its own.
-fn scratch(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("rooftrace-isolation-{}-{name}", std::process::id()));
-    let _ = std::fs::remove_file(&path);
-    path
-}
+use child::{AMPLE, Small, done, failed, golden, item, launch, process_state, scratch, signal, small, start, within};
 
 #[test]
 #[ignore = "the process that other tests start"]
@@ -376,8 +210,7 @@ fn another_device_in_place_of_the_lost_one_is_not_measured_under_its_name() {
 fn two_hundred_kills_at_random_moments_lose_nothing_that_was_measured() {
     let path = scratch("kills");
     let mut journal = Journal::create(&path).expect("creates");
-    let golden = rooftrace::record::parse("golden", include_bytes!("golden/records-1.0.jsonl")).expect("reads");
-    journal.append(&golden.records[0]).expect("appends");
+    journal.append(&golden().records[0]).expect("appends");
     // A matmul takes six samples of a millisecond each: kills strike before, amid and after them.
     let mut child = start(json!({"faults": [{"kind": "sleep", "op": "matmul", "ms": 1}]}));
     let (mut draw, mut measured, mut killed) = (1u32, Vec::new(), 0);
@@ -396,142 +229,22 @@ fn two_hundred_kills_at_random_moments_lose_nothing_that_was_measured() {
                 measured.push(measurement.id.clone());
                 journal.append(&Record::Measurement(measurement)).expect("appends");
             }
+            // Counted by its words: a kill that strikes before the item has begun costs nothing.
             Answer::Failed(state, why) => {
                 killed += 1;
                 assert_eq!(state, State::DeviceLost, "{why}");
                 assert!(why.contains("died of signal 9 (SIGKILL, ended from outside)"), "{why}");
             }
         }
-        killer.map(|killer| killer.join().expect("kills"));
+        if let Some(killer) = killer {
+            killer.join().expect("kills");
+        }
     }
     assert!(killed >= 20 && measured.len() >= 50, "{killed} killed, {} measured", measured.len());
     let ids = read(&path).expect("reads").records;
     let ids: Vec<_> = ids.into_iter().filter_map(|r| if let Record::Measurement(m) = r { Some(m.id) } else { None }).collect();
     assert_eq!(ids, measured);
     std::fs::remove_file(path).expect("removes");
-}
-
-/// This binary, running one of the scenes below as a process group of its own, as a shell would start it.
-#[cfg(unix)]
-fn scene(name: &str, script: Value) -> std::process::Child {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new(std::env::current_exe().expect("this binary"));
-    command.args([name, "--exact", "--ignored", "--nocapture"]).env(VARIABLE, script.to_string());
-    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts")
-}
-
-/// Lines of a scene, without those of the test harness.
-fn lines(scene: &mut std::process::Child) -> impl Iterator<Item = String> + use<> {
-    let output = BufReader::new(scene.stdout.take().expect("a pipe"));
-    output.lines().map_while(|line| line.ok()).filter_map(|line| line.split_once("scene: ").map(|(_, said)| said.to_string()))
-}
-
-#[test]
-#[ignore = "a scene that another test watches from outside"]
-fn scene_child_hangs() {
-    interrupt::install().expect("installs");
-    let mut child = launch(&std::env::var(VARIABLE).expect("a script")).start().expect("starts");
-    println!("scene: {}", child.process_id().expect("runs"));
-    println!("scene: {:?}", child.run(&item("matmul", 0), AMPLE));
-    println!("scene: {:?}", child.run(&item("stream", 1), AMPLE));
-}
-
-#[test]
-#[ignore = "a scene that another test watches from outside"]
-fn scene_local_hangs() {
-    interrupt::install().expect("installs");
-    let mut local = Local::new(small("fake").expect("opens"));
-    println!("scene: {}", std::process::id());
-    println!("scene: {:?}", local.run(&item("matmul", 0), AMPLE));
-}
-
-#[test]
-#[ignore = "a scene that another test watches from outside"]
-fn scene_many_deaths() {
-    let mut child = launch(&std::env::var(VARIABLE).expect("a script")).start().expect("starts");
-    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    let files = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    let before = (threads(), files());
-    for order in 0..60 {
-        failed(child.run(&item("matmul", order), Duration::from_millis(200)));
-        done(child.run(&item("stream", order), AMPLE));
-    }
-    let after = (threads(), files());
-    drop(child);
-    let children = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
-    let mut tasks = std::fs::read_dir("/proc/self/task").expect("tasks").flatten();
-    let left: String = tasks.by_ref().map(|t| std::fs::read_to_string(t.path().join("children")).unwrap_or_default()).collect();
-    println!("scene: {before:?} {after:?} '{}{}'", children.trim(), left.trim());
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn ctrl_c_ends_the_item_at_once_and_the_child_with_it() {
-    let mut scene = scene("scene_child_hangs", json!({"faults": [{"kind": "hang", "op": "matmul"}]}));
-    let mut lines = lines(&mut scene);
-    let child: u32 = lines.next().expect("a process id").parse().expect("a number");
-    std::thread::sleep(Duration::from_millis(150));
-    let pressed = Instant::now();
-    // To the whole group, as a terminal does: the child must leave the matter to its parent.
-    signal("INT", &format!("-{}", scene.id()));
-    for op in ["matmul/naive", "stream/linear"] {
-        let said = lines.next().expect("an answer");
-        assert!(said.starts_with("Failed(NotRun") && said.contains(&format!("{op} was interrupted")), "{said}");
-    }
-    assert!(pressed.elapsed() < Duration::from_secs(1), "{:?}", pressed.elapsed());
-    assert_eq!(process_state(child), None, "the child is gone and reaped");
-    assert!(scene.wait().expect("ends").success());
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn the_terminal_s_interrupt_does_not_reach_an_item_that_is_measured() {
-    let mut child = start(json!({"faults": [{"kind": "sleep", "op": "matmul", "ms": 50}]}));
-    let process = child.process_id().expect("runs");
-    let interrupter = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        signal("INT", &process.to_string());
-    });
-    done(child.run(&item("matmul", 0), AMPLE));
-    interrupter.join().expect("interrupts");
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_second_ctrl_c_exits_with_130_even_where_nothing_answers_the_first() {
-    let mut scene = scene("scene_local_hangs", json!({"faults": [{"kind": "hang", "op": "matmul"}]}));
-    let process = lines(&mut scene).next().expect("a process id");
-    std::thread::sleep(Duration::from_millis(100));
-    signal("INT", &process);
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(scene.try_wait().expect("asks").is_none(), "the first one waits for an orderly end");
-    let pressed = Instant::now();
-    signal("INT", &process);
-    assert_eq!(scene.wait().expect("ends").code(), Some(130));
-    assert!(pressed.elapsed() < Duration::from_millis(500), "{:?}", pressed.elapsed());
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_child_outlives_its_killed_parent_by_no_more_than_a_moment() {
-    let mut scene = scene("scene_child_hangs", json!({"faults": [{"kind": "hang", "op": "matmul"}]}));
-    let child: u32 = lines(&mut scene).next().expect("a process id").parse().expect("a number");
-    assert!(process_state(child).is_some());
-    scene.kill().expect("kills");
-    scene.wait().expect("ends");
-    // Whoever inherits it may be slow to reap it.
-    assert!(within(Duration::from_secs(2), || matches!(process_state(child), None | Some('Z'))), "{:?}", process_state(child));
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn sixty_deaths_leave_no_thread_no_descriptor_and_no_zombie() {
-    let marker = json!({"faults": [{"kind": "segfault", "op": "matmul"}]});
-    let mut scene = scene("scene_many_deaths", marker);
-    let said: String = lines(&mut scene).collect();
-    assert!(scene.wait().expect("ends").success(), "{said}");
-    let parts: Vec<&str> = said.splitn(3, ") ").collect();
-    assert_eq!((parts[0], parts[2]), (parts[1], "''"), "threads and files before and after, then children left");
 }
 
 #[test]
@@ -566,7 +279,8 @@ fn a_record_that_cannot_be_written_is_a_failed_item_and_not_a_lost_device() {
     worker::serve(&mut runner, [Ok(line)], &mut output).expect("serves");
     let lines: Vec<Value> = output.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     assert_eq!(lines[0]["ready"]["device"]["id"], "fake");
-    assert_eq!((&lines[1]["id"], &lines[1]["failed"]["state"]), (&json!("matmul-0"), &json!("wrong")));
-    assert!(lines[1]["failed"]["why"].as_str().is_some_and(|why| why.contains("verification.worst_error")), "{}", lines[1]);
+    assert_eq!(lines[1], json!({"id": "matmul-0", "begun": null}));
+    assert_eq!((&lines[2]["id"], &lines[2]["failed"]["state"]), (&json!("matmul-0"), &json!("wrong")));
+    assert!(lines[2]["failed"]["why"].as_str().is_some_and(|why| why.contains("verification.worst_error")), "{}", lines[2]);
     assert!(worker::serve(&mut runner, [Ok("{}".to_string())], Vec::new()).is_err(), "a line that is no item");
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Campaign;
 use crate::error::{Error, Result};
 use crate::op::{self, Entry, OpRole, Size};
-use crate::plan::{Language, Precision, Tuned};
+use crate::plan::{Language, Precision};
 use crate::record::{Cache, State};
 use crate::worker::{Effort, Item};
 
@@ -40,15 +40,8 @@ impl Campaign<'_> {
                 for precision in precisions.into_iter().filter(|&p| variant.has(device.language, p)) {
                     let caches: &[Cache] = if device.language == Language::Host { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
                     for &cache in caches {
-                        items.push(self.item(
-                            entry.name,
-                            problem.clone(),
-                            variant.name,
-                            precision,
-                            Tuned::default(),
-                            cache,
-                            effort(self.scope.size),
-                        ));
+                        let plain = self.item(entry.name, variant.name, problem.clone(), effort(self.scope.size));
+                        items.push(Item { precision, cache, ..plain });
                     }
                 }
             }

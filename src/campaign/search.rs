@@ -7,12 +7,16 @@ use crate::error::Result;
 use crate::op::stream::Kind;
 use crate::op::{self, Size};
 use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tunable, Tuned};
-use crate::record::{Cache, Ceiling, CeilingKind, Measurement, State};
+use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats;
 use crate::worker::{Effort, Item};
 
 /// A sweep point or candidate: 5 ms at least, 50 ms at most.
 pub(super) const GLANCE: Effort = Effort { samples: 10, least_ns: 5_000_000, budget_ns: 50_000_000, canary: false };
+/// Bytes that a launch of a bandwidth probe moves at least.
+const LAUNCH: u64 = 64 << 20;
+/// Least bytes of a part that a long sum is cut into.
+const PART: u64 = 256 << 10;
 /// Doubling the trips of the fma winner must double its time within this share.
 const DOUBLING: f64 = 0.05;
 
@@ -48,8 +52,7 @@ impl Campaign<'_> {
         let Some(steps) = self.chain_length(precision, &candidates[0], device)? else { return Ok(()) };
         let mut best: Option<(f64, Item)> = None;
         for tuned in &candidates {
-            let item =
-                self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            let item = self.fma_item(tuned, steps, precision, device);
             if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.flops))
                 && best.as_ref().is_none_or(|(best, _)| rate > *best)
             {
@@ -76,12 +79,11 @@ impl Campaign<'_> {
             (Language::Host, _) => 500_000.0,
             _ => 4_000_000.0,
         };
-        // Kernels unroll eight steps, so a trip of their inner loop holds that many.
-        let most = device.limits.loop_trips.map_or(1 << 22, |trips| trips.saturating_sub(2048) * 8);
+        // Kernels unroll at least four steps, so a trip of their inner loop holds that many.
+        let most = device.limits.loop_trips.map_or(1 << 22, |trips| trips.saturating_sub(2048) * 4);
         let mut steps = 2048u64.min(most);
         for _ in 0..8 {
-            let item =
-                self.item("fma", fma_problem(tuned, steps, precision, device), "chains", precision, tuned.clone(), Cache::Warm, GLANCE);
+            let item = self.fma_item(tuned, steps, precision, device);
             let Some(measured) = self.run_item(item)? else { return Ok(None) };
             let Some(launch) = fastest(&measured) else { return Ok(None) };
             if launch >= 0.7 * target || steps >= most {
@@ -106,19 +108,38 @@ impl Campaign<'_> {
         Ok(((ratio - 2.0).abs() > 2.0 * DOUBLING).then(|| format!("doubling the {precision} trips took {ratio:.2} times the time, not 2")))
     }
 
-    /// A bandwidth probe's best configuration at one size, over the candidates given.
-    pub(super) fn best_stream(&mut self, kind: Kind, working_set: u64, candidates: &[(Tuned, u64)]) -> Result<Option<Item>> {
-        let mut best: Option<(f64, Item)> = None;
-        for (tuned, parts) in candidates {
-            let problem = stream_problem(kind, working_set, *parts);
-            let item = self.item("stream", problem, "linear", Precision::F32, tuned.clone(), Cache::Warm, GLANCE);
-            if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.bytes_compulsory))
-                && best.as_ref().is_none_or(|(best, _)| rate > *best)
+    /// A bandwidth probe's best configuration at one size, among those given.
+    pub(super) fn best_stream(&mut self, kind: Kind, working_set: u64, among: &[Setup]) -> Result<Option<Setup>> {
+        let mut best: Option<(f64, &Setup)> = None;
+        for setup in among {
+            let item = self.stream_item(kind, working_set, setup, GLANCE);
+            if let Some(rate) = self.run_item(item)?.as_ref().and_then(|m| rate(m, m.bytes_compulsory))
+                && best.is_none_or(|(best, _)| rate > best)
             {
-                best = Some((rate, item));
+                best = Some((rate, setup));
             }
         }
-        Ok(best.map(|(_, item)| item))
+        Ok(best.map(|(_, setup)| setup.clone()))
+    }
+
+    /// A stream of this working set that moves at least 64 MiB a launch. On the host, where a thread takes any number of parts,
+    /// long sums are cut into many, so that the oracle need not evaluate every one.
+    pub(super) fn stream_item(&mut self, kind: Kind, working_set: u64, setup: &Setup, effort: Effort) -> Item {
+        let (read, written) = kind.arrays();
+        let parts = match self.bench.device().language {
+            Language::Host => setup.parts * (working_set / setup.parts / PART).clamp(1, 64),
+            _ => setup.parts,
+        };
+        // Whole cache lines for every part.
+        let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
+        let passes = LAUNCH.div_ceil(elements * 4 * (read + written)).min(4096);
+        let problem = json!({"kind": kind.name(), "elements": elements, "passes": passes, "parts": parts});
+        Item { tunables: setup.tuned.clone(), ..self.item("stream", "linear", problem, effort) }
+    }
+
+    fn fma_item(&mut self, tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Item {
+        let problem = fma_problem(tuned, steps, precision, device);
+        Item { precision, tunables: tuned.clone(), ..self.item("fma", "chains", problem, GLANCE) }
     }
 
     pub(super) fn ceiling(&self, name: &str, doubt: Option<String>) -> Ceiling {
@@ -154,13 +175,11 @@ fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceI
     json!({"elements": device.compute_units as u64 * lanes * chains, "trips": trips, "steps": inner})
 }
 
-/// A stream of this working set that moves at least 64 MiB a launch.
-pub(super) fn stream_problem(kind: Kind, working_set: u64, parts: u64) -> Value {
-    let (read, written) = kind.arrays();
-    // Whole cache lines for every part.
-    let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
-    let bytes = elements * 4 * (read + written);
-    json!({"kind": kind.name(), "elements": elements, "passes": (64u64 << 20).div_ceil(bytes).min(4096), "parts": parts})
+/// A configuration of the stream probe.
+#[derive(Clone)]
+pub(super) struct Setup {
+    pub tuned: Tuned,
+    pub parts: u64,
 }
 
 /// All combinations of a variant's tunables on this device, defaults first.

@@ -1,14 +1,13 @@
 //! The memory: bandwidth by working set in every direction, the levels it shows, and the winners that stand for them.
 
-use super::search::{GLANCE, block_effort, candidates, stream_problem};
+use super::search::{GLANCE, Setup, block_effort, candidates};
 use super::{Campaign, Winner};
 use crate::error::Result;
 use crate::op::Size;
 use crate::op::stream::Kind;
-use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tuned};
-use crate::record::{Cache, Ceiling, Record};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Precision};
+use crate::record::{Ceiling, Record};
 use crate::roofline::{self, Level};
-use crate::worker::{Goal, Item};
 
 /// The sweep ends at this many times the last-level cache the system reports: two octaves past four times it.
 const PAST_LLC: u64 = 16;
@@ -16,23 +15,28 @@ const PAST_LLC: u64 = 16;
 /// The best configuration of one direction in caches and in memory.
 struct Chosen {
     kind: Kind,
-    cached: Item,
-    memory: Item,
+    cached: Setup,
+    memory: Setup,
 }
 
 impl Campaign<'_> {
     /// Searches each direction's configuration, sweeps the working set and finds the levels.
     pub(super) fn search_memory(&mut self, device: &DeviceInfo) -> Result<()> {
         let last = last_size(device);
-        let mut chosen = Vec::new();
-        for kind in Kind::ALL {
-            let all = stream_candidates(kind, device, self.scope.size);
+        let mut chosen: Vec<Chosen> = Vec::new();
+        for kind in [Kind::Read, Kind::Triad, Kind::Copy, Kind::Write] {
+            // In a hurry, copy and write take what was best for triad.
+            let triad = chosen.iter().find(|c| c.kind == Kind::Triad);
+            if let (Size::Small, Kind::Copy | Kind::Write, Some(triad)) = (self.scope.size, kind, triad) {
+                chosen.push(Chosen { kind, cached: triad.cached.clone(), memory: triad.memory.clone() });
+                continue;
+            }
+            let all = setups(kind, device);
             self.watcher.stage(&format!("{} bandwidth, {} candidates", kind.name(), all.len()), all.len());
             let Some(memory) = self.best_stream(kind, (2 * device.llc_bytes()).min(last), &all)? else { continue };
-            // Caches are best written by ordinary stores.
-            let ordinary: Vec<_> = all.into_iter().filter(|(tuned, _)| tuned.0.get("STORE").is_none_or(|&s| s == 0)).collect();
-            let small = first_size(device) * 2;
-            let Some(cached) = self.best_stream(kind, small, &ordinary)? else { continue };
+            // Caches are best written by ordinary stores, and a working set stays in one only if all its parts are walked at once.
+            let resident: Vec<_> = all.into_iter().filter(|setup| stays(setup, device)).collect();
+            let Some(cached) = self.best_stream(kind, first_size(device) * 2, &resident)? else { continue };
             chosen.push(Chosen { kind, cached, memory });
         }
         self.sweep(&chosen, device, last)?;
@@ -43,16 +47,15 @@ impl Campaign<'_> {
     }
 
     fn sweep(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<()> {
-        let points: Vec<(usize, u64, bool)> = (0..chosen.len())
-            .flat_map(|at| sizes(chosen[at].kind, device, last).into_iter().map(move |(size, memory)| (at, size, memory)))
-            .collect();
-        self.watcher.stage("bandwidth by working set", points.len());
-        for (at, size, memory) in points {
-            let from = if memory { &chosen[at].memory } else { &chosen[at].cached };
-            let (tuned, parts) = (from.tunables.clone(), from.problem["parts"].as_u64().unwrap_or(1));
-            let problem = stream_problem(chosen[at].kind, size, parts);
-            let item = self.item("stream", problem, "linear", Precision::F32, tuned, Cache::Warm, GLANCE);
-            self.run_item(item)?;
+        let of = |choice: &Chosen| sizes(choice.kind, device, last, self.scope.size);
+        let points: Vec<Vec<(u64, bool)>> = chosen.iter().map(of).collect();
+        self.watcher.stage("bandwidth by working set", points.iter().map(Vec::len).sum());
+        for (choice, points) in chosen.iter().zip(points) {
+            for (working_set, memory) in points {
+                let setup = if memory { &choice.memory } else { &choice.cached };
+                let item = self.stream_item(choice.kind, working_set, setup, GLANCE);
+                self.run_item(item)?;
+            }
         }
         Ok(())
     }
@@ -74,11 +77,9 @@ impl Campaign<'_> {
             for choice in chosen {
                 let memory = level.name == "dram";
                 let middle = (level.plateau.0 as f64 * level.plateau.1 as f64).sqrt() as u64;
-                let (from, size) = if memory { (&choice.memory, last / 2) } else { (&choice.cached, middle) };
-                let mut item = from.clone();
-                item.problem = stream_problem(choice.kind, size, from.problem["parts"].as_u64().unwrap_or(1));
-                item.goal = Goal::Measure(block_effort(self.scope.size));
-                let stores = match (choice.kind, from.tunables.0.get("STORE")) {
+                let (setup, size) = if memory { (&choice.memory, last / 2) } else { (&choice.cached, middle) };
+                let item = self.stream_item(choice.kind, size, setup, block_effort(self.scope.size));
+                let stores = match (choice.kind, setup.tuned.0.get("STORE")) {
                     (Kind::Read, _) | (_, None) => "",
                     (_, Some(0)) => " (ordinary stores)",
                     (_, Some(_)) => " (non-temporal stores)",
@@ -97,21 +98,32 @@ impl Campaign<'_> {
     }
 }
 
-/// Tunables and parts worth trying for one direction.
-fn stream_candidates(kind: Kind, device: &DeviceInfo, size: Size) -> Vec<(Tuned, u64)> {
+/// Configurations worth trying for one direction.
+fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
     let units = device.compute_units as u64;
-    let parts: &[u64] = match (device.language, device.kind, size) {
-        (Language::Host, ..) => &[1],
-        (_, DeviceKind::Cpu, Size::Small) => &[4, 64],
-        (_, DeviceKind::Cpu, _) => &[1, 4, 16, 64],
-        (_, DeviceKind::Gpu, _) => &[2, 4, 8, 16, 32],
+    let parts: &[u64] = match (device.language, device.kind) {
+        (Language::Host, _) => &[1],
+        (_, DeviceKind::Cpu) => &[1, 2, 8, 32],
+        (_, DeviceKind::Gpu) => &[2, 4, 8, 16, 32],
     };
     let mut tuned = candidates("stream", "linear", Precision::F32, device);
     if kind == Kind::Read {
         // Nothing is stored: the kind of store makes no candidate.
         tuned.retain(|t| t.0.get("STORE").is_none_or(|&s| s == 0));
     }
-    tuned.iter().flat_map(|t| parts.iter().map(move |p| (t.clone(), p * units))).collect()
+    tuned.iter().flat_map(|t| parts.iter().map(move |p| Setup { tuned: t.clone(), parts: p * units })).collect()
+}
+
+/// Whether a configuration keeps a working set in a cache over several passes: ordinary stores, and no more work-groups than
+/// run at once (a software device runs one a core, a GPU 2,048 lanes a unit).
+fn stays(setup: &Setup, device: &DeviceInfo) -> bool {
+    let units = device.compute_units as u64;
+    let tunable = |name: &str| setup.tuned.0.get(name).copied();
+    let resident = match (device.language, device.kind) {
+        (Language::Host, _) | (_, DeviceKind::Cpu) => units,
+        (_, DeviceKind::Gpu) => units * 2048 / tunable("BLOCK").unwrap_or(256) as u64,
+    };
+    setup.parts <= resident && tunable("STORE").is_none_or(|store| store == 0)
 }
 
 /// Smallest working set worth a point: half of a first-level cache a core; on software Vulkan, whose launches cost a
@@ -128,23 +140,24 @@ fn last_size(device: &DeviceInfo) -> u64 {
     (PAST_LLC * device.llc_bytes()).min(device.memory_bytes / 4).min(3 * (device.limits.binding_bytes / 4 * 4))
 }
 
-/// Working sets of a direction's sweep, and whether the configuration for memory is meant: half octaves for the directions that
-/// levels are found in, octaves for the others. Around the last-level cache both configurations are tried.
-fn sizes(kind: Kind, device: &DeviceInfo, last: u64) -> Vec<(u64, bool)> {
+/// Working sets of a direction's sweep, and whether the configuration for memory is meant: half octaves where levels are looked
+/// for, octaves elsewhere. Around the last-level cache both configurations are tried.
+fn sizes(kind: Kind, device: &DeviceInfo, last: u64, size: Size) -> Vec<(u64, bool)> {
     let (read, written) = kind.arrays();
     let last = last.min((read + written) * (device.limits.binding_bytes / 256 * 256));
-    let step = if matches!(kind, Kind::Read | Kind::Triad) { std::f64::consts::SQRT_2 } else { 2.0 };
+    let fine = kind == Kind::Read || (kind == Kind::Triad && size != Size::Small);
+    let step = if fine { std::f64::consts::SQRT_2 } else { 2.0 };
     let mut sizes = Vec::new();
-    let mut size = last as f64;
-    while size >= first_size(device) as f64 * 0.99 {
-        let bytes = size.round() as u64;
+    let mut at = last as f64;
+    while at >= first_size(device) as f64 * 0.99 {
+        let bytes = at.round() as u64;
         if bytes <= 2 * device.llc_bytes() {
             sizes.push((bytes, false));
         }
         if 2 * bytes >= device.llc_bytes() {
             sizes.push((bytes, true));
         }
-        size /= step;
+        at /= step;
     }
     sizes.reverse();
     sizes

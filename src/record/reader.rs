@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 /// Largest file that is read.
 pub const LARGEST: u64 = 64 << 20;
 /// Longest line: parsed JSON takes up to sixteen times its text in memory.
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 8 << 20;
+/// The field that names a record's kind.
+const TAG: &str = "record";
 
 /// A file's records.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,7 +123,7 @@ impl Reader {
     }
 
     fn value(&mut self, number: usize, value: Value) -> Result<(), String> {
-        let kind = value.get("record").and_then(Value::as_str).ok_or("field 'record' is missing; this is no rooftrace record")?.to_string();
+        let kind = value.get(TAG).and_then(Value::as_str).ok_or("field 'record' is missing; this is no rooftrace record")?.to_string();
         if let Some((end, _)) = self.end {
             return Err(format!("stands after the end in line {end}"));
         }
@@ -233,18 +235,13 @@ fn consistent(m: &Measurement) -> Result<(), String> {
 
 /// A line as the record that its kind says; none for a kind that this program does not know.
 pub(super) fn typed(value: &Value) -> Result<Option<Record>, String> {
-    let kind = value.get("record").and_then(Value::as_str).unwrap_or_default();
-    let mut fields = value.clone();
-    if let Some(map) = fields.as_object_mut() {
-        // The tag is no field: left in, it would be kept as an unknown one.
-        map.remove("record");
-    }
+    let kind = value.get(TAG).and_then(Value::as_str).unwrap_or_default();
     Ok(Some(match kind {
-        "header" => Record::Header(tracked::from_value::<Header>(&fields)?),
-        "measurement" => Record::Measurement(tracked::from_value::<Measurement>(&fields)?),
-        "ceiling" => Record::Ceiling(tracked::from_value::<Ceiling>(&fields)?),
-        "skip" => Record::Skip(tracked::from_value::<Skip>(&fields)?),
-        "end" => Record::End(tracked::from_value::<End>(&fields)?),
+        "header" => Record::Header(tracked::from_value::<Header>(value, TAG)?),
+        "measurement" => Record::Measurement(tracked::from_value::<Measurement>(value, TAG)?),
+        "ceiling" => Record::Ceiling(tracked::from_value::<Ceiling>(value, TAG)?),
+        "skip" => Record::Skip(tracked::from_value::<Skip>(value, TAG)?),
+        "end" => Record::End(tracked::from_value::<End>(value, TAG)?),
         _ => return Ok(None),
     }))
 }

@@ -84,13 +84,13 @@ impl<'de> Visitor<'de> for Building {
     }
 }
 
-/// A value as `T`.
+/// A value as `T`, without its field `tag`: left in, it would be kept as an unknown one.
 ///
 /// # Errors
 /// One sentence that starts with the path of the field: `field 'verification.allowed': invalid type …`.
-pub(super) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+pub(super) fn from_value<T: DeserializeOwned>(value: &Value, tag: &str) -> Result<T, String> {
     let path = RefCell::new(Vec::new());
-    T::deserialize(Tracked { value, path: &path }).map_err(|e| {
+    T::deserialize(Tracked { value, path: &path, tag }).map_err(|e| {
         let path = path.borrow();
         match path.is_empty() {
             true => e.to_string(),
@@ -106,12 +106,14 @@ type Failure = serde_json::Error;
 struct Tracked<'a> {
     value: &'a Value,
     path: &'a RefCell<Vec<String>>,
+    /// A field of this object that is passed by.
+    tag: &'a str,
 }
 
 impl<'a> Tracked<'a> {
     fn step<T>(self, name: String, value: &'a Value, visit: impl FnOnce(Self) -> Result<T, Failure>) -> Result<T, Failure> {
         self.path.borrow_mut().push(name);
-        let done = visit(Tracked { value, ..self })?;
+        let done = visit(Tracked { value, tag: "", ..self })?;
         self.path.borrow_mut().pop();
         Ok(done)
     }
@@ -192,7 +194,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     type Error = Failure;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Failure> {
-        self.next = self.fields.next();
+        self.next = self.fields.find(|(name, _)| *name != self.from.tag);
         let Some((name, _)) = self.next else { return Ok(None) };
         seed.deserialize(name.as_str().into_deserializer()).map(Some)
     }

@@ -180,7 +180,8 @@ impl Child {
                     return Err(Error::DeviceLost(why));
                 }
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) if start == STARTS => return Err(error),
+                // A device that hangs when it is opened would hang again.
+                Err(error) if start == STARTS || matches!(error, Error::Timeout(_)) => return Err(error),
                 Err(_) => sleep(pause)?,
             }
             pause *= 2;
@@ -188,24 +189,26 @@ impl Child {
         Ok(())
     }
 
-    fn ask(&mut self, item: &Item, limit: Duration) -> Answer {
+    /// The child's answer. Absent where it died before it had begun: that death was none of this item's.
+    fn ask(&mut self, item: &Item, limit: Duration) -> Option<Answer> {
         let (Some(process), Ok(line)) = (&mut self.process, serde_json::to_string(item)) else {
-            return Answer::Failed(State::Unsupported, format!("{} cannot be put into words", item.named()));
+            return Some(Answer::Failed(State::Unsupported, format!("{} cannot be put into words", item.named())));
         };
         process.send(&line);
-        let silence = match process.receive(limit) {
-            Ok(line) => match serde_json::from_str::<Reply>(&line) {
-                Ok(Reply { id, end: End::Done(measurement) }) if id == item.id && measurement.id == id => return Answer::Done(measurement),
-                Ok(Reply { id, end: End::Failed { state, why } }) if id == item.id => {
-                    if matches!(state, State::DeviceLost | State::Timeout) {
-                        // What is lost to one process may be there for the next.
-                        self.process = None;
-                    }
-                    return Answer::Failed(state, why);
+        let silence = match reply(process, item, limit) {
+            Ok(End::Done(measurement)) => return Some(Answer::Done(measurement)),
+            Ok(End::Failed { state, why }) => {
+                if matches!(state, State::DeviceLost | State::Timeout) {
+                    // What is lost to one process may be there for the next.
+                    self.process = None;
                 }
-                _ => Silence::Garbage(line.trim_end().chars().take(64).collect()),
-            },
-            Err(silence) => silence,
+                return Some(Answer::Failed(state, why));
+            }
+            Ok(End::Begun) | Err(None) => {
+                self.process = None;
+                return None;
+            }
+            Err(Some(silence)) => silence,
         };
         let answer = match silence {
             Silence::Interrupted => interrupted(item),
@@ -222,7 +225,26 @@ impl Child {
             }
         };
         self.process = None;
-        answer
+        Some(answer)
+    }
+}
+
+/// How the item ended, or why there is no answer; no reason where the process died before it had begun.
+fn reply(process: &mut Process, item: &Item, limit: Duration) -> Result<End, Option<Silence>> {
+    let started = Instant::now();
+    let mut begun = false;
+    loop {
+        let line = match process.receive(limit.saturating_sub(started.elapsed())) {
+            Ok(line) => line,
+            Err(Silence::Closed { cut: false }) if !begun => return Err(None),
+            Err(silence) => return Err(Some(silence)),
+        };
+        match serde_json::from_str::<Reply>(&line) {
+            Ok(Reply { id, end: End::Begun }) if id == item.id && !begun => begun = true,
+            Ok(Reply { id, end: End::Done(m) }) if id == item.id && m.id == id && begun => return Ok(End::Done(m)),
+            Ok(Reply { id, end: End::Failed { state, why } }) if id == item.id && begun => return Ok(End::Failed { state, why }),
+            _ => return Err(Some(Silence::Garbage(line.trim_end().chars().take(64).collect()))),
+        }
     }
 }
 
@@ -240,13 +262,19 @@ impl Bench for Child {
             self.process = None;
             return interrupted(item);
         }
-        if self.gone.is_none() {
-            match self.revive() {
-                Ok(()) => return self.ask(item, limit),
+        for _ in 0..STARTS {
+            if self.gone.is_some() {
+                break;
+            }
+            match self.revive().map(|()| self.ask(item, limit)) {
+                Ok(Some(answer)) => return answer,
+                Ok(None) => {}
                 Err(Error::Interrupted) => return interrupted(item),
                 Err(error) => self.gone = Some(format!("{} cannot be started again: {error}", self.launch.selector)),
             }
         }
+        let gone = || format!("the processes of {} end before they begin", self.launch.selector);
+        self.gone.get_or_insert_with(gone);
         let why = self.gone.as_deref().unwrap_or_default();
         Answer::Failed(State::DeviceLost, format!("{} was not run: {why}", item.named()))
     }

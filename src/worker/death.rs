@@ -2,6 +2,7 @@
 
 use std::process::ExitStatus;
 
+use super::serve::PANICKED;
 use crate::record::State;
 
 /// How a child process ended, as far as its parent can tell.
@@ -26,7 +27,7 @@ impl Death {
             return Death { state: State::DeviceLost, what: format!("died of signal {signal} ({})", meaning(signal)) };
         }
         let what = match status.code() {
-            Some(101) => "panicked".into(),
+            Some(PANICKED) => "panicked".into(),
             Some(code) => format!("ended with status {code}"),
             None => "ended".into(),
         };

@@ -14,7 +14,7 @@ use super::death::{self, Death};
 use crate::interrupt;
 
 /// Longest line that is read from a child: above it, it is no answer.
-const LINE: u64 = 16 << 20;
+const LINE: u64 = 8 << 20;
 /// How much of standard error is kept.
 const TAIL: usize = 4 << 10;
 /// How often a waiting parent looks for Ctrl-C.

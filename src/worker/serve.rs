@@ -1,6 +1,7 @@
 //! The child's end: opens the device, says so, and answers items until its parent is gone.
 
 use std::io::{self, BufRead, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
 use super::wire::{End, Hello, Reply};
@@ -11,6 +12,9 @@ use crate::record::{State, unwritable};
 
 /// First argument of a child process; hidden from the help.
 pub const ARGUMENT: &str = "__worker";
+
+/// Exit status of a process that panicked, as Rust has it.
+pub(super) const PANICKED: i32 = 101;
 
 /// Opens the device that a selector names, ready to measure.
 pub type Open = fn(&str) -> Result<Box<dyn Runner>>;
@@ -47,14 +51,19 @@ fn answer(selector: &str, open: Open) -> ! {
     if std::thread::Builder::new().name("parent".into()).spawn(watch).is_err() {
         process::exit_now(1)
     }
-    let status = match open(selector) {
-        Ok(mut runner) => serve(runner.as_mut(), items, output).map_or(1, |()| 0),
+    let opened = catch_unwind(|| open(selector)).unwrap_or_else(|_| process::exit_now(PANICKED));
+    let status = match opened {
+        // A panic ends the process from here: unwinding further would run the destructors of a device in an unknown state.
+        Ok(mut runner) => match catch_unwind(AssertUnwindSafe(|| serve(runner.as_mut(), items, output))) {
+            Ok(served) => served.map_or(1, |()| 0),
+            Err(_) => PANICKED,
+        },
         Err(error) => send(output, &Hello::Refused(error.into())).map_or(1, |()| 0),
     };
     process::exit_now(status)
 }
 
-/// Says what the device is, then answers one line for each line of `items`, in order.
+/// Says what the device is, then answers two lines for each line of `items`, in order: that it has begun, and how it ended.
 ///
 /// # Errors
 /// [`Error::Backend`] when a line cannot be read or written, or is no item: the parent is gone or mad.
@@ -64,6 +73,7 @@ pub fn serve(runner: &mut dyn Runner, items: impl IntoIterator<Item = io::Result
     for line in items {
         let line = line.map_err(broken)?;
         let item: Item = serde_json::from_str(&line).map_err(broken)?;
+        send(&mut output, &Reply { id: item.id.clone(), end: End::Begun })?;
         let end = match runner.run(&item) {
             Ok(measurement) => match unwritable(&measurement) {
                 Some(why) => End::Failed { state: State::Wrong, why: format!("{}: {why}", item.named()) },

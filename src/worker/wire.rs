@@ -31,7 +31,11 @@ pub(super) struct Reply {
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)]
 pub(super) enum End {
+    /// It has begun: from here on, a death is this item's.
+    Begun,
+    /// A record.
     Done(Measurement),
+    /// No record, and why.
     Failed { state: State, why: String },
 }
 

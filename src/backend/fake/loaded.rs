@@ -124,7 +124,9 @@ impl Loaded for Resident<'_> {
             return Err(Error::DeviceLost(format!("a launch of {}/{} passed the watchdog's limit", self.plan.op, self.plan.variant)));
         }
         let sets = self.contents.len() as u64;
-        for launch in 0..launches as u64 {
+        // Where nothing goes wrong, a set holds the same after its first launch as after its thousandth.
+        let told_apart = if self.silent.is_empty() { sets.min(launches as u64) } else { launches as u64 };
+        for launch in 0..told_apart {
             let set = ((first as u64 + launch) % sets) as usize;
             let before = std::mem::replace(&mut self.contents[set], Content::Poison);
             self.contents[set] = self.launched(before);

@@ -83,7 +83,7 @@ impl Memory {
             (Fill::Values(values), _) => {
                 let mut bytes = narrowed(values, spec.dtype);
                 let guard = PATTERN.to_le_bytes();
-                while bytes.len() % 4 != 0 {
+                while !bytes.len().is_multiple_of(4) {
                     bytes.push(guard[bytes.len() % 4]);
                 }
                 device.queue.write_buffer(&memory.buffer, GUARD, &bytes);
