@@ -182,3 +182,40 @@ fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range()
         assert_eq!(u16::from_ne_bytes(*found), half::f16::from_f32(*x).to_bits(), "{x:e}");
     }
 }
+
+#[test]
+fn the_shim_runs_warp_shuffles_and_refuses_barriers_that_part_of_a_block_never_reaches() {
+    let Some(cxx) = compiler() else { return skipped("the shim itself") };
+    let folder = folder("shim");
+    let text = "struct Dims { unsigned n; };\n\
+        extern \"C\" __global__ void sums(unsigned* y, const Dims d) { unsigned v = threadIdx.x; \
+            for (int m = 16; m > 0; m /= 2) v += __shfl_xor_sync(~0u, v, m); \
+            for (unsigned o = 16; o > 0; o /= 2) { const unsigned w = __shfl_down_sync(~0u, 1u, o); v += w - 1; } \
+            y[threadIdx.x] = v + __shfl_sync(~0u, threadIdx.x, 3); }\n\
+        extern \"C\" __global__ void parted(unsigned* y, const Dims d) { if (threadIdx.x < 40) __syncthreads(); y[threadIdx.x] = 0; }\n\
+        extern \"C\" __global__ void strayed(unsigned* y, const Dims d) { \
+            if (threadIdx.x < 40) { __syncthreads(); y[0] = 1; } else { __syncthreads(); y[1] = 2; } }\n";
+    let entries = ["sums", "parted", "strayed"].map(|entry| (entry.to_string(), 1)).to_vec();
+    let module = Module { name: "shim".into(), text: text.into(), defines: Vec::new(), entries, value: "Dims" };
+    let program = build(&cxx, &folder, &[module]).unwrap_or_else(|log| panic!("{log}"));
+    let job = |entry: &str, order| Job {
+        module: "shim".into(),
+        entry: entry.into(),
+        grid: [1, 1, 1],
+        block: [64, 1, 1],
+        order,
+        words: vec![64],
+        tensors: vec![Data::Out("y".into(), 256)],
+    };
+    for order in ORDERS {
+        assert_eq!(program.run(&[job("sums", order)]), [Ok(())]);
+        let found = std::fs::read(folder.join("y")).expect("written");
+        // Lanes 0 to 31 sum to 496, lanes 32 to 63 to 1520; lane 3 of the warp adds its index.
+        let expected = (0..64u32).map(|lane| if lane < 32 { 496 + 3 } else { 1520 + 35 });
+        assert!(found.as_chunks().0.iter().map(|&b| u32::from_ne_bytes(b)).eq(expected), "order {order}");
+        for (entry, why) in [("parted", "left before a __syncthreads"), ("strayed", "different __syncthreads")] {
+            let [answer] = &program.run(&[job(entry, order)])[..] else { panic!("one job, one answer") };
+            assert!(answer.as_ref().is_err_and(|text| text.contains(why)), "{entry}: {answer:?}");
+        }
+    }
+}

@@ -129,7 +129,7 @@ pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, St
 /// Compiles modules and `driver.h` into a library that stands in for libcuda and libnvrtc.
 pub fn build_driver(cxx: &str, folder: &Path, modules: &[Module], library: &Path) -> Result<(), String> {
     let main = table(folder, modules) + "#include \"driver.h\"\n";
-    compile(cxx, folder, &main, &["-shared", "-fPIC"], library)
+    compile(cxx, folder, &main, &["-shared", "-fPIC", "-O2"], library)
 }
 
 impl Program {

@@ -240,4 +240,23 @@ mod tests {
         let names = [(7, 5), (8, 6), (9, 0), (10, 0), (12, 1)].map(|(major, minor)| architecture_name(major, minor));
         assert_eq!(names, ["sm_75", "sm_86", "sm_90a", "sm_100", "sm_121"]);
     }
+
+    /// Needs NVRTC but neither driver nor device: `scripts/check-cuda-kernels.sh` puts one into the target folder.
+    #[test]
+    fn where_nvrtc_is_installed_code_is_made_and_a_bad_text_gives_the_whole_log() {
+        // SAFETY: loads and closes libraries that ship with the toolkit.
+        if !unsafe { sys::is_culib_present() } {
+            eprintln!("SKIPPED: NVRTC through the backend: libnvrtc is not found");
+            return;
+        }
+        let bad = Request { text: "__global__ void k() { nonsense; }", ..request(&[], Checks::Trusted) };
+        let log = cubin(&bad).unwrap_err().to_string();
+        assert!(log.contains("op/variant.cu") && log.contains("nonsense") && log.contains("--gpu-architecture=sm_80"), "{log}");
+        let draws = Request { text: crate::backend::cuda::fill::SOURCE, ..request(&[], Checks::Checked) };
+        let (code, log) = cubin(&draws).unwrap();
+        assert!(code.starts_with(b"\x7fELF"));
+        let found = usages(&log);
+        assert_eq!(found.len(), 6, "{log}");
+        assert!(found.iter().all(|usage| usage.registers > Some(0) && usage.spills == Some(0)), "{found:?}");
+    }
 }
