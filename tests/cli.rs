@@ -176,7 +176,7 @@ fn faults_of_the_child_cost_one_item_and_the_rest_is_saved() {
     for fault in ["segfault", "abort", "exit", "half_line", "garbage"] {
         let folder = scratch(&format!("fault-{fault}"));
         let out = folder.join("run");
-        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","call":1,"fault":"{fault}"}}]}}"#);
+        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","call":1,"kind":"{fault}"}}]}}"#);
         let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
             .args(["run", "--device", "fake", "--size", "small", "--json", "--out", &out.to_string_lossy()])
             .env("ROOFTRACE_FAKE", script)
@@ -193,32 +193,22 @@ fn faults_of_the_child_cost_one_item_and_the_rest_is_saved() {
 
 #[test]
 fn wrong_outputs_end_with_status_4_and_show_no_rate() {
-    for fault in ["all_nan", "shifted", "one_bad", "wrong_after_ten", "stops_writing", "writes_inputs", "breaks_guard"] {
-        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","fault":"{fault}"}}]}}"#);
-        let out = scratch(&format!("wrong-{fault}")).join("run");
+    let kinds = ["nan", "one_nan", "shifted", "one_bad", "stops_writing", "writes_inputs", "breaks_guard"];
+    // From the first launch on, and from the eleventh.
+    for (kind, after) in kinds.into_iter().flat_map(|kind| [(kind, 0), (kind, 10)]) {
+        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","kind":"{kind}","after":{after}}}]}}"#);
+        let out = scratch(&format!("wrong-{kind}-{after}")).join("run");
         let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
-            .args([
-                "run",
-                "--device",
-                "fake",
-                "--size",
-                "small",
-                "--op",
-                "matmul",
-                "--variant",
-                "naive",
-                "--json",
-                "--out",
-                &out.to_string_lossy(),
-            ])
+            .args(["run", "--device", "fake", "--size", "small", "--op", "matmul", "--variant", "naive", "--json"])
+            .args(["--m", "60", "--n", "70", "--k", "80", "--out", &out.to_string_lossy()])
             .env("ROOFTRACE_FAKE", script)
             .output()
             .expect("the program starts");
-        assert_eq!(output.status.code(), Some(4), "{fault}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(4), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
         let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
         for row in view["rows"].as_array().expect("rows") {
-            assert_eq!(row["state"], "wrong", "{fault}: {row}");
-            assert!(row["time_ns"].is_null() && row["flop_per_s"].is_null(), "{fault}: a wrong output has no rate: {row}");
+            assert_eq!(row["state"], "wrong", "{kind}: {row}");
+            assert!(row["time_ns"].is_null() && row["flop_per_s"].is_null(), "{kind}: a wrong output has no rate: {row}");
         }
     }
 }

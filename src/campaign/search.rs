@@ -76,7 +76,7 @@ impl Campaign<'_> {
     /// most fourfold.
     fn chain_length(&mut self, precision: Precision, tuned: &Tuned, device: &DeviceInfo) -> Result<Option<u64>> {
         let target = match (device.language, device.kind) {
-            (Language::Host, _) => 500_000.0,
+            (Language::Host, _) => 1_000_000.0,
             _ => 4_000_000.0,
         };
         // Kernels unroll at least four steps, so a trip of their inner loop holds that many.

@@ -75,7 +75,9 @@ impl<'a> Sampler<'a> {
             if enough && (count < 32 || count.is_multiple_of(16)) && tight(&sampled.samples_ns) {
                 return Ok(sampled);
             }
-            if started.elapsed() >= budget && count >= 3 {
+            // Either clock ends it: the fake device's time is not real time.
+            let spent = started.elapsed().max(Duration::from_nanos(measured));
+            if spent >= budget && count >= 3 {
                 if !tight(&sampled.samples_ns) {
                     sampled.remarks.push(format!(
                         "stopped at its budget of {:.2} s with {count} samples; the interval is wider than 1 %",
@@ -107,9 +109,11 @@ impl<'a> Sampler<'a> {
     }
 
     fn warm_up(&mut self, launches: u32, limit: Duration) -> Result<()> {
-        let (started, mut best, mut calm) = (Instant::now(), u64::MAX, 0);
-        while calm < WARM_SAMPLES && started.elapsed() < limit {
-            let time = chosen(self.clock, &self.loaded.sample(launches, 0)?);
+        let (started, mut spent, mut best, mut calm) = (Instant::now(), Duration::ZERO, u64::MAX, 0);
+        while calm < WARM_SAMPLES && started.elapsed().max(spent) < limit {
+            let sample = self.loaded.sample(launches, 0)?;
+            spent += sample.wall;
+            let time = chosen(self.clock, &sample);
             calm = if (time as f64) < (1.0 - WARM_GAIN) * best as f64 { 0 } else { calm + 1 };
             best = best.min(time);
         }

@@ -15,6 +15,9 @@ use crate::view::{Interval, Row};
 /// Samples below which an interval is the whole range of the samples.
 const FEW: usize = 6;
 
+/// No time is known better than this: a sample is at least 200 steps of its clock.
+const CLOCK: f64 = 0.005;
+
 /// A resource and the least time that its demand takes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Bound {
@@ -29,7 +32,7 @@ pub(super) struct Bound {
 impl Bound {
     /// Below this time a launch is faster than the bound's own uncertainty explains.
     fn floor_ns(&self) -> f64 {
-        self.ns.value * (1.0 - self.ns.uncertainty())
+        self.ns.value * (1.0 - self.ns.uncertainty().max(CLOCK))
     }
 }
 
