@@ -9,9 +9,17 @@ use std::ops::Range;
 use crate::op::{DType, Definition, Real, Tensors};
 use crate::plan::{Precision, Tuned};
 
+pub(crate) mod depthwise;
+pub(crate) mod draw;
+pub(crate) mod fma;
+pub(crate) mod lanes;
+pub(crate) mod matmul;
+pub(crate) mod memory;
 mod pool;
+pub(crate) mod stream;
+pub(crate) mod topology;
 
-pub use pool::Pool;
+pub use pool::{Pinned, Pool};
 
 /// Instruction set that kernels may use, chosen once at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,18 +33,48 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// All of them, narrowest first.
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
     /// The widest one this machine has.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                return Isa::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Isa::Avx2;
-            }
+        Isa::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Isa::Portable)
+    }
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
         }
-        Isa::Portable
+    }
+
+    /// Bytes of its vector registers.
+    pub const fn register_bytes(self) -> usize {
+        match self {
+            Isa::Portable => 16,
+            Isa::Avx2 => 32,
+            Isa::Avx512 => 64,
+        }
+    }
+
+    /// Number of its vector registers.
+    pub const fn registers(self) -> usize {
+        match self {
+            Isa::Portable if cfg!(target_arch = "aarch64") => 32,
+            Isa::Portable | Isa::Avx2 => 16,
+            Isa::Avx512 => 32,
+        }
+    }
+
+    /// The one of that name, as a plan's device reports it.
+    pub fn named(name: &str) -> Option<Self> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name)
     }
 
     /// Name in records.
@@ -125,6 +163,12 @@ impl<'a, T> Output<'a, T> {
     }
 }
 
+/// The part of `total` that belongs to `worker`: contiguous, and equal but for one element.
+pub(crate) fn share(total: usize, worker: usize, workers: usize) -> Range<usize> {
+    let cut = |w: usize| (total as u128 * w as u128 / workers as u128) as usize;
+    cut(worker)..cut(worker + 1)
+}
+
 /// Inputs of a definition as slices.
 struct Slices<'a, 'c, T>(&'c Call<'a>, PhantomData<T>);
 
@@ -160,7 +204,7 @@ where
     let output = call.output::<T>(number);
     let total = tensors[number].elements() as usize / columns;
     call.pool.run(&|worker, workers| {
-        for row in total * worker / workers..total * (worker + 1) / workers {
+        for row in share(total, worker, workers) {
             // SAFETY: each row belongs to exactly one worker.
             let out = unsafe { output.slice(row * columns..(row + 1) * columns) };
             problem.row::<T, _>(&Slices::<T>(call, PhantomData), row as u64, 0..columns as u64, out);

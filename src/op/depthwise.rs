@@ -82,7 +82,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Depthwise {
     const NAME: &'static str = "depthwise";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, WINDOW];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -168,7 +168,7 @@ const NAIVE: Variant<Depthwise> = Variant {
     name: "naive",
     unit: Unit::Vector,
     sources: &[
-        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32], tunables: &[] },
+        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/naive.wgsl")),
             precisions: &[Precision::F32],
@@ -187,13 +187,26 @@ const NAIVE: Variant<Depthwise> = Variant {
     demand: |p, s| naive_demand(p, s),
 };
 
+/// A window of outputs in registers that shares what it loads.
+const WINDOW: Variant<Depthwise> = Variant {
+    name: "window",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Host(host::depthwise::window),
+        precisions: &[Precision::F32, Precision::F64],
+        tunables: &[],
+    }],
+    // The host's work-group is an output row; a device source of this variant will lay out its own grid here.
+    dispatches: |p, _| vec![Dispatch::over(3, "depthwise", fold(p.n * p.out().0), [1, 1, 1])],
+    demand: host::depthwise::demand,
+};
+
 fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
-    let _ = s;
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
     // Every lane loads each tap inside the image and its filter element, and stores one output.
     let taps = p.n * p.c * inside(p.h, oh, p) * inside(p.w, ow, p);
-    let lane = 4 * (2 * taps + outputs);
+    let lane = s.precision.storage().bytes() * (2 * taps + outputs);
     Demand { requested: lane, lane }
 }
 

@@ -122,7 +122,11 @@ const CHAINS: Variant<Fma> = Variant {
     name: "chains",
     unit: Unit::Vector,
     sources: &[
-        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
+        Implementation {
+            source: Source::Host(host::fma::chains),
+            precisions: &[Precision::F32, Precision::F64],
+            tunables: &[host::fma::CHAINS],
+        },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/fma/chains.wgsl")),
             precisions: &[Precision::F32, Precision::F64, Precision::F16],

@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Unit, Variant};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -112,9 +112,26 @@ const NAIVE: Variant<Matmul> = Variant {
     dispatches: |p, _| vec![Dispatch::over(3, "matmul", [tiles(p.n, 16), tiles(p.m, 16), 1], [16, 16, 1])],
     demand: |p, s| match s.language {
         // A task is one row of C: a row of A, all of B, a row of C.
-        Language::Host => Demand { requested: 4 * p.m * (p.k + p.k * p.n + p.n), lane: 4 * p.m * (p.k + 2 * p.k * p.n + p.n) },
+        Language::Host => {
+            let bytes = s.precision.storage().bytes();
+            Demand { requested: bytes * p.m * (p.k + p.k * p.n + p.n), lane: bytes * p.m * (p.k + 2 * p.k * p.n + p.n) }
+        }
         _ => tiled(p, 16, 16, 1, 1),
     },
+};
+
+/// Packed panels and a register tile on every thread: the host's fast rung.
+const PACKED: Variant<Matmul> = Variant {
+    name: "packed",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Host(host::matmul::packed),
+        precisions: &[Precision::F32, Precision::F64],
+        tunables: &[host::matmul::KC],
+    }],
+    // A work-group is a unit of C.
+    dispatches: |p, s| vec![Dispatch::over(3, "packed", fold(host::matmul::units(p, s)), [1, 1, 1])],
+    demand: host::matmul::demand,
 };
 
 const fn tiles(extent: u64, tile: u64) -> u32 {

@@ -181,7 +181,11 @@ const LINEAR: Variant<Stream> = Variant {
     name: "linear",
     unit: Unit::Memory,
     sources: &[
-        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32], tunables: &[] },
+        Implementation {
+            source: Source::Host(host::stream::linear),
+            precisions: &[Precision::F32],
+            tunables: &[host::stream::STORE, host::stream::UNROLL],
+        },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/stream/linear.wgsl")),
             precisions: &[Precision::F32],

@@ -1,0 +1,205 @@
+//! `stream/linear` on the host: each worker walks one contiguous slice of every array, pass after pass.
+//!
+//! A worker's slice is a range of parts, the same for all kinds, and the same that drew (first touched) it. `UNROLL` registers a
+//! loop trip; for `read` they are independent accumulators. `STORE=1` streams stores past the caches in whole lines, which saves
+//! the read for ownership that an ordinary store of a missing line costs and that STREAM's rules do not count.
+//!
+//! FLOPs over peak: at most one multiply-add for 4 bytes, below 5 % of the units from DRAM. Bytes over bandwidth: everything; in the
+//! first-level cache two loads and one store a cycle. Predicted: C STREAM's rate, ordinary and streaming alike, because the loops
+//! are the same; measured: see `benches/native`.
+
+use std::hint::black_box;
+
+use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence};
+use super::{Call, share};
+use crate::op::stream::{Kind, Stream};
+use crate::plan::Tunable;
+
+/// 0: ordinary stores, 1: non-temporal ones (kinds that store).
+pub(crate) const STORE: Tunable = Tunable { name: "STORE", values: &[0, 1] };
+/// Registers a loop trip.
+pub(crate) const UNROLL: Tunable = Tunable { name: "UNROLL", values: &[4, 8, 2, 1, 6, 12] };
+
+const WRITE: u8 = 0;
+const COPY: u8 = 1;
+const TRIAD: u8 = 2;
+
+/// The kernel.
+pub(crate) fn linear(problem: &Stream, call: &Call<'_>) {
+    let coef = call.input::<f32>(0);
+    let arrays = problem.kind.arrays().0 as usize;
+    let array = |number: usize| if number < arrays { call.input::<f32>(2 + number) } else { &[] };
+    let (a, b, out) = (array(0), array(1), call.output::<f32>(1));
+    let part = problem.part() as usize;
+    call.pool.run(&|worker, workers| {
+        let parts = share(problem.parts as usize, worker, workers);
+        let cut = |p: usize| p.saturating_mul(part).min(problem.elements as usize);
+        let range = cut(parts.start)..cut(parts.end);
+        let written = if problem.kind == Kind::Read { parts } else { range.clone() };
+        let walk = Walk {
+            kind: problem.kind,
+            streaming: call.tuned.get("STORE") == 1,
+            unroll: call.tuned.get("UNROLL"),
+            passes: problem.passes,
+            scalar: coef[0],
+            step: coef[1],
+            a: a.get(range.clone()).unwrap_or_default(),
+            b: b.get(range.clone()).unwrap_or_default(),
+            part,
+            // SAFETY: workers own disjoint parts.
+            out: unsafe { out.slice(written) },
+        };
+        dispatch(call.isa, walk);
+    });
+}
+
+/// One worker's slice of a launch.
+struct Walk<'a> {
+    kind: Kind,
+    streaming: bool,
+    unroll: u32,
+    passes: u64,
+    scalar: f32,
+    step: f32,
+    /// As long as `out` where the kind has it; for `read`, the elements of all the worker's parts.
+    a: &'a [f32],
+    b: &'a [f32],
+    part: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel<f32> for Walk<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes<Scalar = f32>>(self) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match self.unroll {
+                1 => self.passes::<V, 1>(),
+                2 => self.passes::<V, 2>(),
+                4 => self.passes::<V, 4>(),
+                6 => self.passes::<V, 6>(),
+                8 => self.passes::<V, 8>(),
+                12 => self.passes::<V, 12>(),
+                other => unreachable!("UNROLL={other} is not in the table"),
+            }
+        }
+    }
+}
+
+impl Walk<'_> {
+    #[inline(always)]
+    unsafe fn passes<V: Lanes<Scalar = f32>, const U: usize>(mut self) {
+        let mut scalar = self.scalar;
+        for pass in 0..self.passes {
+            // The compiler must not know that passes differ in their scalar alone.
+            let s = black_box(scalar);
+            // SAFETY: by the caller's promise.
+            unsafe {
+                match (self.kind, self.streaming) {
+                    (Kind::Read, _) => self.read::<V, U>(s, pass == 0),
+                    (Kind::Write, false) => self.store::<V, U, WRITE, false>(s),
+                    (Kind::Write, true) => self.store::<V, U, WRITE, true>(s),
+                    (Kind::Copy, false) => self.store::<V, U, COPY, false>(s),
+                    (Kind::Copy, true) => self.store::<V, U, COPY, true>(s),
+                    (Kind::Triad, false) => self.store::<V, U, TRIAD, false>(s),
+                    (Kind::Triad, true) => self.store::<V, U, TRIAD, true>(s),
+                }
+            }
+            scalar += self.step;
+        }
+        fence();
+    }
+
+    /// One pass of `read`: each part's sum, added to half its total so far.
+    #[inline(always)]
+    unsafe fn read<V: Lanes<Scalar = f32>, const U: usize>(&mut self, s: f32, first: bool) {
+        for (number, total) in self.out.iter_mut().enumerate() {
+            let cut = |p: usize| p.saturating_mul(self.part).min(self.a.len());
+            let part = &self.a[cut(number)..cut(number + 1)];
+            // SAFETY: by the caller's promise.
+            let sum = unsafe { part_sum::<V, U>(part, s) };
+            *total = if first { sum } else { *total * 0.5 + sum };
+        }
+    }
+
+    /// One pass of a kind that stores.
+    #[inline(always)]
+    unsafe fn store<V: Lanes<Scalar = f32>, const U: usize, const KIND: u8, const STREAM: bool>(&mut self, s: f32) {
+        let n = self.out.len();
+        let (out, a, b) = (self.out.as_mut_ptr(), self.a.as_ptr(), self.b.as_ptr());
+        // Up to the first whole line of `out`.
+        let head = (out.addr().next_multiple_of(64) - out.addr()) / size_of::<f32>();
+        let head = head.min(n);
+        let mut i = head;
+        // SAFETY: `out`, and the arrays that KIND loads, hold n elements; every access below stays under n.
+        unsafe {
+            scalars::<KIND>(out, a, b, s, 0, head);
+            let s_all = V::splat(s);
+            while i + U * V::COUNT <= n {
+                let mut value = [s_all; U];
+                for u in 0..U {
+                    value[u] = formula::<V, KIND>(a, b, s_all, i + u * V::COUNT);
+                }
+                for u in 0..U {
+                    let to = out.add(i + u * V::COUNT);
+                    if STREAM { value[u].stream(to) } else { value[u].store(to) }
+                }
+                i += U * V::COUNT;
+            }
+            scalars::<KIND>(out, a, b, s, i, n);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn scalars<const KIND: u8>(out: *mut f32, a: *const f32, b: *const f32, s: f32, from: usize, to: usize) {
+    for i in from..to {
+        // SAFETY: by the caller's promise that the arrays reach to `to`.
+        unsafe { formula::<Wide<f32, 1>, KIND>(a, b, Wide::splat(s), i).store(out.add(i)) };
+    }
+}
+
+#[inline(always)]
+unsafe fn formula<V: Lanes<Scalar = f32>, const KIND: u8>(a: *const f32, b: *const f32, s: V, i: usize) -> V {
+    // SAFETY: by the caller's promise that the arrays KIND loads hold `COUNT` elements from i.
+    unsafe {
+        match KIND {
+            WRITE => s,
+            COPY => s.mul(V::load(a.add(i))),
+            _ => s.mul_add(V::load(a.add(i)), V::load(b.add(i))),
+        }
+    }
+}
+
+/// `Σ s·a`, a multiply-add each: `s · Σ a` would let a pass be computed from the one before.
+#[inline(always)]
+unsafe fn part_sum<V: Lanes<Scalar = f32>, const U: usize>(a: &[f32], s: f32) -> f32 {
+    // SAFETY: every load stays within `a`.
+    unsafe {
+        let s_all = V::splat(s);
+        let mut sums = [V::splat(0.0); U];
+        let mut i = 0;
+        while i + U * V::COUNT <= a.len() {
+            for u in 0..U {
+                sums[u] = s_all.mul_add(V::load(a.as_ptr().add(i + u * V::COUNT)), sums[u]);
+            }
+            i += U * V::COUNT;
+        }
+        while i + V::COUNT <= a.len() {
+            sums[0] = s_all.mul_add(V::load(a.as_ptr().add(i)), sums[0]);
+            i += V::COUNT;
+        }
+        let mut all = sums[0];
+        for sum in &sums[1..] {
+            all = all.add(*sum);
+        }
+        // 16 lanes are the widest register.
+        let mut lanes = [0f32; 16];
+        all.store(lanes.as_mut_ptr());
+        let mut sum = lanes.iter().sum::<f32>();
+        for x in &a[i..] {
+            sum = s.fused(*x, sum);
+        }
+        sum
+    }
+}

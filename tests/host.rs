@@ -1,0 +1,313 @@
+//! The host backend: kernels against the definition, draws, guards, poison and faults.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rooftrace::backend::host::{Host, device};
+use rooftrace::backend::{Backend, Checks};
+use rooftrace::draw::{Draw, Drawn, Seeded, element, keys};
+use rooftrace::error::Error;
+use rooftrace::host::{Call, Isa};
+use rooftrace::op::{Arithmetic, OPS, Op, Role, find};
+use rooftrace::plan::{Code, Language, Plan, Precision, Tuned};
+use serde_json::{Value, json};
+
+const DENSE: Seeded = Seeded { draw: Draw::Dense, seed: 11 };
+const EXACT: Seeded = Seeded { draw: Draw::Exact, seed: 12 };
+
+fn problem(op: &str, fields: Value) -> Arc<dyn Op> {
+    (find(op).unwrap().parse)(&fields).unwrap()
+}
+
+fn tuned(pairs: &[(&str, u32)]) -> Tuned {
+    Tuned(pairs.iter().map(|(name, value)| (name.to_string(), *value)).collect())
+}
+
+fn plan(op: &dyn Op, variant: &str, precision: Precision, tuned: &Tuned, host: &Host) -> Plan {
+    op.plan(variant, precision, Language::Host, tuned, host.device()).unwrap()
+}
+
+fn isas() -> Vec<Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
+}
+
+/// Output of one launch on poisoned memory, after which guards and inputs are whole.
+fn output(host: &mut Host, plan: &Plan, seeded: Seeded) -> Vec<f64> {
+    let number = plan.output();
+    let elements = plan.tensors[number].elements();
+    let mut loaded = host.load(plan, seeded, 2, Checks::Trusted).unwrap();
+    loaded.poison(1).unwrap();
+    loaded.sample(1, 1).unwrap();
+    let audit = loaded.audit(1).unwrap();
+    assert_eq!((audit.guards_broken, audit.inputs_changed), (0, 0), "{}/{} {}", plan.op, plan.variant, plan.problem);
+    loaded.read(number, 1, 0..elements).unwrap()
+}
+
+/// Output by the definition.
+fn defined(op: &dyn Op, precision: Precision, arithmetic: Arithmetic, seeded: Seeded) -> Vec<f64> {
+    let tensors = op.tensors(precision).unwrap();
+    let drawn = Drawn::new(&tensors, seeded);
+    let out = tensors.iter().find(|t| t.role == Role::Output).unwrap();
+    let columns = *out.shape.last().unwrap();
+    (0..out.elements() / columns).flat_map(|row| op.row(arithmetic, &drawn, row, 0..columns)).collect()
+}
+
+/// Every tunable at every value, the others at their defaults.
+fn settings(op: &dyn Op, variant: &str) -> Vec<Tuned> {
+    let variants = op.variants();
+    let source = variants.iter().find(|v| v.name == variant).and_then(|v| v.source(Language::Host)).unwrap();
+    let mut all = vec![Tuned::default()];
+    for tunable in source.tunables {
+        all.extend(tunable.values[1..].iter().map(|&value| tuned(&[(tunable.name, value)])));
+    }
+    if op.name() == "stream" {
+        all.extend([1, 2, 8, 6, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("STORE", 1)])));
+    }
+    all
+}
+
+fn assert_near(found: &[f64], oracle: &[f64], yardstick: &[f64], epsilon: f64, context: &str) {
+    assert_eq!(found.len(), oracle.len(), "{context}");
+    let yardstick_error = yardstick.iter().zip(oracle).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let largest = oracle.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    // Four times what plain arithmetic of the same width loses, and one rounding of the largest output.
+    let allowed = 4.0 * yardstick_error + 2.0 * epsilon * largest;
+    for (i, (x, want)) in found.iter().zip(oracle).enumerate() {
+        assert!((x - want).abs() <= allowed, "{context}: element {i} is {x}, not {want} within {allowed:e}");
+    }
+}
+
+fn check_all(name: &str, more: &[Value]) {
+    let entry = find(name).unwrap();
+    for isa in isas() {
+        let mut host = Host::with(isa).unwrap();
+        for fields in (entry.awkward)().into_iter().chain(more.iter().cloned()) {
+            let op = (entry.parse)(&fields).unwrap();
+            for variant in op.variants() {
+                for precision in [Precision::F32, Precision::F64] {
+                    if !variant.has(Language::Host, precision) {
+                        continue;
+                    }
+                    let arithmetic = if precision == Precision::F64 { Arithmetic::F64 } else { Arithmetic::F32 };
+                    let oracle = defined(&*op, precision, Arithmetic::F64, DENSE);
+                    let yardstick = defined(&*op, precision, arithmetic, DENSE);
+                    for setting in settings(&*op, variant.name) {
+                        let plan = plan(&*op, variant.name, precision, &setting, &host);
+                        let context = format!("{name}/{} {precision} {} {fields} {:?}", variant.name, isa.name(), setting.0);
+                        let found = output(&mut host, &plan, DENSE);
+                        // f64 kernels sum in another order than the f64 oracle: a few hundred roundings at most.
+                        let epsilon = if precision == Precision::F64 { 256.0 * f64::EPSILON } else { f32::EPSILON as f64 };
+                        assert_near(&found, &oracle, &yardstick, epsilon, &context);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_kernels_follow_the_definition_on_awkward_shapes() {
+    // Past one row block, one column block, one depth slice and one packed piece.
+    check_all("matmul", &[json!({"m": 170, "n": 300, "k": 520}), json!({"m": 3, "n": 3100, "k": 5}), json!({"m": 3080, "n": 2, "k": 3})]);
+}
+
+#[test]
+fn depthwise_kernels_follow_the_definition_on_awkward_shapes() {
+    let wide = |padding: u64| json!({"n": 1, "h": 4, "w": 3, "c": 9, "k": 3, "stride": 1, "padding": padding, "dilation": 1});
+    check_all("depthwise", &[wide(3), wide(4), json!({"n": 1, "h": 3, "w": 5, "c": 2, "k": 2, "stride": 3, "padding": 0, "dilation": 2})]);
+}
+
+#[test]
+fn stream_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("stream", &[json!({"kind": "read", "elements": 5, "passes": 2, "parts": 4})]);
+}
+
+#[test]
+fn fma_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("fma", &[]);
+}
+
+#[test]
+fn exact_products_agree_with_the_oracle_to_the_bit_on_every_instruction_set() {
+    let op = problem("matmul", json!({"m": 65, "n": 130, "k": 300}));
+    let oracle = defined(&*op, Precision::F32, Arithmetic::F64, EXACT);
+    for isa in isas() {
+        let mut host = Host::with(isa).unwrap();
+        for variant in ["naive", "packed"] {
+            let plan = plan(&*op, variant, Precision::F32, &Tuned::default(), &host);
+            assert_eq!(output(&mut host, &plan, EXACT), oracle, "{variant} {}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn depthwise_outputs_streamed_past_the_cache_equal_those_of_the_naive_kernel() {
+    // Larger than the last-level cache, an odd number of channels, so that rows start anywhere in a line.
+    let llc = device().llc_bytes();
+    let (c, w) = (37, 50);
+    let h = llc / (c * w * 4) + 20;
+    let op = problem("depthwise", json!({"n": 1, "h": h, "w": w, "c": c}));
+    for isa in isas() {
+        let mut host = Host::with(isa).unwrap();
+        let [naive, window] = ["naive", "window"].map(|v| plan(&*op, v, Precision::F32, &Tuned::default(), &host));
+        assert_eq!(output(&mut host, &naive, EXACT), output(&mut host, &window, EXACT), "{}", isa.name());
+    }
+}
+
+#[test]
+fn draws_read_back_equal_the_definition_to_the_bit_in_every_storage_type() {
+    let mut host = Host::new().unwrap();
+    let op = problem("fma", json!({"elements": 100_003, "trips": 1}));
+    for seeded in [DENSE, EXACT] {
+        for precision in Precision::ALL {
+            // The host computes in f32 and f64 alone; its memory holds f16 too.
+            let mut plan = plan(&*op, "chains", Precision::F32, &Tuned::default(), &host);
+            plan.tensors = op.tensors(precision).unwrap();
+            let dtype = precision.storage();
+            let mut loaded = host.load(&plan, seeded, 1, Checks::Trusted).unwrap();
+            let read = loaded.read(1, 0, 0..100_003).unwrap();
+            let keys = keys(seeded.seed, 1);
+            for (i, x) in read.iter().enumerate() {
+                assert_eq!(x.to_bits(), dtype.round(element(seeded.draw, &keys, i as u64) as f64).to_bits(), "{precision} {i}");
+            }
+            assert_eq!(loaded.read(0, 0, 0..2).unwrap(), [0.6875, 1.0]);
+        }
+    }
+}
+
+#[test]
+fn every_set_holds_the_same_draw_and_its_own_output() {
+    let mut host = Host::new().unwrap();
+    let op = problem("matmul", json!({"m": 5, "n": 6, "k": 7}));
+    let plan = plan(&*op, "packed", Precision::F32, &Tuned::default(), &host);
+    let mut loaded = host.load(&plan, DENSE, 3, Checks::Trusted).unwrap();
+    // Four launches from set 2: sets 2, 0, 1, 2.
+    loaded.poison(1).unwrap();
+    loaded.sample(2, 2).unwrap();
+    let outputs: Vec<Vec<f64>> = (0..3).map(|set| loaded.read(2, set, 0..30).unwrap()).collect();
+    assert!(outputs[1].iter().all(|x| x.is_nan()), "set 1 was not launched");
+    assert_eq!(outputs[0], outputs[2]);
+    assert_eq!(loaded.read(0, 0, 0..35).unwrap(), loaded.read(0, 2, 0..35).unwrap());
+    assert!(loaded.read(2, 3, 0..1).is_err() && loaded.read(2, 0, 0..31).is_err() && loaded.read(3, 0, 0..1).is_err());
+}
+
+#[test]
+fn poison_fills_exactly_the_output_with_nan() {
+    let mut host = Host::new().unwrap();
+    for precision in [Precision::F32, Precision::F64] {
+        let op = problem("matmul", json!({"m": 129, "n": 67, "k": 3}));
+        let plan = plan(&*op, "packed", precision, &Tuned::default(), &host);
+        let mut loaded = host.load(&plan, DENSE, 1, Checks::Trusted).unwrap();
+        loaded.sample(1, 0).unwrap();
+        assert!(loaded.read(2, 0, 0..129 * 67).unwrap().iter().all(|x| x.is_finite()));
+        loaded.poison(0).unwrap();
+        assert!(loaded.read(2, 0, 0..129 * 67).unwrap().iter().all(|x| x.is_nan()));
+        assert_eq!(loaded.audit(0).unwrap(), Default::default());
+    }
+}
+
+/// A plan whose kernel is replaced.
+fn faulty(host: &Host, kernel: impl Fn(&Call<'_>) + Send + Sync + 'static) -> Plan {
+    let op = problem("matmul", json!({"m": 100, "n": 100, "k": 100}));
+    let mut plan = plan(&*op, "packed", Precision::F32, &Tuned::default(), host);
+    plan.code = Code::Host(Arc::new(kernel));
+    plan
+}
+
+#[test]
+fn an_audit_counts_words_written_before_and_after_a_tensor() {
+    let mut host = Host::new().unwrap();
+    let plan = faulty(&host, |call| {
+        let c = call.tensors[2];
+        // SAFETY: one word past either end lies in the guards, which the backend allocates.
+        unsafe {
+            c.start.cast::<f32>().add(c.elements).write_unaligned(1.0);
+            c.start.cast::<f32>().sub(1).write_unaligned(1.0);
+        }
+    });
+    let mut loaded = host.load(&plan, DENSE, 2, Checks::Trusted).unwrap();
+    assert_eq!(loaded.audit(1).unwrap().guards_broken, 0);
+    loaded.sample(1, 1).unwrap();
+    assert_eq!(loaded.audit(1).unwrap().guards_broken, 2);
+    assert_eq!(loaded.audit(0).unwrap().guards_broken, 0);
+}
+
+#[test]
+fn an_audit_counts_changed_inputs_to_the_bit() {
+    let mut host = Host::new().unwrap();
+    let plan = faulty(&host, |call| {
+        for (tensor, index) in [(0, 0), (0, 5000), (1, 9999)] {
+            let x = call.tensors[tensor].start.cast::<u32>().wrapping_add(index);
+            // SAFETY: within tensors of 10,000 elements of 4 bytes, and nobody else uses them now.
+            unsafe { *x ^= 1 };
+        }
+    });
+    let mut loaded = host.load(&plan, DENSE, 1, Checks::Trusted).unwrap();
+    loaded.sample(1, 0).unwrap();
+    assert_eq!(loaded.audit(0).unwrap().inputs_changed, 3);
+    loaded.sample(1, 0).unwrap();
+    assert_eq!(loaded.audit(0).unwrap().inputs_changed, 0, "the second launch flips the same bits back");
+}
+
+#[test]
+fn facts_name_the_path_and_time_the_first_launch() {
+    let mut host = Host::new().unwrap();
+    let plan = faulty(&host, |_| ());
+    let mut loaded = host.load(&plan, DENSE, 3, Checks::Trusted).unwrap();
+    assert_eq!(loaded.facts().first_launch_ns, None);
+    let sample = loaded.sample(1000, 0).unwrap();
+    let facts = loaded.facts();
+    assert!(sample.device.is_none() && facts.first_launch_ns.unwrap() <= sample.wall.as_nanos() as u64);
+    assert_eq!(facts.path.as_deref(), Some(Isa::detect().name()));
+    let tensors = 3 * plan.set_bytes();
+    assert!((tensors..tensors + 9 * 256).contains(&facts.allocated_bytes.unwrap()));
+}
+
+#[test]
+fn a_problem_larger_than_memory_is_refused_with_the_numbers() {
+    let mut host = Host::new().unwrap();
+    let op = problem("matmul", json!({"m": 1 << 20, "n": 1 << 20, "k": 1 << 20}));
+    let plan = plan(&*op, "packed", Precision::F32, &Tuned::default(), &host);
+    match host.load(&plan, DENSE, 1, Checks::Trusted).err() {
+        Some(Error::OutOfMemory { need, have, .. }) => assert!(need > 3 << 42 && have < need, "{need} {have}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(host.load(&plan, DENSE, u32::MAX, Checks::Trusted).is_err());
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    for isa in Isa::ALL {
+        assert_eq!(Host::with(isa).is_ok(), isa.available(), "{}", isa.name());
+    }
+}
+
+#[test]
+fn demand_is_at_least_the_moved_and_compulsory_bytes_of_every_host_variant() {
+    let host = Host::new().unwrap();
+    for entry in OPS {
+        for fields in (entry.awkward)() {
+            let op = (entry.parse)(&fields).unwrap();
+            for variant in op.variants() {
+                for precision in [Precision::F32, Precision::F64] {
+                    if variant.has(Language::Host, precision) {
+                        let cost = plan(&*op, variant.name, precision, &Tuned::default(), &host).cost;
+                        let context = format!("{}/{} {precision} {fields} {cost:?}", entry.name, variant.name);
+                        assert!(cost.requested >= cost.moved && cost.moved >= cost.compulsory && cost.lane >= cost.requested, "{context}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_device_describes_this_machine() {
+    let device = device();
+    assert_eq!(device.id, "host");
+    assert_eq!(device.compute_units as usize, rooftrace::host::Pool::new().workers());
+    assert_eq!(device.driver, Isa::detect().name());
+    assert!(device.has("portable") && device.memory_bytes > 1 << 20);
+    let levels: Range<u32> = 1..5;
+    assert!(device.caches.iter().all(|(level, bytes)| levels.contains(level) && *bytes >= 4096), "{:?}", device.caches);
+}
