@@ -183,6 +183,18 @@ mod x86 {
     lanes!(__m512d, f64, 8, 32, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_stream_pd _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd);
 }
 
+/// Asks for the line at `at`, wherever that is.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch cannot fault, and SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Orders streaming stores before whatever the thread does next.
 #[inline(always)]
 pub(crate) fn fence() {

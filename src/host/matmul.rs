@@ -13,7 +13,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::lanes::{Kernel, Lanes, Scalar, dispatch};
+use super::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
 use super::{Call, Isa, Output, naive, share};
 use crate::op::matmul::Matmul;
 use crate::plan::{Demand, Precision, Setting, Tunable};
@@ -27,6 +27,9 @@ const BLOCK_ROWS: usize = 168;
 const BLOCK_COLUMNS: usize = 256;
 /// Rows of A and columns of B packed at a time, which bounds the scratch to 2 · 3072 · KC elements.
 const PACKED: usize = 3072;
+
+/// Rows of B by which packing looks ahead: fewer than the ways of a first-level cache, into one set of which they may all fall.
+const AHEAD: usize = 6;
 
 /// How a product is cut into units: what the kernel does and what its demand is counted from.
 struct Blocking {
@@ -147,47 +150,81 @@ impl<S: Scalar> Slice<'_, S> {
         let a_panels = self.rows.len().div_ceil(mr);
         let b_panels = if pack_b { self.columns.len().div_ceil(nr) } else { 0 };
         call.pool.run(&|worker, workers| {
-            for panel in share(a_panels, worker, workers) {
-                self.pack_a(panel);
-            }
-            for panel in share(b_panels, worker, workers) {
-                self.pack_b(panel);
-            }
+            let (a, b) = (share(a_panels, worker, workers), share(b_panels, worker, workers));
+            dispatch(call.isa, Packing { slice: self, a, b });
         });
         let across = self.columns.len().div_ceil(self.blocking.columns);
         let units = self.rows.len().div_ceil(self.blocking.rows) * across;
         let next = AtomicUsize::new(0);
         call.pool.run(&|_, _| dispatch(call.isa, Units { slice: self, next: &next, units, across }));
     }
+}
 
-    /// Panel of MR rows: for each depth its MR elements.
-    fn pack_a(&self, panel: usize) {
-        let (mr, depth) = (self.blocking.mr, self.depth.len());
-        let first = self.rows.start + panel * mr;
-        let rows = mr.min(self.rows.end - first);
-        // SAFETY: the panel lies within the scratch and belongs to one worker.
-        let to = unsafe { std::slice::from_raw_parts_mut(self.a_panels.0.add(panel * mr * depth), mr * depth) };
-        if rows < mr {
-            to.fill(S::zeroed());
+/// Panels of A and of B that one worker packs.
+struct Packing<'a, 's, S> {
+    slice: &'a Slice<'s, S>,
+    a: Range<usize>,
+    b: Range<usize>,
+}
+
+impl<S: Scalar> Kernel<S> for Packing<'_, '_, S> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes<Scalar = S>>(self) {
+        // SAFETY: by the caller's promise; workers pack disjoint panels.
+        unsafe {
+            for panel in self.a {
+                if V::REGISTERS == 32 { self.slice.pack_a::<14>(panel) } else { self.slice.pack_a::<6>(panel) }
+            }
+            for panel in self.b {
+                self.slice.pack_b::<V>(panel);
+            }
         }
-        for row in 0..rows {
-            let from = &self.a[(first + row) * self.k..][self.depth.clone()];
-            for (slot, x) in to[row..].iter_mut().step_by(mr).zip(from) {
-                *slot = *x;
+    }
+}
+
+impl<S: Scalar> Slice<'_, S> {
+    /// Panel of MR rows: for each depth its MR elements. Rows past the end repeat the last one; their sums are never stored.
+    #[inline(always)]
+    unsafe fn pack_a<const MR: usize>(&self, panel: usize) {
+        let depth = self.depth.len();
+        let first = self.rows.start + panel * MR;
+        let mut rows = [self.a.as_ptr(); MR];
+        for (row, from) in rows.iter_mut().enumerate() {
+            *from = self.a[(first + row).min(self.rows.end - 1) * self.k..][self.depth.clone()].as_ptr();
+        }
+        // SAFETY: the panel lies within the scratch; every row holds `depth` elements.
+        unsafe {
+            let to = self.a_panels.0.add(panel * MR * depth);
+            for p in 0..depth {
+                for row in 0..MR {
+                    *to.add(p * MR + row) = *rows[row].add(p);
+                }
             }
         }
     }
 
-    /// Panel of NR columns: for each depth its NR elements.
-    fn pack_b(&self, panel: usize) {
-        let (nr, depth) = (self.blocking.nr, self.depth.len());
+    /// Panel of NR columns: for each depth its NR elements, zeros past the end.
+    #[inline(always)]
+    unsafe fn pack_b<V: Lanes<Scalar = S>>(&self, panel: usize) {
+        let (nr, depth) = (2 * V::COUNT, self.depth.len());
         let first = self.columns.start + panel * nr;
         let columns = nr.min(self.columns.end - first);
-        // SAFETY: the panel lies within the scratch and belongs to one worker.
-        let to = unsafe { std::slice::from_raw_parts_mut(self.b_panels.0.add(panel * nr * depth), nr * depth) };
-        for (row, p) in to.chunks_exact_mut(nr).zip(self.depth.clone()) {
-            row[..columns].copy_from_slice(&self.b[p * self.n + first..][..columns]);
-            row[columns..].fill(S::zeroed());
+        // SAFETY: the panel lies within the scratch; a whole row of it lies within B.
+        unsafe {
+            let to = self.b_panels.0.add(panel * nr * depth);
+            for p in 0..depth {
+                let (to, from) = (to.add(p * nr), &self.b[(self.depth.start + p) * self.n + first..][..columns]);
+                // Rows are too far apart for the hardware to see the pattern.
+                prefetch(from.as_ptr().wrapping_add(AHEAD * self.n));
+                if columns == nr {
+                    V::load(from.as_ptr()).store(to);
+                    V::load(from.as_ptr().add(V::COUNT)).store(to.add(V::COUNT));
+                } else {
+                    let to = std::slice::from_raw_parts_mut(to, nr);
+                    to[..columns].copy_from_slice(from);
+                    to[columns..].fill(S::zeroed());
+                }
+            }
         }
     }
 }
@@ -241,6 +278,9 @@ impl<S: Scalar> Slice<'_, S> {
         let at = |row: usize| (self.rows.start + i + row) * self.n + self.columns.start + j;
         // SAFETY: panels i / MR and j / NR hold MR · depth and NR · depth elements; a whole tile lies inside C and inside the unit.
         unsafe {
+            for row in 0..extent.0 {
+                prefetch(self.c.start.wrapping_add(at(row)));
+            }
             let sums = product::<V, MR>(self.a_panels.0.add(i * depth), self.b_panels.0.add(j * depth), depth);
             if extent == (MR, 2 * V::COUNT) {
                 for row in 0..MR {
@@ -253,13 +293,16 @@ impl<S: Scalar> Slice<'_, S> {
                 }
                 return;
             }
-            // An edge: through a buffer of the widest tile's columns.
-            let mut whole = [S::zeroed(); 32];
-            for row in 0..extent.0 {
-                sums[row][0].store(whole.as_mut_ptr());
-                sums[row][1].store(whole.as_mut_ptr().add(V::COUNT));
+            // An edge: through a buffer of the largest tile. Constant indices keep the sums in registers.
+            let mut whole = [S::zeroed(); 14 * 32];
+            for row in 0..MR {
+                for v in 0..2 {
+                    sums[row][v].store(whole.as_mut_ptr().add((row * 2 + v) * V::COUNT));
+                }
+            }
+            for (row, sums) in whole.chunks_exact(2 * V::COUNT).take(extent.0).enumerate() {
                 let c = self.c.slice(at(row)..at(row) + extent.1);
-                for (to, sum) in c.iter_mut().zip(&whole) {
+                for (to, sum) in c.iter_mut().zip(sums) {
                     *to = if first { *sum } else { *to + *sum };
                 }
             }
