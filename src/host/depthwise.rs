@@ -11,15 +11,23 @@
 //! Bytes over bandwidth: 8 B an output, 64 B an AVX2 register, which at 10 GB/s and core is 20 cycles. So memory is the limit, by a
 //! factor of four. Predicted: the copy ceiling less the halo rows that miss the second-level cache (none at 112 × 64).
 
-use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence};
+use std::hint::black_box;
+
+use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence, prefetch};
 use super::{Call, share};
 use crate::op::depthwise::Depthwise;
 use crate::plan::{Demand, Precision, Setting};
 
 /// Output columns of a window.
 const WINDOW: usize = 6;
-/// Elements of a staged tile: 8 KiB of f32, a quarter of a first-level cache.
-const STAGE: usize = 2048;
+/// Output columns of a 3×3 walk: few enough for the lines of all its columns and rows to stay in a first-level cache even where
+/// the channels are a power of two, many enough to load the filter seldom.
+const WALK: usize = 8;
+/// Elements of a strip's row: 4 KiB of f32, so that a 3×3 filter's rows of it stay in the first-level cache from output row to
+/// output row.
+const STRIP: usize = 1024;
+/// Elements of the stage: a strip of the least width and up to 512 channels.
+const STAGE: usize = 4096;
 
 /// Requested: every output row loads the filter and the input rows under it, and stores itself. Lane: inside a window each filter
 /// element is loaded once for six outputs.
@@ -107,39 +115,40 @@ impl<S: Scalar> Kernel<S> for Rows<'_, S> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         // SAFETY: by the caller's promise.
-        unsafe {
-            match self.shape.k {
-                3 => self.rows::<V, 3>(),
-                5 => self.rows::<V, 5>(),
-                7 => self.rows::<V, 7>(),
-                _ => self.rows::<V, 0>(),
-            }
-        }
+        unsafe { self.rows::<V>() }
     }
 }
 
 impl<S: Scalar> Rows<'_, S> {
     #[inline(always)]
-    unsafe fn rows<V: Lanes<Scalar = S>, const K: usize>(self) {
+    unsafe fn rows<V: Lanes<Scalar = S>>(self) {
         let shape = self.shape;
         let (c, row) = (shape.c, shape.ow * shape.c);
         let mut stage = Stage([S::zeroed(); STAGE]);
-        // Whole windows to a tile; too many channels for that leave the stage aside.
-        let tile = if self.streaming { STAGE / c / WINDOW * WINDOW } else { 0 };
-        for (number, y) in self.y.chunks_exact_mut(row).enumerate() {
-            let line = Line::<S>::of(&shape, self.x, self.f, self.first + number);
-            // SAFETY: `y` holds the row's columns, the stage a tile of them; by the caller's promise the CPU has V.
-            unsafe {
-                if tile == 0 {
-                    line.columns::<V, K>(0, shape.ow, y.as_mut_ptr());
-                    continue;
-                }
-                for from in (0..shape.ow).step_by(tile) {
-                    let to = (from + tile).min(shape.ow);
-                    line.columns::<V, K>(from, to, stage.0.as_mut_ptr());
-                    flush::<V>(&stage.0[..(to - from) * c], &mut y[from * c..to * c]);
+        let strip = (STRIP / c).clamp(WALK, shape.ow.max(WALK));
+        let staged = self.streaming && strip * c <= STAGE;
+        // Rows of one image at a time, strip after strip.
+        let (mut y, mut number) = (self.y, self.first);
+        while !y.is_empty() {
+            let (image, rest) = y.split_at_mut(y.len().min((shape.oh - number % shape.oh) * row));
+            for from in (0..shape.ow).step_by(strip) {
+                let to = (from + strip).min(shape.ow);
+                for (below, y) in image.chunks_exact_mut(row).enumerate() {
+                    let line = Line::<S>::of(&shape, self.x, self.f, number + below, self.streaming);
+                    let y = &mut y[from * c..to * c];
+                    // SAFETY: `y`, and the stage where it is used, hold the strip's columns; by the caller's promise the CPU has V.
+                    unsafe {
+                        if staged {
+                            line.columns::<V>(from, to, stage.0.as_mut_ptr());
+                            flush::<V>(&stage.0[..y.len()], y);
+                        } else {
+                            line.columns::<V>(from, to, y.as_mut_ptr());
+                        }
+                    }
                 }
             }
+            number += image.len() / row;
+            y = rest;
         }
         fence();
     }
@@ -168,28 +177,35 @@ struct Line<'a, S> {
     shape: &'a Shape,
     /// First input row under a tap, from its column 0.
     x: *const S,
-    /// Filter row of that tap.
+    /// Filter row of that tap, and its number.
     f: *const S,
+    first: usize,
     taps: usize,
+    /// Whether the next row's input is worth asking for.
+    ahead: bool,
 }
 
 impl<'a, S: Scalar> Line<'a, S> {
     #[inline(always)]
-    fn of(shape: &'a Shape, x: &[S], f: &[S], number: usize) -> Self {
+    fn of(shape: &'a Shape, x: &[S], f: &[S], number: usize, ahead: bool) -> Self {
         let (image, y) = (number / shape.oh, number % shape.oh);
         let (from, to) = shape.taps(y, shape.h);
         if from == to {
-            return Line { shape, x: x.as_ptr(), f: f.as_ptr(), taps: 0 };
+            return Line { shape, x: x.as_ptr(), f: f.as_ptr(), first: 0, taps: 0, ahead };
         }
         let row = y * shape.stride + from * shape.dilation - shape.padding;
         let x = x[(image * shape.h + row) * shape.w * shape.c..].as_ptr();
-        Line { shape, x, f: f[from * shape.k * shape.c..].as_ptr(), taps: to - from }
+        Line { shape, x, f: f[from * shape.k * shape.c..].as_ptr(), first: from, taps: to - from, ahead }
     }
 
     /// Output columns `from..to` into `y`.
     #[inline(always)]
-    unsafe fn columns<V: Lanes<Scalar = S>, const K: usize>(&self, from: usize, to: usize, y: *mut S) {
+    unsafe fn columns<V: Lanes<Scalar = S>>(&self, from: usize, to: usize, y: *mut S) {
         let s = self.shape;
+        if (s.k, s.stride, s.dilation, s.padding) == (3, 1, 1, 1) && self.taps > 0 {
+            // SAFETY: as the caller's.
+            return unsafe { self.walks::<V>(from, to, y) };
+        }
         // Columns whose taps are all inside.
         let reach = (s.k - 1) * s.dilation;
         let left = s.padding.div_ceil(s.stride).clamp(from, to);
@@ -200,39 +216,35 @@ impl<'a, S: Scalar> Line<'a, S> {
         // SAFETY: as the caller's, for parts of the range.
         unsafe {
             for z in from..left {
-                self.pixels::<V, 0, 1>(z, y.add((z - from) * s.c));
+                self.pixels::<V, 1>(z, y.add((z - from) * s.c));
             }
             let mut z = left;
             while z + WINDOW <= right {
-                self.pixels::<V, K, WINDOW>(z, y.add((z - from) * s.c));
+                self.pixels::<V, WINDOW>(z, y.add((z - from) * s.c));
                 z += WINDOW;
             }
-            while z < right {
-                self.pixels::<V, K, 1>(z, y.add((z - from) * s.c));
-                z += 1;
-            }
-            for z in right..to {
-                self.pixels::<V, 0, 1>(z, y.add((z - from) * s.c));
+            for z in z..to {
+                self.pixels::<V, 1>(z, y.add((z - from) * s.c));
             }
         }
     }
 
-    /// W columns from `z`, all channels. K is the filter's extent where all taps of a row are inside, else 0.
+    /// W columns from `z`, all channels. Where W is above 1, all taps of these columns are inside.
     #[inline(always)]
-    unsafe fn pixels<V: Lanes<Scalar = S>, const K: usize, const W: usize>(&self, z: usize, y: *mut S) {
+    unsafe fn pixels<V: Lanes<Scalar = S>, const W: usize>(&self, z: usize, y: *mut S) {
         let s = self.shape;
-        let (first, end) = if K > 0 { (0, K) } else { s.taps(z, s.w) };
+        let (first, end) = s.taps(z, s.w);
         let column = (z * s.stride + first * s.dilation).saturating_sub(s.padding);
         // SAFETY: every tap in first..end of these columns is inside the image; channels stay below c.
         unsafe {
             let (x, f) = (self.x.wrapping_add(column * s.c), self.f.wrapping_add(first * s.c));
             let mut channel = 0;
             while channel + V::COUNT <= s.c {
-                self.lanes::<V, K, W>(x.wrapping_add(channel), f.wrapping_add(channel), end - first, y.add(channel));
+                self.lanes::<V, W>(x.wrapping_add(channel), f.wrapping_add(channel), end - first, y.add(channel));
                 channel += V::COUNT;
             }
             while channel < s.c {
-                self.lanes::<Wide<S, 1>, K, W>(x.wrapping_add(channel), f.wrapping_add(channel), end - first, y.add(channel));
+                self.lanes::<Wide<S, 1>, W>(x.wrapping_add(channel), f.wrapping_add(channel), end - first, y.add(channel));
                 channel += 1;
             }
         }
@@ -240,10 +252,9 @@ impl<'a, S: Scalar> Line<'a, S> {
 
     /// W columns of COUNT channels: the window.
     #[inline(always)]
-    unsafe fn lanes<V: Lanes<Scalar = S>, const K: usize, const W: usize>(&self, x: *const S, f: *const S, taps: usize, y: *mut S) {
+    unsafe fn lanes<V: Lanes<Scalar = S>, const W: usize>(&self, x: *const S, f: *const S, taps: usize, y: *mut S) {
         let s = self.shape;
         let (row, step, next) = (s.dilation * s.w * s.c, s.dilation * s.c, s.stride * s.c);
-        let taps = if K > 0 { K } else { taps };
         // SAFETY: by the caller's promise.
         unsafe {
             let mut sums = [V::splat(S::zeroed()); W];
@@ -259,6 +270,83 @@ impl<'a, S: Scalar> Line<'a, S> {
             for q in 0..W {
                 sums[q].store(y.add(q * s.c));
             }
+        }
+    }
+
+    /// 3×3, stride 1, padding 1: output columns `from..to`, all channels.
+    #[inline(always)]
+    unsafe fn walks<V: Lanes<Scalar = S>>(&self, from: usize, to: usize, y: *mut S) {
+        let (c, most) = (self.shape.c, black_box(WALK));
+        let mut z = from;
+        while z < to {
+            let columns = most.min(to - z);
+            // SAFETY: as the caller's, for some of the columns; channels stay below c.
+            unsafe {
+                // The column of the first tap, which is -1 for output 0 and then not read.
+                let (x, y) = (self.x.wrapping_add(z * c).wrapping_sub(c), y.add((z - from) * c));
+                let mut channel = 0;
+                while channel + V::COUNT <= c {
+                    self.walk::<V>(x.wrapping_add(channel), self.f.wrapping_add(channel), z, columns, y.add(channel));
+                    channel += V::COUNT;
+                }
+                while channel < c {
+                    self.walk::<Wide<S, 1>>(x.wrapping_add(channel), self.f.wrapping_add(channel), z, columns, y.add(channel));
+                    channel += 1;
+                }
+            }
+            z += columns;
+        }
+    }
+
+    /// Nine filter registers, and two sums that wait for the columns to come. The three products of a column are summed by
+    /// themselves, so that one addition a column is all that depends on the column before. A filter row outside the image has
+    /// zero weights and reads a row inside.
+    #[inline(always)]
+    unsafe fn walk<V: Lanes<Scalar = S>>(&self, x: *const S, f: *const S, z: usize, columns: usize, y: *mut S) {
+        let (c, row) = (self.shape.c, self.shape.w * self.shape.c);
+        // SAFETY: by the caller's promise; a prefetch may name any address.
+        unsafe {
+            let zero = V::splat(S::zeroed());
+            let (mut weight, mut offset) = ([zero; 9], [0; 3]);
+            for r in 0..3 {
+                if (self.first..self.first + self.taps).contains(&r) {
+                    offset[r] = (r - self.first) * row;
+                    for s in 0..3 {
+                        weight[3 * r + s] = V::load(f.add(((r - self.first) * 3 + s) * c));
+                    }
+                }
+            }
+            let mut at = x;
+            // Sum over the input column at `at` with filter column s.
+            macro_rules! column {
+                ($s:literal) => {{
+                    let first = V::load(at.add(offset[0])).mul(weight[$s]);
+                    let second = V::load(at.add(offset[1])).mul_add(weight[3 + $s], first);
+                    V::load(at.add(offset[2])).mul_add(weight[6 + $s], second)
+                }};
+            }
+            // The next output has seen two columns, the one after it one.
+            let left = if z == 0 { zero } else { column!(0) };
+            at = at.wrapping_add(c);
+            let mut next = left.add(column!(1));
+            let mut after = column!(0);
+            let mut to = y;
+            for _ in 1..columns {
+                at = at.add(c);
+                if self.ahead {
+                    // What the next output row will read for the first time.
+                    prefetch(at.wrapping_add(offset[2] + row));
+                }
+                next.add(column!(2)).store(to);
+                next = after.add(column!(1));
+                after = column!(0);
+                to = to.add(c);
+            }
+            if z + columns < self.shape.w {
+                at = at.add(c);
+                next = next.add(column!(2));
+            }
+            next.store(to);
         }
     }
 }

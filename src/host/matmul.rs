@@ -18,7 +18,7 @@ use super::{Call, Isa, Output, naive, share};
 use crate::op::matmul::Matmul;
 use crate::plan::{Demand, Precision, Setting, Tunable};
 
-/// Depth of a slice.
+/// Depth of a slice in f32; half as many f64.
 pub(crate) const KC: Tunable = Tunable { name: "KC", values: &[256, 128, 192, 384] };
 
 /// Rows of a unit at most: a multiple of both micro-kernels' rows.
@@ -45,6 +45,8 @@ struct Blocking {
 
 impl Blocking {
     fn of(p: &Matmul, isa: Isa, precision: Precision, kc: usize, workers: usize) -> Self {
+        // KC is given in f32: panels keep their bytes.
+        let kc = kc * 4 / precision.storage().bytes() as usize;
         let mr = if isa.registers() == 32 { 14 } else { 6 };
         let nr = 2 * isa.register_bytes() / precision.storage().bytes() as usize;
         let (m, n) = (p.m as usize, p.n as usize);
