@@ -11,8 +11,6 @@
 //! Bytes over bandwidth: 8 B an output, 64 B an AVX2 register, which at 10 GB/s and core is 20 cycles. So memory is the limit, by a
 //! factor of four. Predicted: the copy ceiling less the halo rows that miss the second-level cache (none at 112 × 64).
 
-use std::hint::black_box;
-
 use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence, prefetch};
 use super::{Call, share};
 use crate::op::depthwise::Depthwise;
@@ -20,12 +18,13 @@ use crate::plan::{Demand, Precision, Setting};
 
 /// Output columns of a window.
 const WINDOW: usize = 6;
-/// Output columns of a 3×3 walk: few enough for the lines of all its columns and rows to stay in a first-level cache even where
-/// the channels are a power of two, many enough to load the filter seldom.
-const WALK: usize = 8;
 /// Elements of a strip's row: 4 KiB of f32, so that a 3×3 filter's rows of it stay in the first-level cache from output row to
 /// output row.
 const STRIP: usize = 1024;
+/// Output rows of a band.
+const BAND: usize = 4;
+/// Columns of a strip at least, however many channels there are.
+const NARROW: usize = 8;
 /// Elements of the stage: a strip of the least width and up to 512 channels.
 const STAGE: usize = 4096;
 
@@ -125,12 +124,12 @@ impl<S: Scalar> Rows<'_, S> {
         let shape = self.shape;
         let (c, row) = (shape.c, shape.ow * shape.c);
         let mut stage = Stage([S::zeroed(); STAGE]);
-        let strip = (STRIP / c).clamp(WALK, shape.ow.max(WALK));
+        let strip = (STRIP / c).clamp(NARROW, shape.ow.max(NARROW));
         let staged = self.streaming && strip * c <= STAGE;
         // Rows of one image at a time, strip after strip.
         let (mut y, mut number) = (self.y, self.first);
         while !y.is_empty() {
-            let (image, rest) = y.split_at_mut(y.len().min((shape.oh - number % shape.oh) * row));
+            let (image, rest) = y.split_at_mut(y.len().min((shape.oh - number % shape.oh).min(BAND) * row));
             for from in (0..shape.ow).step_by(strip) {
                 let to = (from + strip).min(shape.ow);
                 for (below, y) in image.chunks_exact_mut(row).enumerate() {
@@ -204,7 +203,7 @@ impl<'a, S: Scalar> Line<'a, S> {
         let s = self.shape;
         if (s.k, s.stride, s.dilation, s.padding) == (3, 1, 1, 1) && self.taps > 0 {
             // SAFETY: as the caller's.
-            return unsafe { self.walks::<V>(from, to, y) };
+            return unsafe { if self.taps == 3 { self.walks::<V, true>(from, to, y) } else { self.walks::<V, false>(from, to, y) } };
         }
         // Columns whose taps are all inside.
         let reach = (s.k - 1) * s.dilation;
@@ -275,44 +274,40 @@ impl<'a, S: Scalar> Line<'a, S> {
 
     /// 3×3, stride 1, padding 1: output columns `from..to`, all channels.
     #[inline(always)]
-    unsafe fn walks<V: Lanes<Scalar = S>>(&self, from: usize, to: usize, y: *mut S) {
-        let (c, most) = (self.shape.c, black_box(WALK));
-        let mut z = from;
-        while z < to {
-            let columns = most.min(to - z);
-            // SAFETY: as the caller's, for some of the columns; channels stay below c.
-            unsafe {
-                // The column of the first tap, which is -1 for output 0 and then not read.
-                let (x, y) = (self.x.wrapping_add(z * c).wrapping_sub(c), y.add((z - from) * c));
-                let mut channel = 0;
-                while channel + V::COUNT <= c {
-                    self.walk::<V>(x.wrapping_add(channel), self.f.wrapping_add(channel), z, columns, y.add(channel));
-                    channel += V::COUNT;
-                }
-                while channel < c {
-                    self.walk::<Wide<S, 1>>(x.wrapping_add(channel), self.f.wrapping_add(channel), z, columns, y.add(channel));
-                    channel += 1;
-                }
+    unsafe fn walks<V: Lanes<Scalar = S>, const FULL: bool>(&self, from: usize, to: usize, y: *mut S) {
+        let c = self.shape.c;
+        // The column of the first tap, which is -1 for output 0 and then not read.
+        let x = self.x.wrapping_add(from * c).wrapping_sub(c);
+        let mut channel = 0;
+        // SAFETY: as the caller's; channels stay below c.
+        unsafe {
+            while channel + V::COUNT <= c {
+                self.walk::<V, FULL>(x.wrapping_add(channel), self.f.add(channel), (from, to), y.add(channel));
+                channel += V::COUNT;
             }
-            z += columns;
+            while channel < c {
+                self.walk::<Wide<S, 1>, FULL>(x.wrapping_add(channel), self.f.add(channel), (from, to), y.add(channel));
+                channel += 1;
+            }
         }
     }
 
     /// Nine filter registers, and two sums that wait for the columns to come. The three products of a column are summed by
-    /// themselves, so that one addition a column is all that depends on the column before. A filter row outside the image has
-    /// zero weights and reads a row inside.
+    /// themselves, so that no column waits for the one before. Unless FULL, a filter row outside the image has zero weights and
+    /// reads a row inside.
     #[inline(always)]
-    unsafe fn walk<V: Lanes<Scalar = S>>(&self, x: *const S, f: *const S, z: usize, columns: usize, y: *mut S) {
+    unsafe fn walk<V: Lanes<Scalar = S>, const FULL: bool>(&self, x: *const S, f: *const S, (from, to): (usize, usize), y: *mut S) {
         let (c, row) = (self.shape.c, self.shape.w * self.shape.c);
         // SAFETY: by the caller's promise; a prefetch may name any address.
         unsafe {
             let zero = V::splat(S::zeroed());
             let (mut weight, mut offset) = ([zero; 9], [0; 3]);
             for r in 0..3 {
-                if (self.first..self.first + self.taps).contains(&r) {
-                    offset[r] = (r - self.first) * row;
+                if FULL || (self.first..self.first + self.taps).contains(&r) {
+                    let tap = if FULL { r } else { r - self.first };
+                    offset[r] = tap * row;
                     for s in 0..3 {
-                        weight[3 * r + s] = V::load(f.add(((r - self.first) * 3 + s) * c));
+                        weight[3 * r + s] = V::load(f.add((tap * 3 + s) * c));
                     }
                 }
             }
@@ -326,27 +321,27 @@ impl<'a, S: Scalar> Line<'a, S> {
                 }};
             }
             // The next output has seen two columns, the one after it one.
-            let left = if z == 0 { zero } else { column!(0) };
+            let left = if from == 0 { zero } else { column!(0) };
             at = at.wrapping_add(c);
             let mut next = left.add(column!(1));
             let mut after = column!(0);
-            let mut to = y;
-            for _ in 1..columns {
+            let mut out = y;
+            for _ in from + 1..to {
                 at = at.add(c);
                 if self.ahead {
                     // What the next output row will read for the first time.
-                    prefetch(at.wrapping_add(offset[2] + row));
+                    prefetch(at.wrapping_add(offset[2] + (to - from) * c));
                 }
-                next.add(column!(2)).store(to);
+                next.add(column!(2)).store(out);
                 next = after.add(column!(1));
                 after = column!(0);
-                to = to.add(c);
+                out = out.add(c);
             }
-            if z + columns < self.shape.w {
+            if to < self.shape.w {
                 at = at.add(c);
                 next = next.add(column!(2));
             }
-            next.store(to);
+            next.store(out);
         }
     }
 }
