@@ -22,7 +22,7 @@ const WINDOW: usize = 6;
 /// output row.
 const STRIP: usize = 1024;
 /// Output rows of a band.
-const BAND: usize = 4;
+const BAND: usize = 1;
 /// Columns of a strip at least, however many channels there are.
 const NARROW: usize = 8;
 /// Elements of the stage: a strip of the least width and up to 512 channels.
@@ -282,11 +282,11 @@ impl<'a, S: Scalar> Line<'a, S> {
         // SAFETY: as the caller's; channels stay below c.
         unsafe {
             while channel + V::COUNT <= c {
-                self.walk::<V, FULL>(x.wrapping_add(channel), self.f.add(channel), (from, to), y.add(channel));
+                self.walk::<V, FULL>(x.wrapping_add(channel), self.f.add(channel), (from, to), channel, y.add(channel));
                 channel += V::COUNT;
             }
             while channel < c {
-                self.walk::<Wide<S, 1>, FULL>(x.wrapping_add(channel), self.f.add(channel), (from, to), y.add(channel));
+                self.walk::<Wide<S, 1>, FULL>(x.wrapping_add(channel), self.f.add(channel), (from, to), channel, y.add(channel));
                 channel += 1;
             }
         }
@@ -296,7 +296,7 @@ impl<'a, S: Scalar> Line<'a, S> {
     /// themselves, so that no column waits for the one before. Unless FULL, a filter row outside the image has zero weights and
     /// reads a row inside.
     #[inline(always)]
-    unsafe fn walk<V: Lanes<Scalar = S>, const FULL: bool>(&self, x: *const S, f: *const S, (from, to): (usize, usize), y: *mut S) {
+    unsafe fn walk<V: Lanes<Scalar = S>, const FULL: bool>(&self, x: *const S, f: *const S, (from, to): (usize, usize), channel: usize, y: *mut S) {
         let (c, row) = (self.shape.c, self.shape.w * self.shape.c);
         // SAFETY: by the caller's promise; a prefetch may name any address.
         unsafe {
@@ -326,11 +326,13 @@ impl<'a, S: Scalar> Line<'a, S> {
             let mut next = left.add(column!(1));
             let mut after = column!(0);
             let mut out = y;
+            // The next strip's part of the row that this output row reads first, line after line, so that the hardware sees a stream.
+            let mut soon = at.wrapping_add(offset[2] + (to - from) * c - channel + channel * (to - from));
             for _ in from + 1..to {
                 at = at.add(c);
                 if self.ahead {
-                    // What the next output row will read for the first time.
-                    prefetch(at.wrapping_add(offset[2] + (to - from) * c));
+                    prefetch(soon);
+                    soon = soon.wrapping_add(V::COUNT);
                 }
                 next.add(column!(2)).store(out);
                 next = after.add(column!(1));
