@@ -1,15 +1,21 @@
-//! `depthwise/window` on the host: channels across the lanes, six neighbouring output columns in registers.
+//! `depthwise/window` on the host: channels across the lanes, neighbouring output columns share what is loaded.
 //!
-//! A worker owns consecutive output rows. In a row, a window of six columns shares every filter element it loads: six sums, one
-//! filter register and one input register at a time, for any filter, stride and dilation (3×3, 5×5 and 7×7 are unrolled). Columns
-//! that touch the padding run one by one, with the taps outside the image left out. Channels past the last whole register run as scalars.
+//! A worker owns consecutive output rows and walks each strip of columns after strip. 3×3 with stride 1 and padding 1: the nine filter
+//! registers stay loaded while the strip's columns pass by, each input register serves three outputs (`Line::walk`). Any other filter,
+//! stride, dilation and padding: six columns share every filter element (`Line::lanes`); columns that touch the padding run one by one
+//! with the taps outside the image left out. Channels past the last whole register run as scalars.
 //!
-//! Where input and output together pass the last-level cache, a tile of outputs is staged in the first-level cache and then stored
-//! past the caches in whole lines: an ordinary store would read each line first, half as much again as the traffic that counts.
+//! Where input and output together pass the last-level cache, a strip is staged in the first-level cache and then stored past the
+//! caches in whole lines: an ordinary store would read each line first, half as much again as the traffic that counts. And the next
+//! strip of the lowest input row is asked for line after line, because the walk itself goes across the lines.
 //!
-//! 3×3, stride 1. FLOPs over peak: 9 multiply-adds an output, 4.5 cycles a register, 63 loads for six registers, 5.3 cycles.
-//! Bytes over bandwidth: 8 B an output, 64 B an AVX2 register, which at 10 GB/s and core is 20 cycles. So memory is the limit, by a
-//! factor of four. Predicted: the copy ceiling less the halo rows that miss the second-level cache (none at 112 × 64).
+//! 3×3, stride 1. FLOPs over peak: 9 multiply-adds an output, 4.5 cycles an AVX2 register of eight. Bytes over bandwidth: 8 B an output,
+//! 64 B a register, which at 25 GB/s and core (Zen 3, one core's copy with streaming stores) is 8 cycles. Predicted: memory is the
+//! limit and the copy ceiling is reached. Measured: 14 cycles from memory and 8 from the second-level cache, 60 % of one core's
+//! copy: the walk loses half its cycles to loads of three rows from the second-level cache, and the out-of-order window is too
+//! short to overlap a strip's arithmetic with the stores of the strip before. Where many cores share the memory the rest is hidden.
+// Arrays of registers are indexed by constants, which is what keeps them in registers.
+#![allow(clippy::needless_range_loop)]
 
 use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence, prefetch};
 use super::{Call, share};
@@ -18,11 +24,8 @@ use crate::plan::{Demand, Precision, Setting};
 
 /// Output columns of a window.
 const WINDOW: usize = 6;
-/// Elements of a strip's row: 4 KiB of f32, so that a 3×3 filter's rows of it stay in the first-level cache from output row to
-/// output row.
+/// Elements of a strip: 4 KiB of f32, so that its three input rows and the stage share a first-level cache.
 const STRIP: usize = 1024;
-/// Output rows of a band.
-const BAND: usize = 1;
 /// Columns of a strip at least, however many channels there are.
 const NARROW: usize = 8;
 /// Elements of the stage: a strip of the least width and up to 512 channels.
@@ -126,28 +129,21 @@ impl<S: Scalar> Rows<'_, S> {
         let mut stage = Stage([S::zeroed(); STAGE]);
         let strip = (STRIP / c).clamp(NARROW, shape.ow.max(NARROW));
         let staged = self.streaming && strip * c <= STAGE;
-        // Rows of one image at a time, strip after strip.
-        let (mut y, mut number) = (self.y, self.first);
-        while !y.is_empty() {
-            let (image, rest) = y.split_at_mut(y.len().min((shape.oh - number % shape.oh).min(BAND) * row));
+        for (number, y) in self.y.chunks_exact_mut(row).enumerate() {
+            let line = Line::<S>::of(&shape, self.x, self.f, self.first + number, self.streaming);
             for from in (0..shape.ow).step_by(strip) {
                 let to = (from + strip).min(shape.ow);
-                for (below, y) in image.chunks_exact_mut(row).enumerate() {
-                    let line = Line::<S>::of(&shape, self.x, self.f, number + below, self.streaming);
-                    let y = &mut y[from * c..to * c];
-                    // SAFETY: `y`, and the stage where it is used, hold the strip's columns; by the caller's promise the CPU has V.
-                    unsafe {
-                        if staged {
-                            line.columns::<V>(from, to, stage.0.as_mut_ptr());
-                            flush::<V>(&stage.0[..y.len()], y);
-                        } else {
-                            line.columns::<V>(from, to, y.as_mut_ptr());
-                        }
+                let y = &mut y[from * c..to * c];
+                // SAFETY: `y`, and the stage where it is used, hold the strip's columns; by the caller's promise the CPU has V.
+                unsafe {
+                    if staged {
+                        line.columns::<V>(from, to, stage.0.as_mut_ptr());
+                        flush::<V>(&stage.0[..y.len()], y);
+                    } else {
+                        line.columns::<V>(from, to, y.as_mut_ptr());
                     }
                 }
             }
-            number += image.len() / row;
-            y = rest;
         }
         fence();
     }
@@ -296,7 +292,14 @@ impl<'a, S: Scalar> Line<'a, S> {
     /// themselves, so that no column waits for the one before. Unless FULL, a filter row outside the image has zero weights and
     /// reads a row inside.
     #[inline(always)]
-    unsafe fn walk<V: Lanes<Scalar = S>, const FULL: bool>(&self, x: *const S, f: *const S, (from, to): (usize, usize), channel: usize, y: *mut S) {
+    unsafe fn walk<V: Lanes<Scalar = S>, const FULL: bool>(
+        &self,
+        x: *const S,
+        f: *const S,
+        (from, to): (usize, usize),
+        channel: usize,
+        y: *mut S,
+    ) {
         let (c, row) = (self.shape.c, self.shape.w * self.shape.c);
         // SAFETY: by the caller's promise; a prefetch may name any address.
         unsafe {
