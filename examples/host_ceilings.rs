@@ -36,7 +36,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let tuned: Tuned = serde_json::from_str(tuned)?;
     let (launches, sets): (u32, u32) = (launches.parse()?, sets.parse()?);
 
-    let mut host = Host::new()?;
+    let host = Host::new()?;
     let plan = op.plan(variant, precision, Language::Host, &tuned, host.device())?;
     let mut loaded = host.load(&plan, Seeded { draw: Draw::Dense, seed: 1 }, sets, Checks::Trusted)?;
     loaded.sample(launches, 0)?;
