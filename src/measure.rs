@@ -62,15 +62,15 @@ impl<'b> Engine<'b> {
         let (op, plan) = self.plan(item)?;
         let sets = sets(&plan, item, self.backend.device());
         let seeded = Seeded { draw: item.draw, seed: item.seed };
-        let expectation = self.oracle.expect(&*op, item.precision, seeded)?;
         let before = self.pulse(effort)?;
         let mut loaded = self.backend.load(&plan, seeded, sets, Checks::Trusted)?;
-        let mut sampler = Sampler::new(&mut *loaded, &self.clock, sets, item.cache);
-        let mut sampled = sampler.run(effort)?;
-        let verified = checked(&mut *loaded, &mut sampled, &plan, &*op, &expectation, seeded, &self.clock, sets);
+        let mut sampled = Sampler::new(&mut *loaded, &self.clock, sets, item.cache).run(effort)?;
+        let set = poisoned_sample(&mut *loaded, &mut sampled, &self.clock, sets)?;
+        let after = self.pulse(effort)?;
+        let expectation = self.oracle.expect(&*op, item.precision, seeded)?;
+        let verified = verified(&mut *loaded, &plan, &*op, &expectation, seeded.draw, set);
         let facts = loaded.facts();
         drop(loaded);
-        let after = self.pulse(effort)?;
         let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
         record.sets = sets;
         record.pool_bytes = plan.set_bytes() * sets as u64;
@@ -166,27 +166,16 @@ fn sets(plan: &Plan, item: &Item, device: &DeviceInfo) -> u32 {
     }
 }
 
-/// One more sample with every output poisoned just before it; *its* output is verified.
-#[allow(clippy::too_many_arguments)]
-fn checked(
-    loaded: &mut dyn Loaded,
-    sampled: &mut Sampled,
-    plan: &Plan,
-    op: &dyn Op,
-    expectation: &Expectation,
-    seeded: Seeded,
-    clock: &Clock,
-    sets: u32,
-) -> Result<Verification> {
+/// One more sample with every output poisoned just before it; returns the set whose output is to be verified.
+fn poisoned_sample(loaded: &mut dyn Loaded, sampled: &mut Sampled, clock: &Clock, sets: u32) -> Result<u32> {
+    let slowest = sampled.samples_ns.iter().max().copied().unwrap_or(0);
     for attempt in 1..=RETRIES {
-        let used = sampled.launches.min(sets);
-        for set in 0..used {
+        for set in 0..sampled.launches.min(sets) {
             loaded.poison(set)?;
         }
         let sample = loaded.sample(sampled.launches, 0)?;
         sampled.checked_ns = sampling::chosen(clock, &sample);
-        let slowest = sampled.samples_ns.iter().max().copied().unwrap_or(0);
-        // The pool may be larger than what one sample touches, and poisoning moves cache lines: half as much again is the fit.
+        // Poisoning moves cache lines about: half as much again as the slowest still fits.
         if sampled.checked_ns <= slowest + slowest / 2 {
             break;
         }
@@ -194,8 +183,7 @@ fn checked(
             sampled.misfit = Some(format!("the verified sample took {} ns, the slowest timed one {slowest} ns", sampled.checked_ns));
         }
     }
-    let set = (sampled.launches - 1) % sets;
-    verified(loaded, plan, op, expectation, seeded.draw, set)
+    Ok((sampled.launches - 1) % sets)
 }
 
 /// Compares the output of a set with the oracle and audits its buffers.

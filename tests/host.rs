@@ -32,7 +32,7 @@ fn isas() -> Vec<Isa> {
 }
 
 /// Output of one launch on poisoned memory, after which guards and inputs are whole.
-fn output(host: &mut Host, plan: &Plan, seeded: Seeded) -> Vec<f64> {
+fn output(host: &Host, plan: &Plan, seeded: Seeded) -> Vec<f64> {
     let number = plan.output();
     let elements = plan.tensors[number].elements();
     let mut loaded = host.load(plan, seeded, 2, Checks::Trusted).unwrap();
@@ -80,7 +80,7 @@ fn assert_near(found: &[f64], oracle: &[f64], yardstick: &[f64], epsilon: f64, c
 fn check_all(name: &str, more: &[Value]) {
     let entry = find(name).unwrap();
     for isa in isas() {
-        let mut host = Host::with(isa).unwrap();
+        let host = Host::with(isa).unwrap();
         for fields in (entry.awkward)().into_iter().chain(more.iter().cloned()) {
             let op = (entry.parse)(&fields).unwrap();
             for variant in op.variants() {
@@ -94,7 +94,7 @@ fn check_all(name: &str, more: &[Value]) {
                     for setting in settings(&*op, variant.name) {
                         let plan = plan(&*op, variant.name, precision, &setting, &host);
                         let context = format!("{name}/{} {precision} {} {fields} {:?}", variant.name, isa.name(), setting.0);
-                        let found = output(&mut host, &plan, DENSE);
+                        let found = output(&host, &plan, DENSE);
                         // f64 kernels sum in another order than the f64 oracle: a few hundred roundings at most.
                         let epsilon = if precision == Precision::F64 { 256.0 * f64::EPSILON } else { f32::EPSILON as f64 };
                         assert_near(&found, &oracle, &yardstick, epsilon, &context);
@@ -132,10 +132,10 @@ fn exact_products_agree_with_the_oracle_to_the_bit_on_every_instruction_set() {
     let op = problem("matmul", json!({"m": 65, "n": 130, "k": 300}));
     let oracle = defined(&*op, Precision::F32, Arithmetic::F64, EXACT);
     for isa in isas() {
-        let mut host = Host::with(isa).unwrap();
+        let host = Host::with(isa).unwrap();
         for variant in ["naive", "packed"] {
             let plan = plan(&*op, variant, Precision::F32, &Tuned::default(), &host);
-            assert_eq!(output(&mut host, &plan, EXACT), oracle, "{variant} {}", isa.name());
+            assert_eq!(output(&host, &plan, EXACT), oracle, "{variant} {}", isa.name());
         }
     }
 }
@@ -148,15 +148,15 @@ fn depthwise_outputs_streamed_past_the_cache_equal_those_of_the_naive_kernel() {
     let h = llc / (c * w * 4) + 20;
     let op = problem("depthwise", json!({"n": 1, "h": h, "w": w, "c": c}));
     for isa in isas() {
-        let mut host = Host::with(isa).unwrap();
+        let host = Host::with(isa).unwrap();
         let [naive, window] = ["naive", "window"].map(|v| plan(&*op, v, Precision::F32, &Tuned::default(), &host));
-        assert_eq!(output(&mut host, &naive, EXACT), output(&mut host, &window, EXACT), "{}", isa.name());
+        assert_eq!(output(&host, &naive, EXACT), output(&host, &window, EXACT), "{}", isa.name());
     }
 }
 
 #[test]
 fn draws_read_back_equal_the_definition_to_the_bit_in_every_storage_type() {
-    let mut host = Host::new().unwrap();
+    let host = Host::new().unwrap();
     let op = problem("fma", json!({"elements": 100_003, "trips": 1}));
     for seeded in [DENSE, EXACT] {
         for precision in Precision::ALL {
@@ -177,7 +177,7 @@ fn draws_read_back_equal_the_definition_to_the_bit_in_every_storage_type() {
 
 #[test]
 fn every_set_holds_the_same_draw_and_its_own_output() {
-    let mut host = Host::new().unwrap();
+    let host = Host::new().unwrap();
     let op = problem("matmul", json!({"m": 5, "n": 6, "k": 7}));
     let plan = plan(&*op, "packed", Precision::F32, &Tuned::default(), &host);
     let mut loaded = host.load(&plan, DENSE, 3, Checks::Trusted).unwrap();
@@ -193,7 +193,7 @@ fn every_set_holds_the_same_draw_and_its_own_output() {
 
 #[test]
 fn poison_fills_exactly_the_output_with_nan() {
-    let mut host = Host::new().unwrap();
+    let host = Host::new().unwrap();
     for precision in [Precision::F32, Precision::F64] {
         let op = problem("matmul", json!({"m": 129, "n": 67, "k": 3}));
         let plan = plan(&*op, "packed", precision, &Tuned::default(), &host);
@@ -216,7 +216,7 @@ fn faulty(host: &Host, kernel: impl Fn(&Call<'_>) + Send + Sync + 'static) -> Pl
 
 #[test]
 fn an_audit_counts_words_written_before_and_after_a_tensor() {
-    let mut host = Host::new().unwrap();
+    let host = Host::new().unwrap();
     let plan = faulty(&host, |call| {
         let c = call.tensors[2];
         // SAFETY: one word past either end lies in the guards, which the backend allocates.
@@ -234,7 +234,7 @@ fn an_audit_counts_words_written_before_and_after_a_tensor() {
 
 #[test]
 fn an_audit_counts_changed_inputs_to_the_bit() {
-    let mut host = Host::new().unwrap();
+    let host = Host::new().unwrap();
     let plan = faulty(&host, |call| {
         for (tensor, index) in [(0, 0), (0, 5000), (1, 9999)] {
             let x = call.tensors[tensor].start.cast::<u32>().wrapping_add(index);
@@ -251,7 +251,7 @@ fn an_audit_counts_changed_inputs_to_the_bit() {
 
 #[test]
 fn facts_name_the_path_and_time_the_first_launch() {
-    let mut host = Host::new().unwrap();
+    let host = Host::new().unwrap();
     let plan = faulty(&host, |_| ());
     let mut loaded = host.load(&plan, DENSE, 3, Checks::Trusted).unwrap();
     assert_eq!(loaded.facts().first_launch_ns, None);
@@ -265,7 +265,7 @@ fn facts_name_the_path_and_time_the_first_launch() {
 
 #[test]
 fn a_problem_larger_than_memory_is_refused_with_the_numbers() {
-    let mut host = Host::new().unwrap();
+    let host = Host::new().unwrap();
     let op = problem("matmul", json!({"m": 1 << 20, "n": 1 << 20, "k": 1 << 20}));
     let plan = plan(&*op, "packed", Precision::F32, &Tuned::default(), &host);
     match host.load(&plan, DENSE, 1, Checks::Trusted).err() {

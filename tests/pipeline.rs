@@ -46,7 +46,8 @@ fn a_run_leaves_records_a_picture_and_a_table_that_agree() {
         assert!(stdout.contains(&row.variant), "the table names {}", row.variant);
     }
     assert!(picture.to_lowercase().contains("simulated"), "a fake device is marked on the picture");
-    let shown = Command::new(env!("CARGO_BIN_EXE_rooftrace")).args(["show", "--json"]).arg(out.join("records.jsonl")).output().expect("starts");
+    let shown =
+        Command::new(env!("CARGO_BIN_EXE_rooftrace")).args(["show", "--json"]).arg(out.join("records.jsonl")).output().expect("starts");
     let again: View = serde_json::from_slice(&shown.stdout).expect("a view as JSON");
     assert_eq!(again, view, "show derives what run showed");
 }
@@ -60,8 +61,31 @@ fn json_has_the_one_documented_form() {
     }
     let row = &json["rows"][0];
     for key in [
-        "id", "op", "problem", "variant", "role", "backend", "precision", "unit", "cache", "clock", "state", "time_ns", "flop_per_s", "byte_per_s", "intensity",
-        "intensity_moved", "roof_fraction", "level", "limiter", "limiter_share", "macs", "bytes_compulsory", "bytes_moved", "bytes_requested", "peak_bytes",
+        "id",
+        "op",
+        "problem",
+        "variant",
+        "role",
+        "backend",
+        "precision",
+        "unit",
+        "cache",
+        "clock",
+        "state",
+        "time_ns",
+        "flop_per_s",
+        "byte_per_s",
+        "intensity",
+        "intensity_moved",
+        "roof_fraction",
+        "level",
+        "limiter",
+        "limiter_share",
+        "macs",
+        "bytes_compulsory",
+        "bytes_moved",
+        "bytes_requested",
+        "peak_bytes",
         "workspace_bytes",
     ] {
         assert!(row.get(key).is_some(), "{key} in {row}");

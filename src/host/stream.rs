@@ -6,7 +6,9 @@
 //!
 //! FLOPs over peak: at most one multiply-add for 4 bytes, below 5 % of the units from DRAM. Bytes over bandwidth: everything; in the
 //! first-level cache two loads and one store a cycle. Predicted: C STREAM's rate, ordinary and streaming alike, because the loops
-//! are the same; measured: see `benches/native`.
+//! are the same. Measured against `benches/native/stream.c` on a busy machine, medians of 9 interleaved pairs in two runs: 1.03 and 1.05
+//! (ordinary), 0.95 and 1.09 (streaming; single pairs spread from 0.73 to 1.41).
+
 // Arrays of registers are indexed by constants, which is what keeps them in registers.
 #![allow(clippy::needless_range_loop)]
 
