@@ -32,13 +32,17 @@ impl Campaign<'_> {
         let mut items = Vec::new();
         for (entry, problem) in self.problems()? {
             let op = (entry.parse)(&problem)?;
-            for variant in op.variants() {
+            let variants = op.variants();
+            let first = variants.first().map_or("", |v| v.name);
+            for variant in &variants {
                 if !self.scope.variants.is_empty() && !self.scope.variants.iter().any(|v| v == variant.name) {
                     continue;
                 }
                 let precisions = if self.scope.precisions.is_empty() { vec![Precision::F32] } else { self.scope.precisions.clone() };
                 for precision in precisions.into_iter().filter(|&p| variant.has(device.language, p)) {
-                    let caches: &[Cache] = if device.language == Language::Host { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
+                    // The first rung is there to be compared with, and cold is the default: it is not measured twice.
+                    let warm = device.language == Language::Host && variant.name != first;
+                    let caches: &[Cache] = if warm { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
                     for &cache in caches {
                         let plain = self.item(entry.name, variant.name, problem.clone(), effort(self.scope.size));
                         items.push(Item { precision, cache, ..plain });
