@@ -37,7 +37,9 @@ impl Campaign<'_> {
     pub(super) fn search_all(&mut self) -> Result<()> {
         let device = self.device();
         for precision in Precision::ALL {
-            let wanted = self.scope.precisions.is_empty() || self.scope.precisions.contains(&precision);
+            // In a hurry only the precision that kernels have by default.
+            let default = precision == Precision::F32 || self.scope.size != Size::Small;
+            let wanted = if self.scope.precisions.is_empty() { default } else { self.scope.precisions.contains(&precision) };
             if wanted && device.precisions.contains(&precision) {
                 self.search_fma(precision, &device)?;
             }

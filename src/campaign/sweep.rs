@@ -42,7 +42,7 @@ impl Campaign<'_> {
         self.sweep(&chosen, device, last)?;
         let found = self.levels(device);
         self.llc = found.iter().filter_map(|level| level.capacity).max().map(|found| found.max(device.llc_bytes()));
-        self.level_winners(&chosen, &found, last);
+        self.level_winners(&chosen, &found, device, last);
         Ok(())
     }
 
@@ -72,12 +72,13 @@ impl Campaign<'_> {
     }
 
     /// One winner per level and direction: the middle of the level's run, DRAM at half of the last size.
-    fn level_winners(&mut self, chosen: &[Chosen], found: &[Level], last: u64) {
+    fn level_winners(&mut self, chosen: &[Chosen], found: &[Level], device: &DeviceInfo, last: u64) {
         for level in found {
             for choice in chosen {
                 let memory = level.name == "dram";
                 let middle = (level.plateau.0 as f64 * level.plateau.1 as f64).sqrt() as u64;
-                let (setup, size) = if memory { (&choice.memory, last / 2) } else { (&choice.cached, middle) };
+                let (setup, size) =
+                    if memory { (&choice.memory, largest(choice.kind, device, last) / 2) } else { (&choice.cached, middle) };
                 let item = self.stream_item(choice.kind, size, setup, block_effort(self.scope.size));
                 let stores = match (choice.kind, setup.tuned.0.get("STORE")) {
                     (Kind::Read, _) | (_, None) => "",
@@ -140,11 +141,16 @@ fn last_size(device: &DeviceInfo) -> u64 {
     (PAST_LLC * device.llc_bytes()).min(device.memory_bytes / 4).min(3 * (device.limits.binding_bytes / 4 * 4))
 }
 
+/// Largest working set of a direction: no array is larger than a binding.
+fn largest(kind: Kind, device: &DeviceInfo, last: u64) -> u64 {
+    let (read, written) = kind.arrays();
+    last.min((read + written) * (device.limits.binding_bytes / 256 * 256))
+}
+
 /// Working sets of a direction's sweep, and whether the configuration for memory is meant: half octaves where levels are looked
 /// for, octaves elsewhere. Around the last-level cache both configurations are tried.
 fn sizes(kind: Kind, device: &DeviceInfo, last: u64, size: Size) -> Vec<(u64, bool)> {
-    let (read, written) = kind.arrays();
-    let last = last.min((read + written) * (device.limits.binding_bytes / 256 * 256));
+    let last = largest(kind, device, last);
     let fine = kind == Kind::Read || (kind == Kind::Triad && size != Size::Small);
     let step = if fine { std::f64::consts::SQRT_2 } else { 2.0 };
     let mut sizes = Vec::new();
