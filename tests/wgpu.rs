@@ -40,7 +40,7 @@ fn plan(problem: &dyn Op, variant: &str, precision: Precision, tuned: &Tuned, de
 }
 
 /// The output after one launch over poisoned memory.
-fn output(wgpu: &mut Wgpu, plan: &Plan, seeded: Seeded, checks: Checks) -> Vec<f64> {
+fn output(wgpu: &Wgpu, plan: &Plan, seeded: Seeded, checks: Checks) -> Vec<f64> {
     let mut loaded = wgpu.load(plan, seeded, 1, checks).unwrap_or_else(|e| panic!("{}/{}: {e}", plan.op, plan.variant));
     loaded.sample(1, 0).expect("it runs");
     let number = plan.output();
@@ -59,7 +59,7 @@ fn oracle(problem: &dyn Op, plan: &Plan, seeded: Seeded) -> Vec<f64> {
 }
 
 /// Runs a plan trusted and checked, with each of the draws, against the oracle and each other.
-fn verify(wgpu: &mut Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
+fn verify(wgpu: &Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
     let named = format!("{}/{} {} {} {:?}", plan.op, plan.variant, plan.precision, plan.problem, plan.tuned.0);
     for &seeded in draws {
         let trusted = output(wgpu, plan, seeded, Checks::Trusted);
@@ -86,7 +86,7 @@ fn every_awkward_problem(op: &str) {
         let problem = problem(op, fields);
         for variant in problem.variants() {
             for &precision in device.precisions.iter().filter(|&&p| variant.has(Language::Wgsl, p)) {
-                verify(&mut wgpu, &*problem, &plan(&*problem, variant.name, precision, &Tuned::default(), &device), &[DENSE, EXACT]);
+                verify(&wgpu, &*problem, &plan(&*problem, variant.name, precision, &Tuned::default(), &device), &[DENSE, EXACT]);
                 ran += 1;
             }
         }
@@ -133,7 +133,7 @@ fn other_tunables_give_right_outputs_too() {
             for tunable in source.tunables {
                 for &value in &tunable.values[1..] {
                     let tuned = Tuned([(tunable.name.to_string(), value)].into());
-                    verify(&mut wgpu, &*problem, &plan(&*problem, variant.name, Precision::F32, &tuned, &device), &[DENSE]);
+                    verify(&wgpu, &*problem, &plan(&*problem, variant.name, Precision::F32, &tuned, &device), &[DENSE]);
                 }
             }
         }
@@ -287,7 +287,7 @@ fn plans_over_a_limit_are_refused_by_its_name() {
     let Some(wgpu) = adapter() else { return };
     let device = wgpu.device().clone();
     let small = || rigged(&device, Precision::F32, "y[0] = x[0];");
-    let refused = |wgpu: &mut Wgpu, plan: &Plan, words: &[&str]| {
+    let refused = |wgpu: &Wgpu, plan: &Plan, words: &[&str]| {
         let error = wgpu.load(plan, DENSE, 1, Checks::Trusted).err().unwrap_or_else(|| panic!("{words:?} was not refused"));
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         let message = error.to_string();
@@ -295,25 +295,25 @@ fn plans_over_a_limit_are_refused_by_its_name() {
     };
     let mut over = small();
     over.dispatches[0].grid = [1, device.limits.grid + 1, 1];
-    refused(&mut wgpu, &over, &["work-groups along y", &(device.limits.grid + 1).to_string(), &device.limits.grid.to_string()]);
+    refused(&wgpu, &over, &["work-groups along y", &(device.limits.grid + 1).to_string(), &device.limits.grid.to_string()]);
     let mut over = small();
     over.dispatches[0].block = [1, 1, 1 << 20];
-    refused(&mut wgpu, &over, &["invocations", "along z", "1048576"]);
+    refused(&wgpu, &over, &["invocations", "along z", "1048576"]);
     let mut over = small();
     over.dispatches[0].block = [device.limits.block, 2, 1];
-    refused(&mut wgpu, &over, &["invocations of a work-group", &(2 * device.limits.block).to_string()]);
+    refused(&wgpu, &over, &["invocations of a work-group", &(2 * device.limits.block).to_string()]);
     let mut over = small();
     over.dispatches[0].shared_bytes = device.limits.shared_bytes + 4;
-    refused(&mut wgpu, &over, &["workgroup memory", &device.limits.shared_bytes.to_string()]);
+    refused(&wgpu, &over, &["workgroup memory", &device.limits.shared_bytes.to_string()]);
     let mut over = small();
     over.tensors[1].shape = vec![device.limits.binding_bytes / 4 + 1];
-    refused(&mut wgpu, &over, &["tensor x", "binding", &device.limits.binding_bytes.to_string()]);
+    refused(&wgpu, &over, &["tensor x", "binding", &device.limits.binding_bytes.to_string()]);
     let host = problem("fma", json!({})).plan("chains", Precision::F32, Language::Host, &Tuned::default(), &device).expect("a host plan");
-    refused(&mut wgpu, &host, &["WGSL"]);
+    refused(&wgpu, &host, &["WGSL"]);
     for (precision, feature) in [(Precision::F16, "shader-f16"), (Precision::F64, "shader-f64")] {
         if !device.precisions.contains(&precision) {
             let plan = rigged(&device, precision, "y[0] = x[0];");
-            refused(&mut wgpu, &plan, &[feature]);
+            refused(&wgpu, &plan, &[feature]);
         }
     }
     let error = wgpu.load(&small(), DENSE, u32::MAX, Checks::Trusted).err().expect("4 billion sets do not fit");
