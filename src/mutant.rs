@@ -53,7 +53,7 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("stream", "linear", "writes the first pass's scalar in all", "out[i] = vec4<T>(s);", "out[i] = vec4<T>(coef[0]);"),
     wgsl("fma", "chains", "stops one trip early", "trip < dims.trips", "trip + 1u < dims.trips"),
     wgsl("fma", "chains", "never grows the addend", "b += step;", "b += T();"),
-    wgsl("fma", "chains", "skips half of the steps", "s += 8u", "s += 16u"),
+    wgsl("fma", "chains", "skips half of the steps", "s += UNROLL", "s += 2u * UNROLL"),
     cuda("matmul", "naive", "drops the last step of k", "p < d.k", "p + 1 < d.k"),
     cuda("matmul", "naive", "starts k at one", "unsigned p = 0", "unsigned p = 1"),
     cuda("matmul", "naive", "skips the row guard", "row >= d.m || col >= d.n", "col >= d.n"),

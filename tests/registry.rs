@@ -229,3 +229,21 @@ fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
         }
     }
 }
+
+#[test]
+fn every_mutant_finds_its_text_exactly_once_and_every_source_has_at_least_three() {
+    use rooftrace::mutant::MUTANTS;
+    for entry in op::OPS {
+        for variant in (entry.parse)(&serde_json::json!({})).expect("the default problem").variants() {
+            for source in variant.sources.iter().filter(|s| s.language != Language::Host) {
+                let own: Vec<_> =
+                    MUTANTS.iter().filter(|m| (m.op, m.variant, m.language) == (entry.name, variant.name, source.language)).collect();
+                assert!(own.len() >= 3, "{}/{} in {:?} has {} mutants", entry.name, variant.name, source.language, own.len());
+                for mutant in own {
+                    let found = source.text.matches(mutant.find).count();
+                    assert_eq!(found, 1, "{}/{} {:?}: '{}'", entry.name, variant.name, source.language, mutant.name);
+                }
+            }
+        }
+    }
+}

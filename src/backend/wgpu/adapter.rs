@@ -87,7 +87,8 @@ pub(super) fn info(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         precisions,
         features: names,
         limits: Limits {
-            binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            // A binding holds the guard behind its tensor as well.
+            binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) - super::memory::GUARD,
             grid: limits.max_compute_workgroups_per_dimension,
             block: limits.max_compute_invocations_per_workgroup,
             shared_bytes: limits.max_compute_workgroup_storage_size,

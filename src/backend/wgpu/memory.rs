@@ -92,9 +92,10 @@ impl Memory {
         Ok(memory)
     }
 
-    /// The tensor alone, padded to whole vectors, as kernels see it.
+    /// The tensor, padded to whole vectors, and the guard behind it: a driver that drops accesses past the end of a binding must
+    /// not hide a kernel that writes there.
     pub(super) fn binding(&self) -> BufferBinding<'_> {
-        BufferBinding { buffer: &self.buffer, offset: GUARD, size: BufferSize::new(padded(&self.spec)) }
+        BufferBinding { buffer: &self.buffer, offset: GUARD, size: BufferSize::new(padded(&self.spec) + GUARD) }
     }
 
     /// Byte ranges of the buffer before and after the elements.
