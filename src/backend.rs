@@ -132,13 +132,14 @@ pub enum Found {
 
 /// Everything that can be measured here, and why the rest cannot. Order: cuda, wgpu, host.
 pub fn devices() -> Vec<Found> {
-    let mut found = Vec::new();
-    #[cfg(feature = "cuda")]
-    found.extend(cuda::devices());
-    #[cfg(feature = "wgpu")]
-    found.extend(wgpu::devices());
-    found.push(Found::Device(host::device()));
-    found
+    let backends: &[fn() -> Vec<Found>] = &[
+        #[cfg(feature = "cuda")]
+        cuda::devices,
+        #[cfg(feature = "wgpu")]
+        wgpu::devices,
+        || vec![Found::Device(host::device())],
+    ];
+    backends.iter().flat_map(|devices| devices()).collect()
 }
 
 /// Opens the device that a selector names: `host`, `wgpu:0`, `cuda:0`, `fake`.

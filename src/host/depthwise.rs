@@ -16,9 +16,6 @@
 //! memory. The walk reads three rows from the second-level cache for each it writes, and the out-of-order window is too short to
 //! overlap a strip's arithmetic with the stores of the strip before.
 
-// Arrays of registers are indexed by constants, which is what keeps them in registers.
-#![allow(clippy::needless_range_loop)]
-
 use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence, prefetch};
 use super::{Call, share};
 use crate::op::depthwise::Depthwise;

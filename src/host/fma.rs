@@ -10,9 +10,6 @@
 //! Predicted: 32 f32 FLOP a cycle and core with AVX2. Measured: 0.995 of the C loop in `benches/native/fma.c` (median of 9 interleaved
 //! pairs, 201 GFLOP/s on two Zen 3 cores).
 
-// Arrays of registers are indexed by constants, which is what keeps them in registers.
-#![allow(clippy::needless_range_loop)]
-
 use super::lanes::{Kernel, Lanes, Scalar, dispatch};
 use super::{Call, Output, share};
 use crate::op::fma::Fma;

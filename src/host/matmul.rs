@@ -11,9 +11,6 @@
 //! stores of C (24 of 1536 cycles). Measured warm on a busy two-core Zen 3, medians of 9 interleaved pairs: 0.81 of the `fma` winner at
 //! 1024 and 0.89 at 2048; packing takes 7 % at 1024, mostly waiting for B. AVX-512 code has been compiled, never run.
 
-// Arrays of registers are indexed by constants, which is what keeps them in registers.
-#![allow(clippy::needless_range_loop)]
-
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,0 +1,233 @@
+//! One table entry of an op: sources, tunables, layout and demand.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceInfo, Dispatch};
+use crate::host::Call;
+use crate::op::DType;
+
+/// The number formats of a kernel: storage, sums and output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32 in, sums and out.
+    F32,
+    /// f64 in, sums and out.
+    F64,
+    /// f16 in and out, f32 sums (the `fma` probe alone also sums in f16).
+    F16,
+}
+
+impl Precision {
+    /// Every precision, in table order.
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::F64, Precision::F16];
+
+    /// Type of inputs and outputs in memory.
+    pub const fn storage(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+            Precision::F16 => DType::F16,
+        }
+    }
+
+    /// Type of sums.
+    pub const fn sum(self) -> DType {
+        match self {
+            Precision::F32 | Precision::F16 => DType::F32,
+            Precision::F64 => DType::F64,
+        }
+    }
+
+    /// Name in commands and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+            Precision::F16 => "f16",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The unit of the processor that does a variant's arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Ordinary multiply-add units, vector or scalar.
+    Vector,
+    /// No arithmetic to speak of: a bandwidth probe.
+    Memory,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Unit::Vector => "vector",
+            Unit::Memory => "memory",
+        })
+    }
+}
+
+/// The language of a source, hence the kind of backend that runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// Rust, on the host backend.
+    Host,
+    /// WGSL, on the wgpu backend.
+    Wgsl,
+    /// CUDA C++, on the cuda backend.
+    Cuda,
+}
+
+/// One source of a variant.
+pub enum Source<P: 'static> {
+    /// A Rust kernel, given the problem and a [`Call`].
+    Host(fn(&P, &Call<'_>)),
+    /// WGSL text.
+    Wgsl(&'static str),
+    /// CUDA C++ text.
+    Cuda(&'static str),
+}
+
+impl<P> Source<P> {
+    pub(super) const fn language(&self) -> Language {
+        match self {
+            Source::Host(_) => Language::Host,
+            Source::Wgsl(_) => Language::Wgsl,
+            Source::Cuda(_) => Language::Cuda,
+        }
+    }
+}
+
+/// A variant in one language.
+pub struct Implementation<P: 'static> {
+    /// The program.
+    pub source: Source<P>,
+    /// Precisions it can be rendered in.
+    pub precisions: &'static [Precision],
+    /// What the search may choose; every one of them is used by the source.
+    pub tunables: &'static [Tunable],
+}
+
+/// A constant of a kernel that the search may choose: rendered as `-DNAME=v` and `const NAME: u32 = vu;`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Tunable {
+    /// Name in the sources.
+    pub name: &'static str,
+    /// Allowed values; the first is the default.
+    pub values: &'static [u32],
+}
+
+/// Chosen values of a variant's tunables, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tuned(pub std::collections::BTreeMap<String, u32>);
+
+impl Tuned {
+    /// The defaults of these tunables.
+    pub fn defaults(tunables: &[Tunable]) -> Self {
+        Tuned(tunables.iter().map(|t| (t.name.to_string(), t.values[0])).collect())
+    }
+
+    /// The value of a tunable that the variant declares; `Plan::of` has checked that all are there.
+    pub fn get(&self, name: &str) -> u32 {
+        self.0.get(name).copied().unwrap_or_else(|| panic!("tunable {name} is not declared by its variant"))
+    }
+}
+
+/// Requested and lane bytes of one launch (METHODOLOGY.md, "Counting").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// Distinct bytes each work-group loads and stores, summed over groups.
+    pub requested: u64,
+    /// Bytes that all lanes' loads and stores name.
+    pub lane: u64,
+}
+
+/// What the layout functions of a variant may look at.
+pub struct Setting<'a> {
+    /// Chosen tunables.
+    pub tuned: &'a Tuned,
+    /// Device the plan is for.
+    pub device: &'a DeviceInfo,
+    /// Language of the chosen source.
+    pub language: Language,
+    /// Number formats.
+    pub precision: Precision,
+}
+
+/// One rung of an op's ladder.
+pub struct Variant<P: 'static> {
+    /// Name in commands, records and file names.
+    pub name: &'static str,
+    /// Unit that does the arithmetic.
+    pub unit: Unit,
+    /// At most one a language.
+    pub sources: &'static [Implementation<P>],
+    /// Launches of one call, in order. The host ignores their grids.
+    pub dispatches: fn(&P, &Setting<'_>) -> Vec<Dispatch>,
+    /// Demand of one call.
+    pub demand: fn(&P, &Setting<'_>) -> Demand,
+}
+
+/// Facts about a variant that do not depend on its problem type.
+#[derive(Debug, Clone, Serialize)]
+pub struct VariantInfo {
+    /// Name.
+    pub name: &'static str,
+    /// Unit.
+    pub unit: Unit,
+    /// The languages it has a source for.
+    pub sources: Vec<SourceInfo>,
+}
+
+/// Facts about a variant in one language.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceInfo {
+    /// Language.
+    pub language: Language,
+    /// Precisions.
+    pub precisions: &'static [Precision],
+    /// Tunables.
+    pub tunables: &'static [Tunable],
+    /// Text as shipped, unrendered; empty for Rust.
+    #[serde(skip)]
+    pub text: &'static str,
+}
+
+impl VariantInfo {
+    /// Whether this variant has a source in `language` for `precision`.
+    pub fn has(&self, language: Language, precision: Precision) -> bool {
+        self.source(language).is_some_and(|s| s.precisions.contains(&precision))
+    }
+
+    /// The source in `language`.
+    pub fn source(&self, language: Language) -> Option<&SourceInfo> {
+        self.sources.iter().find(|s| s.language == language)
+    }
+}
+
+impl<P> Variant<P> {
+    /// The problem-independent facts.
+    pub fn info(&self) -> VariantInfo {
+        let sources = self.sources.iter().map(|s| SourceInfo {
+            language: s.source.language(),
+            precisions: s.precisions,
+            tunables: s.tunables,
+            text: match s.source {
+                Source::Host(_) => "",
+                Source::Wgsl(text) | Source::Cuda(text) => text,
+            },
+        });
+        VariantInfo { name: self.name, unit: self.unit, sources: sources.collect() }
+    }
+}
