@@ -6,6 +6,7 @@
 #   BINARY   default: rooftrace beside this script, else target/release/rooftrace
 #   OUT      default: $OUT, else gpu-visit-<UTC time>
 #   DEVICES  default: $DEVICES, else cuda:0 and every hardware wgpu device; `host` makes a dry run
+# The runs have the size of the environment's SIZE, by default standard.
 #
 # A step that fails does not stop the next. Exit code: 0 all steps passed, 1 some failed, 2 no binary, 3 no device.
 set -u
@@ -117,7 +118,7 @@ for device in $devices; do
     share=$((left / runs))
     runs=$((runs - 1))
     [ "$share" -le 200 ] || share=200
-    step "run-$name" $((share + 25)) "$binary" run --device "$device" --budget "${share}s" --out "$out/$name" --quiet
+    step "run-$name" $((share + 25)) "$binary" run --device "$device" --size "${SIZE:-standard}" --budget "${share}s" --out "$out/$name" --quiet
 done
 # Planted mistakes, if there is time: they may hang or crash a device, so they come last.
 for device in $devices; do
