@@ -128,22 +128,31 @@ struct Showing {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "One problem of one --op, by its fields")]
 struct Shape {
+    /// Rows of A and C (matmul)
     #[arg(long, value_name = "N")]
     m: Option<u64>,
+    /// Columns of B and C (matmul), images (depthwise)
     #[arg(long, value_name = "N")]
     n: Option<u64>,
+    /// Columns of A (matmul), filter extent (depthwise)
     #[arg(long, value_name = "N")]
     k: Option<u64>,
+    /// Input rows
     #[arg(long, value_name = "N")]
     h: Option<u64>,
+    /// Input columns
     #[arg(long, value_name = "N")]
     w: Option<u64>,
+    /// Channels
     #[arg(long, value_name = "N")]
     c: Option<u64>,
+    /// Step between outputs
     #[arg(long, value_name = "N")]
     stride: Option<u64>,
+    /// Zeros around the input
     #[arg(long, value_name = "N")]
     padding: Option<u64>,
+    /// Step between filter taps
     #[arg(long, value_name = "N")]
     dilation: Option<u64>,
 }

@@ -28,7 +28,8 @@ fn ten_thousand_clean_outputs_raise_no_alarm() {
                         let mut loaded = backend.load(&plan, seeded, 1, Checks::Trusted).expect("a small problem");
                         loaded.sample(1, 0).expect("the host answers");
                         let expectation = oracle.expect(&*op, precision, seeded).expect("a possible problem");
-                        let checked = expectation.compare(&named(&*op, &plan), seeded.draw, &mut |range| loaded.read(plan.output(), 0, range));
+                        let checked =
+                            expectation.compare(&named(&*op, &plan), seeded.draw, &mut |range| loaded.read(plan.output(), 0, range));
                         let verified = checked.unwrap_or_else(|alarm| panic!("check {checks}, seed {seed}: {alarm}"));
                         if verified.allowed > 0.0 {
                             closest = closest.max(verified.worst_error / verified.allowed);
@@ -51,7 +52,8 @@ fn a_wrong_element_is_refused_wherever_it_stands() {
     let inputs = Drawn::new(&tensors, seeded);
     let clean: Vec<f64> = (0..65).flat_map(|row| op.row(Arithmetic::F32, &inputs, row, 0..67)).collect();
     let expectation = Oracle::default().expect(&*op, Precision::F32, seeded).expect("possible");
-    let verdict = |output: &[f64]| expectation.compare("matmul", Draw::Dense, &mut |r| Ok(output[r.start as usize..r.end as usize].to_vec()));
+    let verdict =
+        |output: &[f64]| expectation.compare("matmul", Draw::Dense, &mut |r| Ok(output[r.start as usize..r.end as usize].to_vec()));
     verdict(&clean).expect("the clean output passes");
     for trial in 0..10_000u32 {
         let at = mix(trial) as usize % clean.len();

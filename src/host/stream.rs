@@ -93,6 +93,10 @@ impl Kernel<f32> for Walk<'_> {
 impl Walk<'_> {
     #[inline(always)]
     unsafe fn passes<V: Lanes<Scalar = f32>, const U: usize>(mut self) {
+        if self.kind == Kind::Read && self.out.len() == 1 {
+            // SAFETY: by the caller's promise.
+            return unsafe { self.read_alone::<V, U>() };
+        }
         let mut scalar = self.scalar;
         for pass in 0..self.passes {
             // The compiler must not know that passes differ in their scalar alone.
@@ -121,8 +125,28 @@ impl Walk<'_> {
             let cut = |p: usize| p.saturating_mul(self.part).min(self.a.len());
             let part = &self.a[cut(number)..cut(number + 1)];
             // SAFETY: by the caller's promise.
-            let sum = unsafe { part_sum::<V, U>(part, s) };
+            let sum = unsafe {
+                let mut sums = Sums::<V, U>::zero();
+                sums.pass(part, s);
+                sums.total()
+            };
             *total = if first { sum } else { *total * 0.5 + sum };
+        }
+    }
+
+    /// All passes of `read` over one part: its sums stay in registers, so that a pass over a small part costs its loads alone.
+    #[inline(always)]
+    unsafe fn read_alone<V: Lanes<Scalar = f32>, const U: usize>(&mut self) {
+        let mut scalar = self.scalar;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let mut sums = Sums::<V, U>::zero();
+            for _ in 0..self.passes {
+                // The compiler must not know that passes differ in their scalar alone.
+                sums.pass(self.a, black_box(scalar));
+                scalar += self.step;
+            }
+            self.out[0] = sums.total();
         }
     }
 
@@ -175,35 +199,58 @@ unsafe fn formula<V: Lanes<Scalar = f32>, const KIND: u8>(a: *const f32, b: *con
     }
 }
 
-/// `Σ s·a`, a multiply-add each: `s · Σ a` would let a pass be computed from the one before.
-#[inline(always)]
-unsafe fn part_sum<V: Lanes<Scalar = f32>, const U: usize>(a: &[f32], s: f32) -> f32 {
-    // SAFETY: every load stays within `a`.
-    unsafe {
-        let s_all = V::splat(s);
-        let mut sums = [V::splat(0.0); U];
-        let mut i = 0;
-        while i + U * V::COUNT <= a.len() {
+/// Sums of one part, in registers.
+struct Sums<V, const U: usize> {
+    wide: [V; U],
+    tail: f32,
+}
+
+impl<V: Lanes<Scalar = f32>, const U: usize> Sums<V, U> {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: by the caller's promise that the CPU has V.
+        Sums { wide: [unsafe { V::splat(0.0) }; U], tail: 0.0 }
+    }
+
+    /// Halves all sums, then adds `Σ s·a`, a multiply-add each: `s · Σ a` would let a pass be computed from the one before.
+    #[inline(always)]
+    unsafe fn pass(&mut self, a: &[f32], s: f32) {
+        // SAFETY: every load stays within `a`; by the caller's promise the CPU has V.
+        unsafe {
+            let (s_all, half) = (V::splat(s), V::splat(0.5));
             for u in 0..U {
-                sums[u] = s_all.mul_add(V::load(a.as_ptr().add(i + u * V::COUNT)), sums[u]);
+                self.wide[u] = self.wide[u].mul(half);
             }
-            i += U * V::COUNT;
+            self.tail *= 0.5;
+            let mut i = 0;
+            while i + U * V::COUNT <= a.len() {
+                for u in 0..U {
+                    self.wide[u] = s_all.mul_add(V::load(a.as_ptr().add(i + u * V::COUNT)), self.wide[u]);
+                }
+                i += U * V::COUNT;
+            }
+            while i + V::COUNT <= a.len() {
+                self.wide[0] = s_all.mul_add(V::load(a.as_ptr().add(i)), self.wide[0]);
+                i += V::COUNT;
+            }
+            for x in &a[i..] {
+                self.tail = s.fused(*x, self.tail);
+            }
         }
-        while i + V::COUNT <= a.len() {
-            sums[0] = s_all.mul_add(V::load(a.as_ptr().add(i)), sums[0]);
-            i += V::COUNT;
-        }
-        let mut all = sums[0];
-        for sum in &sums[1..] {
-            all = all.add(*sum);
-        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
         // 16 lanes are the widest register.
         let mut lanes = [0f32; 16];
-        all.store(lanes.as_mut_ptr());
-        let mut sum = lanes.iter().sum::<f32>();
-        for x in &a[i..] {
-            sum = s.fused(*x, sum);
+        // SAFETY: by the caller's promise that the CPU has V.
+        unsafe {
+            let mut all = self.wide[0];
+            for sum in &self.wide[1..] {
+                all = all.add(*sum);
+            }
+            all.store(lanes.as_mut_ptr());
         }
-        sum
+        lanes.iter().sum::<f32>() + self.tail
     }
 }
