@@ -127,11 +127,11 @@ fn stays(setup: &Setup, device: &DeviceInfo) -> bool {
     setup.parts <= resident && tunable("STORE").is_none_or(|store| store == 0)
 }
 
-/// Smallest working set worth a point: half of a first-level cache a core; on software Vulkan, whose launches cost a
+/// Smallest working set worth a point: a quarter of a first-level cache a core, two octaves inside it; on software Vulkan, whose launches cost a
 /// millisecond, 4 MiB.
 fn first_size(device: &DeviceInfo) -> u64 {
     match (device.language, device.kind) {
-        (Language::Host, _) => device.compute_units as u64 * (16 << 10),
+        (Language::Host, _) => device.compute_units as u64 * (8 << 10),
         (_, DeviceKind::Cpu) => 4 << 20,
         (_, DeviceKind::Gpu) => 1 << 20,
     }
