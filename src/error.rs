@@ -79,12 +79,6 @@ pub enum Error {
     /// The user pressed Ctrl-C; what was measured is saved.
     #[error("interrupted; what was measured is saved")]
     Interrupted,
-    /// Something finished, but not all of it.
-    #[error("{0}")]
-    Holes(String),
-    /// A check on results failed.
-    #[error("{0}")]
-    CheckFailed(String),
     /// A failure inside a backend that fits nothing above.
     #[error("{backend}: {why}")]
     Backend {
@@ -96,14 +90,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Process exit status: 1 check failed, 2 usage, 3 no such device, 4 wrong output, 5 holes, 6 bad file, 130 interrupted.
+    /// Process exit status: 2 usage, 3 no such device, 4 wrong output, 5 holes, 6 bad file, 130 interrupted.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Error::CheckFailed(_) => 1,
             Error::Usage(_) | Error::Io { .. } => 2,
             Error::Unavailable { .. } | Error::Unsupported { .. } => 3,
             Error::Wrong(_) => 4,
-            Error::OutOfMemory { .. } | Error::DeviceLost(_) | Error::Timeout(_) | Error::Holes(_) => 5,
+            Error::OutOfMemory { .. } | Error::DeviceLost(_) | Error::Timeout(_) => 5,
             Error::Compile { .. } | Error::Backend { .. } => 5,
             Error::BadFile { .. } => 6,
             Error::Interrupted => 130,

@@ -30,6 +30,6 @@ pub fn run(args: &Showing) -> Result<i32> {
 
 /// Table, sentences and chart, as `run` ends and `show` prints.
 pub fn text(view: &View, style: &Style) -> String {
-    let sentences = report::verdict::sentences(view).join(" ");
-    format!("{}\n{sentences}\n\n{}", report::table::terminal(view, style), report::chart::terminal(view, style))
+    let verdict = report::verdict::terminal(view, style);
+    format!("{}\n{verdict}\n{}", report::table::terminal(view, style), report::chart::terminal(view, style))
 }
