@@ -6,10 +6,13 @@
 //! micro-kernel keeps MR × NR sums in registers: 6 × 2 registers of 16, or 14 × 2 of 32.
 //!
 //! FLOPs over peak: a step of the micro-kernel is 12 multiply-adds (six cycles) and eight loads (four cycles), so the multiply-add units
-//! are the limit. Bytes over bandwidth: per unit KC·(168 + NB) elements for 168·NB·KC multiply-adds, below 1 byte a cycle.
+//! are the limit of a core that is ours alone. Where another hardware thread shares the core (as on a rented virtual machine), it takes
+//! up to half the front end: 20 instructions and the loop's own then need seven cycles, while `fma`, at 12 instructions, needs its six.
+//! Bytes over bandwidth: per unit KC·(168 + NB) elements for 168·NB·KC multiply-adds, below 1 byte a cycle.
 //! Predicted: 92 % of `fma`, the rest being packing (an element moved for every n or m multiply-adds) and the tiles' own loads and
-//! stores of C (24 of 1536 cycles). Measured warm on a busy two-core Zen 3, medians of 9 interleaved pairs: 0.81 of the `fma` winner at
-//! 1024 and 0.89 at 2048; packing takes 7 % at 1024, mostly waiting for B. AVX-512 code has been compiled, never run.
+//! stores of C (24 of 1536 cycles); 80 % beside a busy neighbour. Measured warm on a busy two-core Zen 3, medians of interleaved pairs:
+//! 0.75-0.83 of the `fma` winner at 1024 and 0.78-0.83 at 2048 (0.72 and 0.71 before the loop took four steps a trip), 0.87 and 0.89 at
+//! best; packing takes 3-6 %. AVX-512 code has been compiled, never run.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +34,8 @@ const PACKED: usize = 3072;
 
 /// Rows of B by which packing looks ahead: fewer than the ways of a first-level cache, into one set of which they may all fall.
 const AHEAD: usize = 6;
+/// Panels of B packed side by side, so that a row of B gives several lines in a row, which may lie pages away from the next.
+const ABREAST: usize = 4;
 
 /// How a product is cut into units: what the kernel does and what its demand is counted from.
 struct Blocking {
@@ -178,8 +183,8 @@ impl<S: Scalar> Kernel<S> for Packing<'_, '_, S> {
             for panel in self.a {
                 if V::REGISTERS == 32 { self.slice.pack_a::<14>(panel) } else { self.slice.pack_a::<6>(panel) }
             }
-            for panel in self.b {
-                self.slice.pack_b::<V>(panel);
+            for first in self.b.clone().step_by(ABREAST) {
+                self.slice.pack_b::<V>(first..(first + ABREAST).min(self.b.end));
             }
         }
     }
@@ -191,6 +196,7 @@ impl<S: Scalar> Slice<'_, S> {
     unsafe fn pack_a<const MR: usize>(&self, panel: usize) {
         let depth = self.depth.len();
         let first = self.rows.start + panel * MR;
+        let line = 64 / size_of::<S>();
         let mut rows = [self.a.as_ptr(); MR];
         for (row, from) in rows.iter_mut().enumerate() {
             *from = self.a[(first + row).min(self.rows.end - 1) * self.k..][self.depth.clone()].as_ptr();
@@ -198,34 +204,43 @@ impl<S: Scalar> Slice<'_, S> {
         // SAFETY: the panel lies within the scratch; every row holds `depth` elements.
         unsafe {
             let to = self.a_panels.0.add(panel * MR * depth);
-            for p in 0..depth {
-                for row in 0..MR {
-                    *to.add(p * MR + row) = *rows[row].add(p);
+            for start in (0..depth).step_by(line) {
+                for row in rows {
+                    // The next panel's part: rows are too short for the hardware to find their pattern in time.
+                    prefetch(row.wrapping_add(MR * self.k + start));
+                }
+                for p in start..(start + line).min(depth) {
+                    for row in 0..MR {
+                        *to.add(p * MR + row) = *rows[row].add(p);
+                    }
                 }
             }
         }
     }
 
-    /// Panel of NR columns: for each depth its NR elements, zeros past the end.
+    /// Panels of NR columns: for each depth NR elements of each, zeros past the end.
     #[inline(always)]
-    unsafe fn pack_b<V: Lanes<Scalar = S>>(&self, panel: usize) {
+    unsafe fn pack_b<V: Lanes<Scalar = S>>(&self, panels: Range<usize>) {
         let (nr, depth) = (2 * V::COUNT, self.depth.len());
-        let first = self.columns.start + panel * nr;
-        let columns = nr.min(self.columns.end - first);
-        // SAFETY: the panel lies within the scratch; a whole row of it lies within B.
+        let first = self.columns.start + panels.start * nr;
+        let columns = (panels.len() * nr).min(self.columns.end - first);
+        // SAFETY: the panels lie within the scratch; a whole row of them lies within B.
         unsafe {
-            let to = self.b_panels.0.add(panel * nr * depth);
+            let to = self.b_panels.0.add(panels.start * nr * depth);
             for p in 0..depth {
-                let (to, from) = (to.add(p * nr), &self.b[(self.depth.start + p) * self.n + first..][..columns]);
-                // Rows are too far apart for the hardware to see the pattern.
-                prefetch(from.as_ptr().wrapping_add(AHEAD * self.n));
-                if columns == nr {
-                    V::load(from.as_ptr()).store(to);
-                    V::load(from.as_ptr().add(V::COUNT)).store(to.add(V::COUNT));
-                } else {
-                    let to = std::slice::from_raw_parts_mut(to, nr);
-                    to[..columns].copy_from_slice(from);
-                    to[columns..].fill(S::zeroed());
+                let from = &self.b[(self.depth.start + p) * self.n + first..][..columns];
+                for (panel, from) in from.chunks(nr).enumerate() {
+                    let to = to.add((panel * depth + p) * nr);
+                    // Rows are too far apart for the hardware to see the pattern.
+                    prefetch(from.as_ptr().wrapping_add(AHEAD * self.n));
+                    if from.len() == nr {
+                        V::load(from.as_ptr()).store(to);
+                        V::load(from.as_ptr().add(V::COUNT)).store(to.add(V::COUNT));
+                    } else {
+                        let to = std::slice::from_raw_parts_mut(to, nr);
+                        to[..from.len()].copy_from_slice(from);
+                        to[from.len()..].fill(S::zeroed());
+                    }
                 }
             }
         }
