@@ -70,6 +70,9 @@ struct Winner {
     item: Item,
 }
 
+/// Share of the kernels' time that measuring suspects again may take.
+const AGAIN: f64 = 0.25;
+
 /// Longest an item may take before its child is given up: its budget and generous room for loading and verifying.
 fn limit(goal: &Goal) -> Duration {
     match goal {
@@ -108,10 +111,13 @@ impl<'a> Campaign<'a> {
         let outcome = self.search_all().and_then(|()| {
             self.block(1)?;
             let (first, second) = items.split_at(items.len() / 2);
+            let started = Instant::now();
             self.kernels(first)?;
+            let half = started.elapsed();
             self.block(2)?;
+            let started = Instant::now();
             self.kernels(second)?;
-            self.repeat_suspects()?;
+            self.repeat_suspects(half + started.elapsed())?;
             self.block(3)
         });
         self.close(outcome)
@@ -203,11 +209,16 @@ impl<'a> Campaign<'a> {
         Ok(())
     }
 
-    /// Items whose canaries moved are measured once more; the better record takes the first one's place in tables.
-    fn repeat_suspects(&mut self) -> Result<()> {
+    /// Items whose canaries moved are measured once more, for `spent` times [`AGAIN`] at most; the better record takes the first
+    /// one's place in tables. A machine that never rests marks every item, and repeating them all would only double the run.
+    fn repeat_suspects(&mut self, spent: Duration) -> Result<()> {
         let suspects: Vec<Measurement> = self.records.iter().filter_map(moved).collect();
         self.watcher.stage("again, where the machine changed speed", suspects.len());
+        let started = Instant::now();
         for suspect in suspects {
+            if started.elapsed() > spent.mul_f64(AGAIN) {
+                break;
+            }
             let effort = kernels::effort(self.scope.size);
             let plain = self.item(&suspect.op, &suspect.variant, suspect.problem, effort);
             let item = Item { precision: suspect.precision, tunables: suspect.tunables, cache: suspect.cache, ..plain };

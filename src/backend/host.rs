@@ -14,7 +14,7 @@ use crate::plan::{Code, DeviceInfo, DeviceKind, Language, Limits, Plan, Precisio
 
 mod sets;
 
-use sets::Sets;
+use sets::{Sets, Shelf};
 
 /// The host as a device; opens nothing.
 pub fn device() -> DeviceInfo {
@@ -55,6 +55,7 @@ fn described(isa: Isa) -> DeviceInfo {
 pub struct Host {
     info: DeviceInfo,
     pool: Pool,
+    shelf: Shelf,
     isa: Isa,
 }
 
@@ -80,7 +81,7 @@ impl Host {
             let why = format!("the system gave {} threads for {} CPUs; raise its thread limit", pool.workers(), info.compute_units);
             return Err(Error::Backend { backend: "host", why });
         }
-        Ok(Host { info, pool, isa })
+        Ok(Host { info, pool, shelf: Shelf::new(), isa })
     }
 }
 
@@ -95,7 +96,7 @@ impl Backend for Host {
             let named = format!("the host backend running {}/{}", plan.op, plan.variant);
             return Err(Error::unsupported(named, "a Rust kernel", format!("{:?}", plan.language)));
         };
-        let memory = Sets::allocate(&plan.tensors, sets)?;
+        let memory = Sets::allocate(&self.shelf, &plan.tensors, sets)?;
         let mut loaded = OnHost {
             pool: &self.pool,
             isa: self.isa,
@@ -121,7 +122,7 @@ struct OnHost<'a> {
     precision: Precision,
     tensors: Vec<TensorSpec>,
     seeded: Seeded,
-    memory: Sets,
+    memory: Sets<'a>,
     first_launch_ns: Option<u64>,
 }
 

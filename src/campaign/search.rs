@@ -25,7 +25,7 @@ const DOUBLINGS: u32 = 4;
 /// One block of a winner.
 pub(super) fn block_effort(size: Size) -> Effort {
     let (least_ms, budget_ms) = match size {
-        Size::Small => (60, 250),
+        Size::Small => (60, 150),
         Size::Standard => (150, 600),
         Size::Large => (300, 2000),
     };

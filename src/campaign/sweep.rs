@@ -11,6 +11,10 @@ use crate::roofline::{self, Level};
 
 /// The sweep ends at this many times the last-level cache the system reports: two octaves past four times it.
 const PAST_LLC: u64 = 16;
+/// How often what looks disturbed in the read curve is measured again.
+const LOOKS: u32 = 2;
+/// Directions whose levels are not looked for end at this many times it.
+const MET_LLC: u64 = 4;
 
 /// The best configuration of one direction in caches and in memory.
 struct Chosen {
@@ -40,7 +44,8 @@ impl Campaign<'_> {
             chosen.push(Chosen { kind, cached, memory });
         }
         self.sweep(&chosen, device, last)?;
-        let found = self.levels(device);
+        self.look_again(&chosen, device, last)?;
+        let found = roofline::levels(&self.read_curve(), &device.caches);
         self.llc = found.iter().filter_map(|level| level.capacity).max().map(|found| found.max(device.llc_bytes()));
         self.level_winners(&chosen, &found, device, last);
         Ok(())
@@ -60,15 +65,31 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    /// The levels that the read curve shows: reading is what every cache does best, and what its curve shows most clearly.
-    fn levels(&self, device: &DeviceInfo) -> Vec<Level> {
+    /// Measures again what looks disturbed in the read curve; the samples join those of the first look.
+    fn look_again(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<()> {
+        let Some(read) = chosen.iter().find(|choice| choice.kind == Kind::Read) else { return Ok(()) };
+        for _ in 0..LOOKS {
+            let doubtful = roofline::doubtful(&self.read_curve());
+            self.watcher.stage("bandwidth again, where it looks disturbed", doubtful.len());
+            for (working_set, memory) in sizes(Kind::Read, device, last, self.scope.size) {
+                let item = self.stream_item(Kind::Read, working_set, if memory { &read.memory } else { &read.cached }, GLANCE);
+                if item.problem["elements"].as_u64().is_some_and(|elements| doubtful.contains(&(elements * 4))) {
+                    self.run_item(item)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The curve that shows the levels: reading is what every cache does best, and what shows them most clearly.
+    fn read_curve(&self) -> Vec<(u64, f64)> {
         let points = self.records.iter().filter_map(|record| match record {
             Record::Measurement(m) => Some(m),
             _ => None,
         });
         let sweeps = roofline::sweeps(points);
         let read = sweeps.iter().find(|s| s.kind == Kind::Read).or(sweeps.first());
-        read.map(|sweep| roofline::levels(&sweep.curve().points, &device.caches)).unwrap_or_default()
+        read.map(|sweep| sweep.curve().points).unwrap_or_default()
     }
 
     /// One winner per level and direction: the middle of the level's run, DRAM at half of the last size.
@@ -148,9 +169,11 @@ fn largest(kind: Kind, device: &DeviceInfo, last: u64) -> u64 {
 }
 
 /// Working sets of a direction's sweep, and whether the configuration for memory is meant: half octaves where levels are looked
-/// for, octaves elsewhere. Around the last-level cache both configurations are tried.
+/// for, octaves elsewhere. Around the last-level cache both configurations are tried. The largest comes first: its
+/// memory then serves all others.
 fn sizes(kind: Kind, device: &DeviceInfo, last: u64, size: Size) -> Vec<(u64, bool)> {
-    let last = largest(kind, device, last);
+    // Levels are looked for in reading; the others need to meet memory, which the blocks then measure.
+    let last = largest(kind, device, if kind == Kind::Read { last } else { last.min(MET_LLC * device.llc_bytes()) });
     let fine = kind == Kind::Read || (kind == Kind::Triad && size != Size::Small);
     let step = if fine { std::f64::consts::SQRT_2 } else { 2.0 };
     let mut sizes = Vec::new();
@@ -165,6 +188,5 @@ fn sizes(kind: Kind, device: &DeviceInfo, last: u64, size: Size) -> Vec<(u64, bo
         }
         at /= step;
     }
-    sizes.reverse();
     sizes
 }

@@ -30,6 +30,13 @@ pub(crate) fn workers() -> usize {
     }
 }
 
+/// Memory nodes of the machine; one where the system does not tell of several.
+pub(crate) fn nodes() -> usize {
+    let is_node = |name: &str| name.strip_prefix("node").is_some_and(|number| number.parse::<u32>().is_ok());
+    let nodes = fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten();
+    nodes.filter(|entry| entry.file_name().to_str().is_some_and(is_node)).count().max(1)
+}
+
 /// The calling thread's affinity mask.
 #[cfg(target_os = "linux")]
 pub(crate) fn affinity() -> Option<libc::cpu_set_t> {

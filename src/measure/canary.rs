@@ -17,7 +17,7 @@ const LENGTH_NS: u64 = 15_000_000;
 /// Slices of a canary. The fastest counts: an interrupt or a stolen moment is no change of speed, a slower clock is.
 const SLICES: u64 = 6;
 /// A pulse this fresh stands for the next item's "before" as well.
-const FRESH: Duration = Duration::from_millis(20);
+const FRESH: Duration = Duration::from_millis(100);
 
 /// Times of both canaries at one moment, in nanoseconds of their fastest slice.
 #[derive(Clone, Copy)]

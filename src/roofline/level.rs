@@ -1,7 +1,7 @@
 //! Which levels of memory a working-set curve shows.
 //!
-//! A level is a plateau: a run of at least 1.5 octaves within ±7 % of its median, faster than everything that follows it. The
-//! last two octaves are DRAM, and only trusted as such when they lie far beyond the largest cache found and are flat. Levels are
+//! A level is a plateau: a run of at least 1.5 octaves within ±7 % of its median, faster than everything that follows it by so
+//! much that two such bands do not touch. The last two octaves are DRAM, and only trusted as such when they lie far beyond the largest cache found and are flat. Levels are
 //! named by order; what the system reports is compared with the finding and never replaces it.
 
 use crate::record::State;
@@ -12,6 +12,8 @@ use crate::units::Capacity;
 const OCTAVES: f64 = 1.5;
 /// Largest deviation of a plateau's points from its median.
 const FLAT: f64 = 0.07;
+/// Two levels are told apart where their bands of ±7 % do not overlap.
+const APART: f64 = (1.0 + FLAT) / (1.0 - FLAT);
 /// A level still holds the largest size whose rate is within this of the plateau.
 const HELD: f64 = 0.10;
 /// Largest deviation of DRAM's points from the middle of their range.
@@ -42,11 +44,11 @@ pub struct Level {
 /// that the system names: level and total bytes. An empty curve has no levels.
 pub fn levels(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> Vec<Level> {
     let Some(&(largest, _)) = curve.last() else { return Vec::new() };
-    let floor = middle(octaves_below(curve, largest, 1.0));
     let smooth = without_spikes(curve);
+    let floor = fastest(octaves_below(&smooth, largest, 2.0));
     let mut found: Vec<Level> = plateaus(&smooth)
         .into_iter()
-        .filter(|run| middle(run) * (1.0 - HELD) > floor)
+        .filter(|run| middle(run) > APART * floor)
         .enumerate()
         .map(|(order, run)| cache(order, run, &smooth))
         .collect();
@@ -54,6 +56,22 @@ pub fn levels(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> Vec<Level> {
     found.push(dram);
     compare(&mut found, reported);
     found
+}
+
+/// Working sets of a curve that look disturbed, and are worth another look: slower than a larger one, or, in the last two octaves, than
+/// a flat DRAM allows.
+pub fn doubtful(curve: &[(u64, f64)]) -> Vec<u64> {
+    let Some(&(largest, _)) = curve.last() else { return Vec::new() };
+    let memory = octaves_below(curve, largest, 2.0);
+    let first = curve.len() - memory.len();
+    let disturbed = |&(at, &(_, rate)): &(usize, &(u64, f64))| {
+        rate < (1.0 - FLAT) * fastest(&curve[at + 1..]) || (at >= first && rate < (1.0 - DRAM_FLAT) * fastest(memory))
+    };
+    curve.iter().enumerate().filter(disturbed).map(|(_, &(bytes, _))| bytes).collect()
+}
+
+fn fastest(points: &[(u64, f64)]) -> f64 {
+    points.iter().fold(0.0, |fastest, p| fastest.max(p.1))
 }
 
 fn middle(points: &[(u64, f64)]) -> f64 {
@@ -85,7 +103,7 @@ fn plateaus(curve: &[(u64, f64)]) -> Vec<&[(u64, f64)]> {
     let mut merged: Vec<(usize, usize)> = Vec::new();
     for (from, to) in spans {
         match merged.last_mut() {
-            Some(before) if (middle(&curve[before.0..before.1]) / middle(&curve[from..to]) - 1.0).abs() <= FLAT => before.1 = to,
+            Some(before) if same(middle(&curve[before.0..before.1]), middle(&curve[from..to])) => before.1 = to,
             _ => merged.push((from, to)),
         }
     }
@@ -98,6 +116,11 @@ fn plateaus(curve: &[(u64, f64)]) -> Vec<&[(u64, f64)]> {
     }
     kept.reverse();
     kept
+}
+
+/// Whether two plateaus are one.
+fn same(a: f64, b: f64) -> bool {
+    a.max(b) <= APART * a.min(b)
 }
 
 fn split(curve: &[(u64, f64)], from: usize, to: usize, spans: &mut Vec<(usize, usize)>) {
@@ -317,6 +340,28 @@ mod tests {
         let found = levels(&sloped, &[]);
         assert_eq!(found.last().unwrap().state, State::Suspect);
         assert!(found.last().unwrap().reasons[0].contains("not flat"), "{found:?}");
+    }
+
+    #[test]
+    fn a_stretch_hardly_faster_than_dram_is_no_level() {
+        // 45 to 128 MiB at 40 GB/s before a DRAM that wanders from 29 to 36: as a shared machine showed it.
+        let caches = [(MIB, 200e9), (16 * MIB, 130e9)];
+        let mut points = curve(&caches, 34e9, 1024 * MIB, 0.0, 0);
+        for (at, (_, rate)) in points.iter_mut().filter(|p| p.0 > 40 * MIB).enumerate() {
+            *rate = [40e9, 41e9, 39e9, 40e9, 41e9, 39e9, 29e9, 35e9, 36e9].get(at).copied().unwrap_or(34e9);
+        }
+        assert_eq!(named(&levels(&points, &[])), ["l1", "l2", "dram"]);
+    }
+
+    #[test]
+    fn what_is_slower_than_a_larger_working_set_is_doubtful() {
+        let mut points = curve(&[(MIB, 200e9), (16 * MIB, 100e9)], 30e9, 512 * MIB, 0.0, 0);
+        assert!(doubtful(&points).is_empty());
+        let last = points.len() - 3;
+        points[7].1 *= 0.4;
+        points[last].1 *= 0.9;
+        assert_eq!(doubtful(&points), [points[7].0, points[last].0]);
+        assert!(doubtful(&[]).is_empty());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! All sets of a plan's tensors in one block of memory, with guards around every tensor.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::error::{Error, Result};
 use crate::host::Memory;
 use crate::host::memory::Region;
@@ -11,35 +13,76 @@ const GUARD: usize = 64;
 /// What guards hold.
 const PATTERN: u32 = 0x9d5a_c3e7;
 
+/// Where the last plan's memory waits for the next plan: the system's zeroing of fresh pages costs more than most measurements.
+/// It is kept only where all memory is equally near to every worker: elsewhere each plan's first touch must place its pages anew.
+pub(super) struct Shelf {
+    spare: Mutex<Region>,
+    keeps: bool,
+}
+
+impl Shelf {
+    pub(super) fn new() -> Self {
+        Shelf { spare: Mutex::new(Region::empty()), keeps: topology::nodes() == 1 }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Region> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The spare memory where it holds so many bytes; where it does not it is given back to the system.
+    fn take(&self, bytes: usize) -> Option<Region> {
+        let region = std::mem::replace(&mut *self.spare(), Region::empty());
+        (region.bytes() >= bytes).then_some(region)
+    }
+
+    fn put(&self, region: Region) {
+        let mut spare = self.spare();
+        if self.keeps && region.bytes() > spare.bytes() {
+            *spare = region;
+        }
+    }
+}
+
 /// Copies of all tensors of a plan.
-pub(super) struct Sets {
+pub(super) struct Sets<'a> {
+    shelf: &'a Shelf,
     region: Region,
+    /// Bytes of it in use, guards included.
+    bytes: usize,
     /// Tensors of set 0, then of set 1, …
     tensors: Vec<Memory>,
     each: usize,
 }
 
-impl Sets {
-    /// Allocates `sets` sets, checked against the memory that is available now. Nothing but the guards is touched.
-    pub(super) fn allocate(tensors: &[TensorSpec], sets: u32) -> Result<Self> {
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.shelf.put(std::mem::replace(&mut self.region, Region::empty()));
+    }
+}
+
+impl<'a> Sets<'a> {
+    /// Allocates `sets` sets, checked against the memory that is available now. Nothing but the guards is touched, and what memory
+    /// holds is arbitrary.
+    pub(super) fn allocate(shelf: &'a Shelf, tensors: &[TensorSpec], sets: u32) -> Result<Self> {
         let what = || format!("{sets} sets of {} tensors", tensors.len());
-        let have = topology::available_memory();
-        let layout = offsets(tensors, sets);
-        let Some((offsets, bytes)) = layout else {
-            return Err(Error::OutOfMemory { what: what(), need: u64::MAX, have: have.unwrap_or(0) });
+        let refused = |need: u64, have: Option<u64>| Error::OutOfMemory { what: what(), need, have: have.unwrap_or(0) };
+        let Some((offsets, bytes)) = offsets(tensors, sets) else {
+            return Err(refused(u64::MAX, topology::available_memory()));
         };
-        if let Some(have) = have.filter(|&have| bytes as u64 > have) {
-            return Err(Error::OutOfMemory { what: what(), need: bytes as u64, have });
-        }
-        let Some(region) = Region::new(bytes) else {
-            return Err(Error::OutOfMemory { what: what(), need: bytes as u64, have: have.unwrap_or(0) });
+        let region = match shelf.take(bytes) {
+            Some(spare) => spare,
+            None => {
+                let have = topology::available_memory();
+                let fresh = if have.is_none_or(|have| bytes as u64 <= have) { Region::new(bytes) } else { None };
+                fresh.ok_or_else(|| refused(bytes as u64, have))?
+            }
         };
         let placed = offsets.iter().zip(tensors.iter().cycle()).map(|(&offset, spec)| {
             // SAFETY: the layout's offsets lie within the region.
             let start = unsafe { region.start().add(offset) };
             Memory { start, elements: spec.elements() as usize, dtype: spec.dtype }
         });
-        let sets = Sets { tensors: placed.collect(), each: tensors.len(), region };
+        let sets = Sets { tensors: placed.collect(), each: tensors.len(), shelf, region, bytes };
         for memory in &sets.tensors {
             for at in guards(*memory) {
                 // SAFETY: the layout leaves a guard on either side of every tensor.
@@ -61,7 +104,7 @@ impl Sets {
 
     /// Bytes allocated, guards included.
     pub(super) fn bytes(&self) -> u64 {
-        self.region.bytes() as u64
+        self.bytes as u64
     }
 
     /// Guard words of a set that lost their pattern.
