@@ -20,7 +20,7 @@ mod place;
 mod roof;
 mod sweep;
 
-pub use ceiling::{ceiling_view, propose};
+pub use ceiling::ceiling_view;
 pub use level::{Level, doubtful, levels};
 pub use place::place;
 pub use roof::Roof;

@@ -1,11 +1,11 @@
-//! Ceilings from their measurements, the ceilings that sweeps propose, and the view of a whole file.
+//! Ceilings from their measurements, and the view of a whole file.
 
 mod fixture;
 
 use fixture::{GFLOPS, MIB, kernel, traced};
 use rooftrace::plan::Precision;
 use rooftrace::record::{Record, Skip, State};
-use rooftrace::roofline::{Roof, ceiling_view, place, propose, sweeps, view};
+use rooftrace::roofline::{Roof, ceiling_view, place, sweeps, view};
 
 const MS: f64 = 1e6;
 
@@ -96,65 +96,6 @@ fn a_suspect_roof_is_said_on_the_rows_it_decides() {
     assert_eq!(memory.reasons, ["the ceiling it is judged by is suspect: dram read"]);
     let compute = place(&kernel("k").work(1_000_000_000, 1_000_000, 0).takes(20.0 * MS).done(), &roof);
     assert_eq!(compute.reasons, Vec::<String>::new());
-}
-
-/// Read and triad sweeps of the fixture's levels, four points an octave, to 512 MiB.
-fn swept() -> Vec<rooftrace::record::Measurement> {
-    let mut probes = Vec::new();
-    for (direction, part) in [("read", 1.0), ("triad", 0.8)] {
-        for step in 0..=64 {
-            let size = (8192.0 * (step as f64 / 4.0).exp2()) as u64 / 12 * 12;
-            let gbps = fixture::LEVELS.iter().find(|l| l.1.is_none_or(|c| size <= c)).unwrap().2;
-            probes.push(fixture::stream(&format!("{direction}-{step}"), direction, size, gbps * part).done());
-        }
-    }
-    probes
-}
-
-#[test]
-fn sweeps_propose_a_ceiling_for_each_level_and_direction_on_its_winner() {
-    let mut probes = swept();
-    probes.push(fixture::fma("f1", Precision::F32, 80.0).done());
-    probes.push(fixture::fma("f2", Precision::F32, 100.0).done());
-    probes.push(fixture::fma("f3", Precision::F32, 900.0).ended(State::Suspect).done());
-    probes.push(fixture::fma("d1", Precision::F64, 50.0).done());
-    // Non-temporal stores: a roof of their own in DRAM, and slow in cache.
-    for (id, size, gbps) in [("nt-l3", 8 * MIB, 18.0), ("nt-dram", 256 * MIB, 18.0)] {
-        probes.push(fixture::stream(id, "triad", size / 12 * 12, gbps).named("stream", "streaming").done());
-    }
-    let proposed = propose(&probes.iter().collect::<Vec<_>>(), &fixture::device());
-    let names: Vec<_> = proposed.iter().map(|c| c.name.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "f32 vector",
-            "f64 vector",
-            "l1 read",
-            "l1 triad",
-            "l2 read",
-            "l2 triad",
-            "l3 read",
-            "l3 triad",
-            "dram read",
-            "dram triad (streaming)",
-            "dram triad"
-        ]
-    );
-    assert_eq!((proposed[0].from.as_slice(), proposed[1].from.as_slice()), (&["f2".to_string()][..], &["d1".to_string()][..]));
-    assert!(proposed.iter().all(|c| c.state == State::Ok && c.reasons.is_empty()), "{proposed:?}");
-    let find = |id: &str| probes.iter().find(|m| m.id == id);
-    for c in &proposed[2..9] {
-        let level = fixture::LEVELS.iter().find(|l| Some(l.0) == c.level.as_deref()).unwrap();
-        let part = if c.direction.as_deref() == Some("triad") { 0.8 } else { 1.0 };
-        let value = ceiling_view(c, find).unwrap().value;
-        assert!((value / (level.2 * part * 1e9) - 1.0).abs() < 1e-3, "{}: {value}", c.name);
-        let held = c.capacity.zip(level.1).map(|(found, true_)| found as f64 / true_ as f64);
-        assert!(held.is_none_or(|h| (0.99..=1.0).contains(&h)) && c.capacity.is_some() == level.1.is_some(), "{}: {held:?}", c.name);
-    }
-    let mut ids: Vec<_> = proposed.iter().map(|c| &c.id).collect();
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), proposed.len());
 }
 
 #[test]

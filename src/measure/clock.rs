@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::op;
 use crate::plan::{Language, Precision, Tuned};
 use crate::record::Clock;
+use crate::stats;
 
 /// Launches in the larger of the two samples that the launch overhead is taken from.
 const MANY: u32 = 64;
@@ -97,9 +98,7 @@ fn own(sample: &Sample) -> f64 {
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    stats::median_of(values).unwrap_or(0.0)
 }
 
 /// Smallest step of the wall clock seen in a thousand readings.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{Loaded, Sample};
 use crate::error::Result;
 use crate::record::{Cache, Clock};
-use crate::stats;
+use crate::stats::Ordered;
 use crate::worker::Effort;
 
 /// A sample is at least this many steps of the clock: half a per cent of quantisation.
@@ -61,24 +61,24 @@ impl<'a> Sampler<'a> {
         self.warm_up(launches, budget / 5)?;
         let mut sampled =
             Sampled { launches, samples_ns: Vec::new(), wall_ns: Vec::new(), checked_ns: 0, remarks: Vec::new(), misfit: None };
-        let (mut measured, mut first) = (0u64, 0);
+        let (mut measured, mut first, mut ordered) = (0u64, 0, Ordered::default());
         loop {
             let sample = self.loaded.sample(launches, first)?;
             first = (first + launches) % self.sets;
             let time = chosen(self.clock, &sample);
             measured += sample.wall.as_nanos() as u64;
             sampled.samples_ns.push(time);
+            ordered.push(time);
             sampled.wall_ns.push(sample.wall.as_nanos() as u64);
             let count = sampled.samples_ns.len();
             let enough = count >= effort.samples as usize && measured >= effort.least_ns;
-            // The interval costs a sort: look at it every so often only.
-            if enough && (count < 32 || count.is_multiple_of(16)) && tight(&sampled.samples_ns) {
+            if enough && tight(&ordered) {
                 return Ok(sampled);
             }
             // Either clock ends it: the fake device's time is not real time.
             let spent = started.elapsed().max(Duration::from_nanos(measured));
             if spent >= budget && count >= 3 {
-                if !tight(&sampled.samples_ns) {
+                if !tight(&ordered) {
                     sampled.remarks.push(format!(
                         "stopped at its budget of {:.2} s with {count} samples; the interval is wider than 1 %",
                         budget.as_secs_f64()
@@ -121,6 +121,6 @@ impl<'a> Sampler<'a> {
     }
 }
 
-fn tight(samples: &[u64]) -> bool {
-    stats::median_interval(samples).is_some_and(|i| i.high - i.value <= TIGHT * i.value && i.value - i.low <= TIGHT * i.value)
+fn tight(samples: &Ordered) -> bool {
+    samples.interval(0.5).is_some_and(|i| i.high - i.value <= TIGHT * i.value && i.value - i.low <= TIGHT * i.value)
 }

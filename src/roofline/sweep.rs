@@ -76,16 +76,6 @@ pub fn sweeps<'a>(measurements: impl IntoIterator<Item = &'a Measurement>) -> Ve
     gathered(best)
 }
 
-/// The same, a curve for each variant.
-pub(super) fn sweeps_by_variant<'a>(measurements: impl IntoIterator<Item = &'a Measurement>) -> BTreeMap<String, Vec<Sweep>> {
-    let mut best: BTreeMap<String, BTreeMap<(usize, u64), Point>> = BTreeMap::new();
-    for (direction, point) in candidates(measurements) {
-        let of_variant = best.entry(point.variant.clone()).or_default();
-        keep_better(of_variant, (direction, point.bytes), point);
-    }
-    best.into_iter().map(|(variant, points)| (variant, gathered(points))).collect()
-}
-
 fn keep_better<K: Ord>(best: &mut BTreeMap<K, Point>, key: K, point: Point) {
     match best.get_mut(&key) {
         Some(kept) if !better(&point, kept) => {}
@@ -97,7 +87,7 @@ fn keep_better<K: Ord>(best: &mut BTreeMap<K, Point>, key: K, point: Point) {
 }
 
 /// Sound before suspect, then fast before slow: an absurd time must not win a search.
-pub(super) fn better(a: &Point, b: &Point) -> bool {
+fn better(a: &Point, b: &Point) -> bool {
     (a.sound, a.rate.value) > (b.sound, b.rate.value)
 }
 
