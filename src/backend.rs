@@ -78,6 +78,17 @@ pub struct Audit {
     pub inputs_changed: u64,
 }
 
+/// Where the memory of plans is seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupied {
+    /// Nowhere.
+    Unknown,
+    /// In the resident set of this process.
+    Process,
+    /// On the device, where this many bytes are taken now.
+    Device(u64),
+}
+
 /// A plan in device memory. Sets are copies of all its tensors; rotating through them keeps a launch from finding its data in
 /// cache.
 pub trait Loaded {
@@ -119,6 +130,11 @@ pub trait Backend {
     /// # Errors
     /// [`Error::Unsupported`] where the plan exceeds a limit, [`Error::OutOfMemory`], [`Error::Compile`] with the whole log.
     fn load<'a>(&'a self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>>;
+
+    /// Where plans' memory is seen from outside, and how much is taken now.
+    fn occupied(&self) -> Occupied {
+        Occupied::Unknown
+    }
 }
 
 /// A device that could be opened, or the reason why a backend has none.

@@ -4,6 +4,7 @@
 //! ceiling stands on the three blocks together. Items whose canaries moved are measured once more at the end. Nothing here
 //! prints: what happens is told to a [`Watcher`].
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -16,6 +17,7 @@ use crate::record::{Cache, Ceiling, Measurement, Record, Skip, State};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
 mod kernels;
+mod peak;
 mod search;
 mod sweep;
 
@@ -62,6 +64,8 @@ pub struct Campaign<'a> {
     winners: Vec<Winner>,
     /// Largest cache that the sweep found, in bytes.
     llc: Option<u64>,
+    /// Peak memory of the kernels so far, by all that it depends on.
+    peaks: HashMap<String, peak::Peak>,
 }
 
 /// The best configuration of a probe, measured again in each block.
@@ -76,7 +80,7 @@ const AGAIN: f64 = 0.25;
 /// Longest an item may take before its child is given up: its budget and generous room for loading and verifying.
 fn limit(goal: &Goal) -> Duration {
     match goal {
-        Goal::Verify => Duration::from_secs(60),
+        Goal::Verify | Goal::Peak => Duration::from_secs(60),
         Goal::Measure(effort) => Duration::from_nanos(effort.budget_ns) * 4 + Duration::from_secs(30),
     }
 }
@@ -84,7 +88,7 @@ fn limit(goal: &Goal) -> Duration {
 impl<'a> Campaign<'a> {
     /// A campaign on an open bench.
     pub fn new(bench: &'a mut dyn Bench, watcher: &'a mut dyn Watcher, scope: Scope) -> Self {
-        Campaign { bench, watcher, scope, records: Vec::new(), order: 0, winners: Vec::new(), llc: None }
+        Campaign { bench, watcher, scope, records: Vec::new(), order: 0, winners: Vec::new(), llc: None, peaks: HashMap::new() }
     }
 
     /// Roofs only.
@@ -135,7 +139,8 @@ impl<'a> Campaign<'a> {
         }
         self.watcher.item(&format!("{}/{} {}", item.op, item.variant, short(&item)));
         match self.bench.run(&item, limit(&item.goal)) {
-            Answer::Done(measurement) => {
+            Answer::Done(mut measurement) => {
+                self.weigh(&item, &mut measurement);
                 self.keep(Record::Measurement(measurement.clone()))?;
                 Ok(Some(measurement))
             }

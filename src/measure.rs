@@ -15,10 +15,11 @@ use crate::op::{self, Op};
 use crate::oracle::{Expectation, Oracle, named};
 use crate::plan::{DeviceInfo, Plan};
 use crate::record::{Cache, Clock, Measurement, State, Verification};
-use crate::worker::{Effort, Goal, Item, Runner, failed};
+use crate::worker::{Effort, Goal, Item, Runner, Stay, failed};
 
 mod canary;
 mod clock;
+mod peak;
 mod sampling;
 
 use canary::{Canaries, Pulse};
@@ -49,13 +50,17 @@ impl<'b> Engine<'b> {
         Ok(Engine { backend, clock, canaries: None, oracle: Oracle::default() })
     }
 
-    /// An engine on the device that a selector names. The device stays open until the process ends.
+    /// An engine on the device that a selector names. The device stays open until the process ends. One that stays for a single
+    /// item learns no clock.
     ///
     /// # Errors
     /// Those of [`backend::open`] and [`Engine::new`].
-    pub fn open(selector: &str) -> Result<Box<dyn Runner>> {
+    pub fn open(selector: &str, stay: Stay) -> Result<Box<dyn Runner>> {
         let backend: &'static dyn Backend = Box::leak(backend::open(selector)?);
-        Ok(Box::new(Engine::new(backend)?))
+        Ok(Box::new(match stay {
+            Stay::Long => Engine::new(backend)?,
+            Stay::Once => Engine { backend, clock: Clock::default(), canaries: None, oracle: Oracle::default() },
+        }))
     }
 
     fn measure(&mut self, item: &Item, effort: Effort) -> Result<Measurement> {
@@ -73,7 +78,7 @@ impl<'b> Engine<'b> {
         drop(loaded);
         let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
         record.sets = sets;
-        record.pool_bytes = plan.set_bytes() * sets as u64;
+        record.pool_bytes = plan.pool_bytes(sets);
         record.facts = facts;
         record.canary_ns = Pulse::pair(before, after);
         record.launches = sampled.launches;
@@ -116,6 +121,14 @@ impl<'b> Engine<'b> {
         Ok(record)
     }
 
+    /// Times and verifies nothing: the record's `peak_bytes` is the answer.
+    fn peak(&mut self, item: &Item) -> Result<Measurement> {
+        let (op, plan) = self.plan(item)?;
+        let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
+        record.peak_bytes = peak::measured(self.backend, &plan, Seeded { draw: item.draw, seed: item.seed })?;
+        Ok(record)
+    }
+
     fn plan(&self, item: &Item) -> Result<(std::sync::Arc<dyn Op>, Plan)> {
         let op = (op::find(&item.op)?.parse)(&item.problem)?;
         let device = self.backend.device();
@@ -148,6 +161,7 @@ impl Runner for Engine<'_> {
     fn run(&mut self, item: &Item) -> std::result::Result<Measurement, (State, String)> {
         let done = match item.goal {
             Goal::Verify => self.verify(item),
+            Goal::Peak => self.peak(item),
             Goal::Measure(effort) => self.measure(item, effort),
         };
         done.map_err(|error| failed(&error))
@@ -160,8 +174,9 @@ fn sets(plan: &Plan, item: &Item, device: &DeviceInfo) -> u32 {
         Cache::Warm => 1,
         Cache::Cold => {
             let past = 2 * item.llc_bytes.unwrap_or_else(|| device.llc_bytes());
-            let fit = (device.memory_bytes / 2 / plan.set_bytes().max(1)).max(1);
-            (past / plan.set_bytes().max(1) + 1).clamp(2, 4096).min(fit) as u32
+            let each = plan.pool_bytes(1).max(1);
+            let fit = (device.memory_bytes / 2 / each).max(1);
+            (past / each + 1).clamp(2, 4096).min(fit) as u32
         }
     }
 }
@@ -237,7 +252,7 @@ fn describe(item: &Item, op: &dyn Op, plan: &Plan, device: &DeviceInfo, clock: &
         bytes_lane: plan.cost.lane,
         workspace_bytes: plan.cost.workspace,
         peak_bytes: None,
-        pool_bytes: plan.set_bytes(),
+        pool_bytes: plan.pool_bytes(1),
         set_bytes: plan.set_bytes(),
         dispatches: plan.dispatches.len() as u32,
         groups,

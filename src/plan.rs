@@ -206,7 +206,12 @@ impl Plan {
 
     /// Bytes of one set: inputs, weights, outputs and scratch.
     pub fn set_bytes(&self) -> u64 {
-        self.tensors.iter().map(TensorSpec::bytes).sum::<u64>() + self.cost.workspace
+        self.pool_bytes(1) + self.cost.workspace
+    }
+
+    /// Bytes that launches on `sets` sets rotate through: their tensors. Scratch is one for all.
+    pub fn pool_bytes(&self, sets: u32) -> u64 {
+        self.tensors.iter().map(TensorSpec::bytes).sum::<u64>().saturating_mul(sets as u64)
     }
 }
 
@@ -263,7 +268,7 @@ fn cost_of<P: Definition>(problem: &P, precision: Precision, tensors: &[TensorSp
         moved: dispatches.iter().map(|d| bytes(&d.reads) + bytes(&d.writes)).sum(),
         requested: demand.requested,
         lane: demand.lane,
-        workspace: 0,
+        workspace: demand.workspace,
     }
 }
 

@@ -25,7 +25,7 @@ mod serve;
 mod wire;
 
 pub use child::{Child, Launch};
-pub use serve::{ARGUMENT, Open, enter, serve};
+pub use serve::{ARGUMENT, Open, Stay, enter, serve};
 
 /// How much time an item may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub enum Goal {
     Verify,
     /// Time it, then verify the output of one more sample.
     Measure(Effort),
+    /// Measure the memory of one set, nothing else. Only a fresh process ([`Bench::fresh`]) has a true answer.
+    Peak,
 }
 
 /// One thing to do on a device.
@@ -121,6 +123,11 @@ pub trait Bench {
     fn clock(&self) -> &Clock;
     /// Runs one item, for at most `limit`.
     fn run(&mut self, item: &Item, limit: Duration) -> Answer;
+    /// Runs one item in a process that is started for it alone, all within `limit`. Absent where items have no processes.
+    fn fresh(&mut self, item: &Item, limit: Duration) -> Option<Answer> {
+        let _ = (item, limit);
+        None
+    }
 }
 
 /// Runs items in this process: no protection against crashes, and `limit` is not enforced.

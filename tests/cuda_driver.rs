@@ -13,6 +13,7 @@ mod harness;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cases::{DRAW, SEED, draw_module, module};
 use harness::{Module, build_driver, compiler, folder, skipped};
@@ -21,6 +22,7 @@ use rooftrace::backend::{Backend, Checks, Found, Loaded, host};
 use rooftrace::draw::{Draw, Drawn, Seeded};
 use rooftrace::op::{OPS, Op, find};
 use rooftrace::plan::{DeviceKind, Language, Plan, Precision, Tuned};
+use rooftrace::worker::{Answer, Bench, Goal, Launch};
 
 /// Set in the process that a test starts to see other libraries than its own.
 const CHILD: &str = "ROOFTRACE_TEST_CHILD";
@@ -293,6 +295,19 @@ fn an_overrun_and_a_written_input_are_found_by_the_audit() {
     assert_eq!(other.inputs_changed, 0);
 }
 
+/// Peak memory, from the free memory that the stand-in tells: one set, its guards and eight bytes for the audit.
+fn memory_is_what_the_driver_gave_out(folder: &Path) {
+    let launch = Launch::new("cuda:0").program(env!("CARGO_BIN_EXE_rooftrace")).variable("LD_LIBRARY_PATH", folder);
+    let mut child = launch.start().expect("the stand-in has a device");
+    let fields = serde_json::json!({"id": "peak", "op": "matmul", "problem": {"m": 300, "n": 200, "k": 100}, "variant": "naive",
+        "precision": "f32", "cache": "warm", "draw": "dense", "seed": 1, "goal": Goal::Peak, "order": 1});
+    let item = serde_json::from_value(fields).expect("an item");
+    let answer = child.fresh(&item, Duration::from_secs(30)).expect("a child has processes");
+    let Answer::Done(m) = answer else { panic!("{answer:?}") };
+    let beyond = m.peak_bytes.expect("the driver tells") - m.set_bytes;
+    assert!(m.set_bytes == 400_000 && (4 * 256 + 8..8 * 256).contains(&beyond), "{beyond} bytes beyond {}", m.set_bytes);
+}
+
 #[test]
 fn the_program_itself_verifies_every_cuda_source_over_the_stand_in() {
     let Some(folder) = stand_in("program", |_, text| text) else { return };
@@ -303,5 +318,6 @@ fn the_program_itself_verifies_every_cuda_source_over_the_stand_in() {
     assert!(done.status.success(), "{}: {stdout}{stderr}", done.status);
     let last = stdout.lines().last().unwrap_or_default();
     assert!(last.contains(" 0 failed, 0 skipped") && !last.starts_with("0 "), "{stdout}");
+    memory_is_what_the_driver_gave_out(&folder);
     let _ = std::fs::remove_dir_all(&folder);
 }

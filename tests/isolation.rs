@@ -261,6 +261,24 @@ fn items_run_the_same_without_a_process() {
 }
 
 #[test]
+fn a_fresh_process_serves_one_item_and_its_death_is_felt_by_nobody_else() {
+    let mut child = start(json!({"faults": [{"kind": "segfault", "op": "matmul"}, {"kind": "hang", "op": "fma"}]}));
+    let process = child.process_id();
+    let answer = child.fresh(&item("stream", 0), AMPLE).expect("there are processes");
+    assert_eq!(done(answer).order, 0);
+    let (state, why) = failed(child.fresh(&item("matmul", 1), AMPLE).expect("there are processes"));
+    assert!(state == State::DeviceLost && why.contains("SIGSEGV"), "{why}");
+    let hangs = Item { op: "fma".into(), variant: "chains".into(), problem: json!({"elements": 64}), ..item("stream", 2) };
+    let started = Instant::now();
+    let (state, why) = failed(child.fresh(&hangs, Duration::from_millis(700)).expect("there are processes"));
+    assert!(state == State::Timeout && started.elapsed() < Duration::from_millis(1700), "{why} after {:?}", started.elapsed());
+    assert_eq!(child.process_id(), process, "the process of the other items is the same");
+    done(child.run(&item("stream", 3), AMPLE));
+    let mut local = Local::new(Box::new(Small(backend::open("fake").expect("opens"))));
+    assert!(local.fresh(&item("stream", 4), AMPLE).is_none(), "there is no process here");
+}
+
+#[test]
 fn a_record_that_cannot_be_written_is_a_failed_item_and_not_a_lost_device() {
     struct Infinite(Small);
     impl Runner for Infinite {

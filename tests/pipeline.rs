@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rooftrace::op::OpRole;
 use rooftrace::record::{self, Record, State};
 use rooftrace::roofline;
 use rooftrace::view::View;
@@ -94,6 +95,22 @@ fn json_has_the_one_documented_form() {
     for key in ["name", "kind", "precision", "unit", "level", "direction", "capacity", "value", "low", "high", "state"] {
         assert!(ceiling.get(key).is_some(), "{key} in {ceiling}");
     }
+}
+
+#[test]
+fn every_kernel_record_carries_the_peak_memory_of_one_set_and_no_probe_does() {
+    let (output, out) = run("peak", DEVICE, &["--op", "matmul", "--m", "40", "--n", "24", "--k", "48"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = record::read(&out.join("records.jsonl")).expect("a readable file");
+    let measured = file.records.iter().filter_map(|r| if let Record::Measurement(m) = r { Some(m) } else { None });
+    let (kernels, probes): (Vec<_>, Vec<_>) = measured.partition(|m| m.role == OpRole::Kernel);
+    for m in &kernels {
+        let tensors = 4 * (40 * 48 + 48 * 24 + 40 * 24);
+        assert_eq!((m.peak_bytes, m.set_bytes), (Some(m.set_bytes), tensors + m.workspace_bytes), "{}", m.variant);
+        assert_eq!(m.workspace_bytes > 0, m.variant == "packed", "packed panels are scratch, and naive has none");
+        assert!(!m.reasons.iter().any(|r| r.contains("peak memory")), "{:?}", m.reasons);
+    }
+    assert!(kernels.len() > 2 && probes.iter().all(|m| m.peak_bytes.is_none()) && !probes.is_empty());
 }
 
 #[test]

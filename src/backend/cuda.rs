@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
-use super::{Backend, Checks, Found, Loaded};
+use super::{Backend, Checks, Found, Loaded, Occupied};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::plan::{Code, DeviceInfo, Dispatch, Plan};
@@ -102,6 +102,14 @@ impl Backend for Cuda {
         let draws = Request { name: "draw.cu", text: fill::SOURCE, defines: &[], architecture: &architecture, checks: Checks::Trusted };
         let draws = self.compiled(&draws)?;
         Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, &kernels, &draws, plan, seeded, sets, checks)?))
+    }
+
+    /// What the whole device has given out, to other processes too: it is compared over a moment only.
+    fn occupied(&self) -> Occupied {
+        match self.context.bind_to_thread().and_then(|()| self.context.mem_get_info()) {
+            Ok((free, total)) => Occupied::Device((total as u64).saturating_sub(free as u64)),
+            Err(_) => Occupied::Unknown,
+        }
     }
 }
 

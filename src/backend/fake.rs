@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use super::{Backend, Checks, Loaded};
+use super::{Backend, Checks, Loaded, Occupied};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::host::Pool;
@@ -37,6 +37,8 @@ pub struct Fake {
     samples: Cell<u64>,
     /// Matching calls so far, for each fault of the script.
     calls: RefCell<Vec<u64>>,
+    /// Bytes of the plans that are loaded.
+    taken: Cell<u64>,
     /// Set by a `device_lost` fault or the watchdog; nothing works afterwards.
     lost: Cell<bool>,
 }
@@ -69,7 +71,8 @@ impl Fake {
     pub fn new(script: Script) -> Result<Self> {
         let info = script.device()?;
         let calls = RefCell::new(vec![0; script.faults.len()]);
-        let fake = Fake { info, script, pool: Arc::new(Pool::new()), samples: Cell::new(0), calls, lost: Cell::new(false) };
+        let fake =
+            Fake { info, script, pool: Arc::new(Pool::new()), samples: Cell::new(0), calls, taken: Cell::new(0), lost: Cell::new(false) };
         fake.fire(Moment::Open, None)?;
         Ok(fake)
     }
@@ -86,7 +89,7 @@ impl Backend for Fake {
             return Err(Error::unsupported(named, format!("a device that runs {:?}", plan.language), "Rust kernels only"));
         };
         self.fire(Moment::Load, Some(plan))?;
-        let need = plan.set_bytes().saturating_mul(sets.max(1) as u64);
+        let need = plan.pool_bytes(sets.max(1)).saturating_add(plan.cost.workspace);
         if need > self.info.memory_bytes {
             return Err(Error::OutOfMemory { what: format!("{sets} sets of {named}"), need, have: self.info.memory_bytes });
         }
@@ -96,5 +99,9 @@ impl Backend for Fake {
         }
         let kernel = Arc::clone(kernel);
         Ok(Box::new(loaded::Resident::new(self, plan.clone(), kernel, seeded, sets.max(1), checks)))
+    }
+
+    fn occupied(&self) -> Occupied {
+        Occupied::Device(self.taken.get())
     }
 }

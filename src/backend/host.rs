@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Audit, Backend, Checks, Facts, Loaded, Sample};
+use super::{Audit, Backend, Checks, Facts, Loaded, Occupied, Sample};
 use crate::draw::{Seeded, keys};
 use crate::error::{Error, Result};
 use crate::host::draw::{Content, differences, fill};
@@ -110,6 +110,10 @@ impl Backend for Host {
         };
         loaded.fill();
         Ok(Box::new(loaded))
+    }
+
+    fn occupied(&self) -> Occupied {
+        Occupied::Process
     }
 }
 

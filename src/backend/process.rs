@@ -1,5 +1,5 @@
 //! What only the operating system can do for the process that owns a device: keep its answers apart from what drivers print,
-//! ignore the terminal's interrupt, and end without running exit handlers that may hang.
+//! ignore the terminal's interrupt, tell how much memory it took, and end without running exit handlers that may hang.
 
 use std::fs::File;
 use std::io;
@@ -46,6 +46,19 @@ pub fn ignore_interrupts() {
     unsafe {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
     }
+}
+
+/// Forgets how much memory this process once had: from here on its high-water mark is that of now. Whether the system does that.
+pub fn forget_peak() -> bool {
+    // "5" stands for the mark of the resident set (proc_pid_clear_refs(5), Linux 4.0); elsewhere there is no such file.
+    cfg!(target_os = "linux") && std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// Bytes that this process had in memory at most since [`forget_peak`], where the system says.
+pub fn peak_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// Ends the process at once: no destructor and no exit handler runs, since those of a hung driver may never return.

@@ -10,10 +10,10 @@
 
 use std::time::Duration;
 
-use super::{Backend, Checks, Found, Loaded};
+use super::{Backend, Checks, Found, Loaded, Occupied};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
-use crate::plan::{Code, DeviceInfo, Plan};
+use crate::plan::{Code, DeviceInfo, DeviceKind, Plan};
 
 mod adapter;
 mod device;
@@ -91,5 +91,13 @@ impl Backend for Wgpu {
         limits::check(plan, sets, &self.info, &self.device)?;
         let program = program::Program::compile(&self.device, plan, text, checks)?;
         Ok(Box::new(loaded::LoadedPlan::new(&self.device, &self.filler, plan, program, seeded, sets.max(1))?))
+    }
+
+    fn occupied(&self) -> Occupied {
+        match (self.info.kind, self.device.raw.generate_allocator_report()) {
+            (DeviceKind::Cpu, _) => Occupied::Process,
+            (DeviceKind::Gpu, Some(report)) => Occupied::Device(report.total_allocated_bytes),
+            (DeviceKind::Gpu, None) => Occupied::Unknown,
+        }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let pair = apart - 21 * BLOCK * blocks + 29 * blocks;
     let lane = single + shape.pairs * pair + shape.oh * shape.ow;
     let bytes = |elements: usize| s.precision.storage().bytes() * p.n * elements as u64 * p.c;
-    Demand { requested: bytes(requested), lane: bytes(lane.max(requested)) }
+    Demand::new(bytes(requested), bytes(lane.max(requested)))
 }
 
 /// The kernel.

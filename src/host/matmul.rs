@@ -65,6 +65,20 @@ impl Blocking {
         }
         Blocking { kc, mr, nr, rows, columns }
     }
+
+    /// Rows of A and columns of B packed at a time: whole units, so that no unit crosses a packed piece.
+    fn pieces(&self, p: &Matmul) -> (usize, usize) {
+        let piece = |extent: u64, block: usize| {
+            let whole = (extent as usize).next_multiple_of(block);
+            (PACKED / block).max(1).saturating_mul(block).min(whole)
+        };
+        (piece(p.m, self.rows), piece(p.n, self.columns))
+    }
+
+    /// Depth of the deepest slice.
+    fn depth(&self, p: &Matmul) -> usize {
+        self.kc.min(p.k as usize)
+    }
 }
 
 /// Work-groups of a plan: units of C.
@@ -81,7 +95,9 @@ pub(crate) fn demand(p: &Matmul, s: &Setting<'_>) -> Demand {
     let c = m * n * (2 * k.div_ceil(b.kc as u64) - 1);
     let bytes = s.precision.storage().bytes();
     let loads = |rows: usize, columns: usize| m * k * n.div_ceil(columns as u64) + k * n * m.div_ceil(rows as u64);
-    Demand { requested: bytes * (loads(b.rows, b.columns) + c), lane: bytes * (loads(b.mr, b.nr) + c) }
+    let (rows, columns) = b.pieces(p);
+    let workspace = bytes * ((rows + columns) * b.depth(p)) as u64;
+    Demand { requested: bytes * (loads(b.rows, b.columns) + c), lane: bytes * (loads(b.mr, b.nr) + c), workspace }
 }
 
 fn planned(p: &Matmul, s: &Setting<'_>) -> Blocking {
@@ -100,10 +116,7 @@ pub(crate) fn packed(problem: &Matmul, call: &Call<'_>) {
 fn all<S: Scalar>(problem: &Matmul, call: &Call<'_>) {
     let b = Blocking::of(problem, call.isa, call.precision, call.tuned.get("KC") as usize, call.pool.workers());
     let (m, n, k) = (problem.m as usize, problem.n as usize, problem.k as usize);
-    let depth = b.kc.min(k);
-    // Whole units, so that no unit crosses a packed piece.
-    let piece = |extent: usize, block: usize| (PACKED / block).max(1).saturating_mul(block).min(extent.next_multiple_of(block));
-    let (rows, columns) = (piece(m, b.rows), piece(n, b.columns));
+    let (depth, (rows, columns)) = (b.depth(problem), b.pieces(problem));
     let Some(scratch) = call.pool.scratch((rows + columns) * depth * size_of::<S>()) else {
         // Without memory to pack into, the definition still gives the answer.
         return naive(problem, call);

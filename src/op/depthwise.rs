@@ -240,9 +240,9 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let taps = p.n * p.c * inside(p.h, oh, p) * inside(p.w, ow, p);
     let lane = s.precision.storage().bytes() * (2 * taps + outputs);
     match s.language {
-        Language::Host => Demand { requested: lane, lane },
+        Language::Host => Demand::new(lane, lane),
         // A group is 256 consecutive outputs, channels fastest.
-        _ => Demand { requested: grouped(p, 256 / p.c.min(256), false), lane },
+        _ => Demand::new(grouped(p, 256 / p.c.min(256), false), lane),
     }
 }
 
@@ -270,7 +270,7 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     }
     let lane = 4 * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
     let units = p.c.div_ceil(p.width());
-    Demand { requested: grouped(p, strip * (block / units.min(block)), true), lane }
+    Demand::new(grouped(p, strip * (block / units.min(block)), true), lane)
 }
 
 /// Distinct bytes of groups that cover `positions` neighbouring outputs of a row, and channels beside them: the input columns

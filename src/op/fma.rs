@@ -151,5 +151,5 @@ const CHAINS: Variant<Fma> = Variant {
         vec![Dispatch::over(3, "chains", fold(p.elements.div_ceil(chains).div_ceil(block as u64)), [block, 1, 1])]
     },
     // Replaced by `traffic`.
-    demand: |_, _| Demand { requested: 0, lane: 0 },
+    demand: |_, _| Demand::new(0, 0),
 };

@@ -124,7 +124,7 @@ const NAIVE: Variant<Matmul> = Variant {
         // A task is one row of C: a row of A, all of B, a row of C.
         Language::Host => {
             let width = s.precision.storage().bytes();
-            Demand { requested: width * p.m * (p.k + p.k * p.n + p.n), lane: width * p.m * (p.k + 2 * p.k * p.n + p.n) }
+            Demand::new(width * p.m * (p.k + p.k * p.n + p.n), width * p.m * (p.k + 2 * p.k * p.n + p.n))
         }
         _ => tiled(p, 16, 16, 1, 1),
     },
@@ -176,5 +176,5 @@ fn tiled(p: &Matmul, bm: u64, bn: u64, tm: u64, tn: u64) -> Demand {
     let (m, n, k) = (p.m, p.n, p.k);
     let requested = 4 * (m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n);
     let lane = 4 * (m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm) + m * n);
-    Demand { requested, lane }
+    Demand::new(requested, lane)
 }

@@ -223,5 +223,5 @@ const LINEAR: Variant<Stream> = Variant {
         vec![dispatch]
     },
     // Replaced by `traffic`.
-    demand: |_, _| Demand { requested: 0, lane: 0 },
+    demand: |_, _| Demand::new(0, 0),
 };

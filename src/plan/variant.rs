@@ -144,13 +144,22 @@ impl Tuned {
     }
 }
 
-/// Requested and lane bytes of one launch (METHODOLOGY.md, "Counting").
+/// Requested and lane bytes of one launch (METHODOLOGY.md, "Counting"), and its scratch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
     /// Distinct bytes each work-group loads and stores, summed over groups.
     pub requested: u64,
     /// Bytes that all lanes' loads and stores name.
     pub lane: u64,
+    /// Bytes of scratch beyond the tensors.
+    pub workspace: u64,
+}
+
+impl Demand {
+    /// That of a launch without scratch.
+    pub const fn new(requested: u64, lane: u64) -> Self {
+        Demand { requested, lane, workspace: 0 }
+    }
 }
 
 /// What the layout functions of a variant may look at.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::process::{Process, Silence};
-use super::serve::ARGUMENT;
+use super::serve::{ARGUMENT, ONCE};
 use super::wire::{End, Hello, Reply};
-use super::{Answer, Bench, Item, interrupted};
+use super::{Answer, Bench, Item, failed, interrupted};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::plan::DeviceInfo;
@@ -26,6 +26,8 @@ pub struct Launch {
     selector: String,
     program: Option<PathBuf>,
     arguments: Option<Vec<OsString>>,
+    /// Whether the child is to serve one item only.
+    once: bool,
     environment: Vec<(OsString, OsString)>,
     limit: Duration,
 }
@@ -33,7 +35,7 @@ pub struct Launch {
 impl Launch {
     /// This executable again, for the device that `selector` names.
     pub fn new(selector: &str) -> Self {
-        Launch { selector: selector.into(), program: None, arguments: None, environment: Vec::new(), limit: START }
+        Launch { selector: selector.into(), program: None, arguments: None, once: false, environment: Vec::new(), limit: START }
     }
 
     /// Another executable; its `main` must call [`super::enter`].
@@ -85,7 +87,8 @@ impl Launch {
             None => std::env::current_exe().map_err(unable)?,
         };
         let usual = || vec![ARGUMENT.into(), self.selector.clone().into()];
-        let arguments = self.arguments.clone().unwrap_or_else(usual);
+        let mut arguments = self.arguments.clone().unwrap_or_else(usual);
+        arguments.extend(self.once.then(|| ONCE.into()));
         let mut process = Process::start(&program, &arguments, &self.environment).map_err(unable)?;
         match greeting(&mut process, self.limit) {
             Ok(Hello::Ready { device, clock }) => Ok((process, device, clock)),
@@ -277,6 +280,21 @@ impl Bench for Child {
         self.gone.get_or_insert_with(gone);
         let why = self.gone.as_deref().unwrap_or_default();
         Answer::Failed(State::DeviceLost, format!("{} was not run: {why}", item.named()))
+    }
+
+    fn fresh(&mut self, item: &Item, limit: Duration) -> Option<Answer> {
+        let started = Instant::now();
+        let launch = Launch { once: true, limit: limit.min(self.launch.limit), ..self.launch.clone() };
+        Some(match launch.start() {
+            Ok(mut child) => child.ask(item, limit.saturating_sub(started.elapsed())).unwrap_or_else(|| {
+                Answer::Failed(State::DeviceLost, format!("the process started for {} ended before it had begun", item.named()))
+            }),
+            Err(Error::Interrupted) => interrupted(item),
+            Err(error) => {
+                let (state, why) = failed(&error);
+                Answer::Failed(state, why)
+            }
+        })
     }
 }
 

@@ -16,8 +16,20 @@ pub const ARGUMENT: &str = "__worker";
 /// Exit status of a process that panicked, as Rust has it.
 pub(super) const PANICKED: i32 = 101;
 
+/// Last argument of a child process that is started for one item.
+pub(super) const ONCE: &str = "__once";
+
+/// For how long a child process was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// For all items of a run.
+    Long,
+    /// For one item that needs no clock: nothing but the device is to be opened.
+    Once,
+}
+
 /// Opens the device that a selector names, ready to measure.
-pub type Open = fn(&str) -> Result<Box<dyn Runner>>;
+pub type Open = fn(&str, Stay) -> Result<Box<dyn Runner>>;
 
 /// To be called first in `main`: where this process was started as a child, answers items and never returns.
 ///
@@ -27,7 +39,8 @@ pub fn enter(open: Open) {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == ARGUMENT) {
         let selector = arguments.next().and_then(|s| s.into_string().ok()).unwrap_or_default();
-        answer(&selector, open);
+        let stay = if arguments.last().is_some_and(|last| last == ONCE) { Stay::Once } else { Stay::Long };
+        answer(&selector, stay, open);
     }
 }
 
@@ -36,7 +49,7 @@ pub fn enter(open: Open) {
 /// The parent's death shows as the end of standard input, on every system and whichever of its threads started this process
 /// (`PR_SET_PDEATHSIG` would strike when only that thread ends). A thread of its own waits for it, so that a kernel that hangs
 /// keeps no orphan alive.
-fn answer(selector: &str, open: Open) -> ! {
+fn answer(selector: &str, stay: Stay, open: Open) -> ! {
     process::ignore_interrupts();
     let Ok(output) = process::claim_stdout() else { process::exit_now(1) };
     let (sender, items) = mpsc::channel();
@@ -51,7 +64,7 @@ fn answer(selector: &str, open: Open) -> ! {
     if std::thread::Builder::new().name("parent".into()).spawn(watch).is_err() {
         process::exit_now(1)
     }
-    let opened = catch_unwind(|| open(selector)).unwrap_or_else(|_| process::exit_now(PANICKED));
+    let opened = catch_unwind(|| open(selector, stay)).unwrap_or_else(|_| process::exit_now(PANICKED));
     let status = match opened {
         // A panic ends the process from here: unwinding further would run the destructors of a device in an unknown state.
         Ok(mut runner) => match catch_unwind(AssertUnwindSafe(|| serve(runner.as_mut(), items, output))) {

@@ -9,7 +9,7 @@ use rooftrace::draw::{Drawn, Seeded};
 use rooftrace::op;
 use rooftrace::plan::DeviceInfo;
 use rooftrace::record::{Clock, File, Measurement, Record, State, parse};
-use rooftrace::worker::{self, Answer, Child, Effort, Goal, Item, Launch, Runner};
+use rooftrace::worker::{self, Answer, Child, Effort, Goal, Item, Launch, Runner, Stay};
 use rooftrace::{Error, Result};
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ pub const AMPLE: Duration = Duration::from_secs(30);
 /// The smallest honest runner: loads, samples, compares every element with the oracle.
 pub struct Small(pub Box<dyn Backend>);
 
-pub fn small(selector: &str) -> Result<Box<dyn Runner>> {
+pub fn small(selector: &str, _stay: Stay) -> Result<Box<dyn Runner>> {
     Ok(Box::new(Small(backend::open(selector)?)))
 }
 

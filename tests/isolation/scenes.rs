@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rooftrace::backend::fake::VARIABLE;
 use rooftrace::interrupt;
-use rooftrace::worker::{Bench, Local};
+use rooftrace::worker::{Bench, Local, Stay};
 use serde_json::{Value, json};
 
 use crate::child::{AMPLE, done, failed, item, launch, process_state, signal, small, start, within};
@@ -40,7 +40,7 @@ fn scene_child_hangs() {
 #[ignore = "a scene that another test watches from outside"]
 fn scene_local_hangs() {
     interrupt::install().expect("installs");
-    let mut local = Local::new(small("fake").expect("opens"));
+    let mut local = Local::new(small("fake", Stay::Long).expect("opens"));
     println!("scene: {}", std::process::id());
     println!("scene: {:?}", local.run(&item("matmul", 0), AMPLE));
 }

@@ -10,7 +10,7 @@ use crate::backend::{Audit, Checks, Facts, Loaded, Sample};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::host::{Call, Isa};
-use crate::op::{Role, TensorSpec};
+use crate::op::Role;
 use crate::plan::Plan;
 
 /// What the outputs of a set hold.
@@ -38,6 +38,8 @@ pub(super) struct Resident<'a> {
     /// The set that somebody looked at last, and what it held then.
     shown: Option<(u32, Content, Set)>,
     call_ns: f64,
+    /// What it takes of the device's memory.
+    bytes: u64,
 }
 
 impl<'a> Resident<'a> {
@@ -46,7 +48,9 @@ impl<'a> Resident<'a> {
         let silent = fake.script.faults.iter().enumerate().filter_map(strikes).collect();
         let call_ns = fake.script.call_ns(&plan, sets);
         let contents = vec![Content::Poison; sets as usize];
-        Resident { fake, plan, kernel, seeded, checks, contents, launches: 0, silent, shown: None, call_ns }
+        let bytes = plan.pool_bytes(sets) + plan.cost.workspace;
+        fake.taken.set(fake.taken.get() + bytes);
+        Resident { fake, plan, kernel, seeded, checks, contents, launches: 0, silent, shown: None, call_ns, bytes }
     }
 
     /// What a launch leaves in a set that held `before`.
@@ -158,7 +162,12 @@ impl Loaded for Resident<'_> {
     }
 
     fn facts(&self) -> Facts {
-        let set: u64 = self.plan.tensors.iter().map(TensorSpec::bytes).sum();
-        Facts { checks: Some(self.checks), allocated_bytes: Some(set * self.contents.len() as u64), ..Facts::default() }
+        Facts { checks: Some(self.checks), allocated_bytes: Some(self.bytes), ..Facts::default() }
+    }
+}
+
+impl Drop for Resident<'_> {
+    fn drop(&mut self) {
+        self.fake.taken.set(self.fake.taken.get() - self.bytes);
     }
 }

@@ -1,0 +1,194 @@
+//! Peak memory: measured in fresh processes of the program itself, held against the plan, and never worth a measurement.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rooftrace::Result;
+use rooftrace::campaign::{Campaign, Scope, Watcher};
+use rooftrace::measure::Engine;
+use rooftrace::op::{self, OpRole, Size};
+use rooftrace::plan::{DeviceInfo, Language};
+use rooftrace::record::{Clock, Measurement, Record, State};
+use rooftrace::worker::{Answer, Bench, Child, Goal, Item, Launch, Local, Stay};
+use serde_json::{Value, json};
+
+const MIB: u64 = 1 << 20;
+const AMPLE: Duration = Duration::from_secs(60);
+
+fn open(selector: &str) -> Result<Child> {
+    Launch::new(selector).program(env!("CARGO_BIN_EXE_rooftrace")).start()
+}
+
+/// Whether this system tells a process its high-water mark; says so where it does not.
+fn told() -> bool {
+    let told = Path::new("/proc/self/clear_refs").exists();
+    if !told {
+        println!("SKIPPED: this system keeps no high-water mark that can be reset");
+    }
+    told
+}
+
+fn item(op: &str, problem: &Value, variant: &str, precision: &str) -> Item {
+    let fields = json!({"id": "peak", "op": op, "problem": problem, "variant": variant, "precision": precision, "cache": "warm",
+        "draw": "dense", "seed": 1, "goal": Goal::Peak, "order": 1});
+    serde_json::from_value(fields).expect("an item")
+}
+
+/// Every variant of both ops in every precision, on problems from a few bytes to over 64 MiB.
+fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
+    let problems = [
+        ("matmul", json!({"m": 5, "n": 6, "k": 7})),
+        ("matmul", json!({"m": 512, "n": 384, "k": 640})),
+        ("matmul", json!({"m": 4096, "n": 4096, "k": 16})),
+        ("matmul", json!({"m": 64, "n": 64, "k": 140_000})),
+        ("depthwise", json!({"n": 1, "h": 7, "w": 7, "c": 5, "k": 3})),
+        ("depthwise", json!({"n": 1, "h": 256, "w": 256, "c": 128, "k": 3})),
+    ];
+    let mut items = Vec::new();
+    for (name, fields) in &problems {
+        let problem = (op::find(name).expect("an op").parse)(fields).expect("a problem");
+        for variant in problem.variants() {
+            for precision in device.precisions.iter().filter(|&&p| variant.has(language, p)) {
+                items.push(item(name, &problem.problem(), variant.name, precision.name()));
+            }
+        }
+    }
+    items
+}
+
+fn measured(child: &mut Child, item: &Item) -> Measurement {
+    match child.fresh(item, AMPLE).expect("a child has processes") {
+        Answer::Done(measurement) => measurement,
+        Answer::Failed(state, why) => panic!("{state:?}: {why}"),
+    }
+}
+
+/// Every item within 2 % and 8 MiB of its plan.
+fn agrees(mut child: Child, language: Language) {
+    let items = items(&child.device().clone(), language);
+    for item in &items {
+        let m = measured(&mut child, item);
+        let named = format!("{} {} {}", item.named(), item.precision, item.problem);
+        let peak = m.peak_bytes.expect("this system tells");
+        println!("{named}: {peak} bytes, planned {}: {:+.2} MiB", m.set_bytes, (peak as f64 - m.set_bytes as f64) / MIB as f64);
+        assert!(peak.abs_diff(m.set_bytes) <= m.set_bytes / 50 + 8 * MIB, "{named}: {peak} bytes, planned {}", m.set_bytes);
+        assert!(m.samples_ns.is_empty() && m.clock.is_empty(), "{named}: nothing is timed, no clock examined");
+    }
+    assert!(items.iter().any(|item| item.problem["k"] == 140_000), "one of them is large");
+}
+
+#[test]
+fn on_the_host_every_variant_takes_the_memory_that_its_plan_says() {
+    if told() {
+        agrees(open("host").expect("the host"), Language::Host);
+    }
+}
+
+/// Nearly 6 MiB of panels: more than the others may be off by.
+#[test]
+fn the_scratch_of_packed_panels_is_in_the_plan() {
+    if !told() {
+        return;
+    }
+    let mut child = open("host").expect("the host");
+    let m = measured(&mut child, &item("matmul", &json!({"m": 3072, "n": 3072, "k": 256}), "packed", "f32"));
+    let peak = m.peak_bytes.expect("this system tells");
+    assert_eq!(m.set_bytes, 4 * (2 * 3072 * 256 + 3072 * 3072) + m.workspace_bytes);
+    assert!(m.workspace_bytes > 5 * MIB && peak.abs_diff(m.set_bytes) < 2 * MIB, "{peak} bytes, {} planned", m.set_bytes);
+}
+
+#[test]
+#[cfg(feature = "wgpu")]
+fn on_wgpu_every_variant_takes_the_memory_that_its_plan_says() {
+    match open("wgpu:0") {
+        Ok(child) if child.device().kind == rooftrace::plan::DeviceKind::Gpu || told() => agrees(child, Language::Wgsl),
+        Ok(_) => {}
+        Err(error) if std::env::var("ROOFTRACE_REQUIRE").is_ok_and(|v| v == "wgpu") => panic!("wgpu is required here: {error}"),
+        Err(error) => println!("SKIPPED: {error}"),
+    }
+}
+
+/// The fake device in this process, with a memory pass that answers as told.
+struct Pass {
+    local: Local,
+    answer: fn(Measurement) -> Option<Answer>,
+    asked: Vec<String>,
+}
+
+impl Bench for Pass {
+    fn device(&self) -> &DeviceInfo {
+        self.local.device()
+    }
+    fn clock(&self) -> &Clock {
+        self.local.clock()
+    }
+    fn run(&mut self, item: &Item, limit: Duration) -> Answer {
+        self.local.run(item, limit)
+    }
+    fn fresh(&mut self, item: &Item, limit: Duration) -> Option<Answer> {
+        self.asked.push(format!("{} {}", item.named(), item.problem));
+        match self.local.run(item, limit) {
+            Answer::Done(measurement) => (self.answer)(measurement),
+            failed => Some(failed),
+        }
+    }
+}
+
+struct Silent;
+
+impl Watcher for Silent {
+    fn record(&mut self, _: &Record) -> Result<()> {
+        Ok(())
+    }
+    fn stage(&mut self, _: &str, _: usize) {}
+    fn item(&mut self, _: &str) {}
+}
+
+/// Kernel records of a run, and what the memory pass was asked for.
+fn run(answer: fn(Measurement) -> Option<Answer>) -> (Vec<Measurement>, Vec<String>) {
+    let local = Local::new(Engine::open("fake", Stay::Long).expect("opens"));
+    let mut pass = Pass { local, answer, asked: Vec::new() };
+    let problem = Some(("matmul".to_string(), json!({"m": 16, "n": 16, "k": 16})));
+    let (ops, variants, precisions) = (vec!["matmul".to_string()], Vec::new(), Vec::new());
+    let scope = Scope { size: Size::Small, seed: 1, deadline: None, ops, variants, precisions, problem };
+    let records = Campaign::new(&mut pass, &mut Silent, scope).run().expect("runs");
+    let kernel = |record| match record {
+        Record::Measurement(m) if m.role == OpRole::Kernel => Some(m),
+        _ => None,
+    };
+    (records.into_iter().filter_map(kernel).collect(), pass.asked)
+}
+
+#[test]
+fn cold_and_warm_rows_share_one_pass() {
+    let (kernels, mut asked) = run(|m| Some(Answer::Done(m)));
+    assert!(kernels.iter().all(|m| m.peak_bytes == Some(m.set_bytes)));
+    let count = asked.len();
+    asked.dedup();
+    assert_eq!(asked.len(), count, "{asked:?}");
+    assert!(kernels.len() > count, "{} rows, {count} passes", kernels.len());
+}
+
+#[test]
+fn a_pass_that_is_lost_costs_no_measurement() {
+    let (with, _) = run(|m| Some(Answer::Done(m)));
+    let (without, asked) = run(|_| None);
+    let (lost, _) = run(|_| Some(Answer::Failed(State::DeviceLost, "the device is gone".into())));
+    assert!(!asked.is_empty() && with.len() == without.len() && with.len() == lost.len());
+    for ((with, without), lost) in with.iter().zip(&without).zip(&lost) {
+        assert_eq!((&with.samples_ns, with.state), (&without.samples_ns, without.state));
+        assert_eq!((&with.samples_ns, with.state), (&lost.samples_ns, lost.state));
+        assert_eq!((without.peak_bytes, lost.peak_bytes), (None, None), "what is not known is left out");
+        assert!(lost.reasons.contains(&"its peak memory is not known: the device is gone".to_string()), "{:?}", lost.reasons);
+        assert!(!without.reasons.iter().any(|r| r.contains("peak memory")), "{:?}", without.reasons);
+    }
+}
+
+#[test]
+fn a_peak_far_from_the_plan_is_said_with_both_numbers() {
+    let (kernels, _) = run(|m| Some(Answer::Done(Measurement { peak_bytes: Some(20 * MIB), ..m })));
+    let naive = kernels.iter().find(|m| m.variant == "naive").expect("it was run");
+    assert_eq!(naive.peak_bytes, Some(20 * MIB));
+    let said = "its peak memory was 20.0 MiB, where 3.00 KiB were planned";
+    assert!(naive.reasons.iter().any(|r| r == said), "{:?}", naive.reasons);
+}
