@@ -259,7 +259,7 @@ fn facts_name_the_path_and_time_the_first_launch() {
     let facts = loaded.facts();
     assert!(sample.device.is_none() && facts.first_launch_ns.unwrap() <= sample.wall.as_nanos() as u64);
     assert_eq!(facts.path.as_deref(), Some(Isa::detect().name()));
-    let tensors = 3 * plan.set_bytes();
+    let tensors = plan.pool_bytes(3);
     assert!((tensors..tensors + 9 * 256).contains(&facts.allocated_bytes.unwrap()));
 }
 

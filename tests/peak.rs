@@ -1,5 +1,6 @@
 //! Peak memory: measured in fresh processes of the program itself, held against the plan, and never worth a measurement.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use rooftrace::Result;
 use rooftrace::campaign::{Campaign, Scope, Watcher};
 use rooftrace::measure::Engine;
 use rooftrace::op::{self, OpRole, Size};
-use rooftrace::plan::{DeviceInfo, Language};
+use rooftrace::plan::{DeviceInfo, Language, Precision};
 use rooftrace::record::{Clock, Measurement, Record, State};
 use rooftrace::worker::{Answer, Bench, Child, Goal, Item, Launch, Local, Stay};
 use serde_json::{Value, json};
@@ -108,10 +109,9 @@ fn on_wgpu_every_variant_takes_the_memory_that_its_plan_says() {
     }
 }
 
-/// The fake device in this process, with a memory pass that answers as told.
+/// The fake device in this process, with a memory pass that answers otherwise for each variant and precision.
 struct Pass {
     local: Local,
-    answer: fn(Measurement) -> Option<Answer>,
     asked: Vec<String>,
 }
 
@@ -126,10 +126,14 @@ impl Bench for Pass {
         self.local.run(item, limit)
     }
     fn fresh(&mut self, item: &Item, limit: Duration) -> Option<Answer> {
-        self.asked.push(format!("{} {}", item.named(), item.problem));
-        match self.local.run(item, limit) {
-            Answer::Done(measurement) => (self.answer)(measurement),
-            failed => Some(failed),
+        assert_eq!(item.goal, Goal::Peak);
+        let asked = format!("{} {}", item.variant, item.precision);
+        self.asked.push(asked.clone());
+        match (asked.as_str(), self.local.run(item, limit)) {
+            ("naive f32", Answer::Done(m)) => Some(Answer::Done(Measurement { peak_bytes: Some(20 * MIB), ..m })),
+            ("naive f64", _) => None,
+            ("packed f32", _) => Some(Answer::Failed(State::DeviceLost, "the device is gone".into())),
+            (_, answer) => Some(answer),
         }
     }
 }
@@ -144,51 +148,35 @@ impl Watcher for Silent {
     fn item(&mut self, _: &str) {}
 }
 
-/// Kernel records of a run, and what the memory pass was asked for.
-fn run(answer: fn(Measurement) -> Option<Answer>) -> (Vec<Measurement>, Vec<String>) {
+#[test]
+fn a_campaign_keeps_every_measurement_whatever_the_memory_pass_says() {
     let local = Local::new(Engine::open("fake", Stay::Long).expect("opens"));
-    let mut pass = Pass { local, answer, asked: Vec::new() };
+    let mut pass = Pass { local, asked: Vec::new() };
     let problem = Some(("matmul".to_string(), json!({"m": 16, "n": 16, "k": 16})));
-    let (ops, variants, precisions) = (vec!["matmul".to_string()], Vec::new(), Vec::new());
-    let scope = Scope { size: Size::Small, seed: 1, deadline: None, ops, variants, precisions, problem };
+    let (ops, precisions) = (vec!["matmul".to_string()], vec![Precision::F32, Precision::F64]);
+    let scope = Scope { size: Size::Small, seed: 1, deadline: None, ops, variants: Vec::new(), precisions, problem };
     let records = Campaign::new(&mut pass, &mut Silent, scope).run().expect("runs");
-    let kernel = |record| match record {
-        Record::Measurement(m) if m.role == OpRole::Kernel => Some(m),
-        _ => None,
-    };
-    (records.into_iter().filter_map(kernel).collect(), pass.asked)
-}
-
-#[test]
-fn cold_and_warm_rows_share_one_pass() {
-    let (kernels, mut asked) = run(|m| Some(Answer::Done(m)));
-    assert!(kernels.iter().all(|m| m.peak_bytes == Some(m.set_bytes)));
-    let count = asked.len();
-    asked.dedup();
-    assert_eq!(asked.len(), count, "{asked:?}");
-    assert!(kernels.len() > count, "{} rows, {count} passes", kernels.len());
-}
-
-#[test]
-fn a_pass_that_is_lost_costs_no_measurement() {
-    let (with, _) = run(|m| Some(Answer::Done(m)));
-    let (without, asked) = run(|_| None);
-    let (lost, _) = run(|_| Some(Answer::Failed(State::DeviceLost, "the device is gone".into())));
-    assert!(!asked.is_empty() && with.len() == without.len() && with.len() == lost.len());
-    for ((with, without), lost) in with.iter().zip(&without).zip(&lost) {
-        assert_eq!((&with.samples_ns, with.state), (&without.samples_ns, without.state));
-        assert_eq!((&with.samples_ns, with.state), (&lost.samples_ns, lost.state));
-        assert_eq!((without.peak_bytes, lost.peak_bytes), (None, None), "what is not known is left out");
-        assert!(lost.reasons.contains(&"its peak memory is not known: the device is gone".to_string()), "{:?}", lost.reasons);
-        assert!(!without.reasons.iter().any(|r| r.contains("peak memory")), "{:?}", without.reasons);
+    let mut rows: BTreeMap<String, Vec<&Measurement>> = BTreeMap::new();
+    for record in &records {
+        match record {
+            Record::Measurement(m) if m.role == OpRole::Kernel => rows.entry(format!("{} {}", m.variant, m.precision)).or_default().push(m),
+            _ => {}
+        }
     }
-}
-
-#[test]
-fn a_peak_far_from_the_plan_is_said_with_both_numbers() {
-    let (kernels, _) = run(|m| Some(Answer::Done(Measurement { peak_bytes: Some(20 * MIB), ..m })));
-    let naive = kernels.iter().find(|m| m.variant == "naive").expect("it was run");
-    assert_eq!(naive.peak_bytes, Some(20 * MIB));
-    let said = "its peak memory was 20.0 MiB, where 3.00 KiB were planned";
-    assert!(naive.reasons.iter().any(|r| r == said), "{:?}", naive.reasons);
+    for (named, rows) in &rows {
+        for m in rows {
+            let said: Vec<&str> = m.reasons.iter().map(String::as_str).filter(|reason| reason.contains("peak memory")).collect();
+            let expected: (Option<u64>, &[&str]) = match named.as_str() {
+                "naive f32" => (Some(20 * MIB), &["its peak memory was 20.0 MiB, where 3.00 KiB were planned"]),
+                "naive f64" => (None, &[]),
+                "packed f32" => (None, &["its peak memory is not known: the device is gone"]),
+                _ => (Some(m.set_bytes), &[]),
+            };
+            assert_eq!((m.peak_bytes, &said[..]), expected, "{named}");
+            assert!(m.state == State::Ok && m.samples_ns.len() >= 10 && m.verification.is_some(), "{named}: {m:?}");
+        }
+    }
+    // Cold and warm rows share a pass; where there is none, each asks.
+    assert_eq!(rows.keys().collect::<Vec<_>>(), ["naive f32", "naive f64", "packed f32", "packed f64"]);
+    assert!(rows["packed f64"].len() > 1 && pass.asked.iter().filter(|asked| *asked == "packed f64").count() == 1, "{:?}", pass.asked);
 }
