@@ -75,7 +75,7 @@ struct Winner {
 }
 
 /// Share of the kernels' time that measuring suspects again may take.
-const AGAIN: f64 = 0.25;
+const AGAIN: f64 = 0.15;
 
 /// Longest an item may take before its child is given up: its budget and generous room for loading and verifying.
 fn limit(goal: &Goal) -> Duration {

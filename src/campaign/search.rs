@@ -26,7 +26,7 @@ const DOUBLINGS: u32 = 4;
 pub(super) fn block_effort(size: Size) -> Effort {
     let (least_ms, budget_ms) = match size {
         Size::Small => (60, 150),
-        Size::Standard => (150, 600),
+        Size::Standard => (150, 400),
         Size::Large => (300, 2000),
     };
     Effort { samples: 10, least_ns: least_ms * 1_000_000, budget_ns: budget_ms * 1_000_000, canary: true }
@@ -141,7 +141,7 @@ impl Campaign<'_> {
     pub(super) fn stream_item(&mut self, kind: Kind, working_set: u64, setup: &Setup, effort: Effort) -> Item {
         let (read, written) = kind.arrays();
         let parts = match self.bench.device().language {
-            Language::Host => setup.parts * (working_set / setup.parts / PART).clamp(1, 64),
+            Language::Host => setup.parts * (working_set / setup.parts / PART).clamp(1, 256),
             _ => setup.parts,
         };
         // Whole cache lines for every part.
