@@ -110,7 +110,6 @@ impl<'a> Campaign<'a> {
     /// # Errors
     /// As [`Campaign::trace`].
     pub fn run(mut self) -> Result<Vec<Record>> {
-        // Before anything is measured, so that a scope without kernels is refused at once.
         let items = self.kernel_items()?;
         let outcome = self.search_all().and_then(|()| {
             self.block(1)?;

@@ -3,9 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// A device whose small caches make for a short sweep.
+const SMALL: &str = r#""device":{"caches":[[1,65536],[2,524288]]}"#;
+
+/// Runs the program, on a small healthy device where the fake is meant.
 fn rooftrace(args: &[&str]) -> Output {
+    scripted(args, &format!("{{{SMALL}}}"))
+}
+
+fn scripted(args: &[&str], script: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
-    command.args(args).env_remove("ROOFTRACE_FAKE").env("NO_COLOR", "1").output().expect("the program starts")
+    command.args(args).env("ROOFTRACE_FAKE", script).env("NO_COLOR", "1").output().expect("the program starts")
 }
 
 /// A folder of its own for one test.
@@ -77,9 +85,12 @@ fn bad_arguments_are_refused_with_status_2_and_the_offending_value() {
         (&["show"], "FILE"),
         (&["show", "--json", "--markdown", "x"], "--markdown"),
     ];
+    let left = || std::fs::read_dir("rooftrace-out").map_or(0, Iterator::count);
+    let before = left();
     for (args, says) in cases {
         refused(args, 2, says);
     }
+    assert_eq!(left(), before, "what is refused leaves no folder behind");
 }
 
 #[test]
@@ -176,12 +187,8 @@ fn faults_of_the_child_cost_one_item_and_the_rest_is_saved() {
     for fault in ["segfault", "abort", "exit", "half_line", "garbage"] {
         let folder = scratch(&format!("fault-{fault}"));
         let out = folder.join("run");
-        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","call":1,"kind":"{fault}"}}]}}"#);
-        let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
-            .args(["run", "--device", "fake", "--size", "small", "--json", "--out", &out.to_string_lossy()])
-            .env("ROOFTRACE_FAKE", script)
-            .output()
-            .expect("the program starts");
+        let script = format!(r#"{{{SMALL},"faults":[{{"op":"matmul","variant":"naive","call":1,"kind":"{fault}"}}]}}"#);
+        let output = scripted(&["run", "--device", "fake", "--size", "small", "--json", "--out", &out.to_string_lossy()], &script);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(5), "{fault}: {stderr}");
         let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
@@ -197,14 +204,12 @@ fn wrong_outputs_end_with_status_4_and_show_no_rate() {
     // From the first launch on; and some from the eleventh.
     let late = [("nan", 10), ("one_bad", 10), ("stops_writing", 10)];
     for (kind, after) in kinds.into_iter().map(|kind| (kind, 0)).chain(late) {
-        let script = format!(r#"{{"faults":[{{"op":"matmul","variant":"naive","kind":"{kind}","after":{after}}}]}}"#);
+        let script = format!(r#"{{{SMALL},"faults":[{{"op":"matmul","variant":"naive","kind":"{kind}","after":{after}}}]}}"#);
         let out = scratch(&format!("wrong-{kind}-{after}")).join("run");
-        let output = Command::new(env!("CARGO_BIN_EXE_rooftrace"))
-            .args(["run", "--device", "fake", "--size", "small", "--op", "matmul", "--variant", "naive", "--json"])
-            .args(["--m", "60", "--n", "70", "--k", "80", "--out", &out.to_string_lossy()])
-            .env("ROOFTRACE_FAKE", script)
-            .output()
-            .expect("the program starts");
+        let mut args = vec!["run", "--device", "fake", "--size", "small", "--op", "matmul", "--variant", "naive", "--json"];
+        let folder = out.to_string_lossy();
+        args.extend(["--m", "60", "--n", "70", "--k", "80", "--out", &folder]);
+        let output = scripted(&args, &script);
         assert_eq!(output.status.code(), Some(4), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
         let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
         for row in view["rows"].as_array().expect("rows") {

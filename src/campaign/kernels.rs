@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::Campaign;
+use super::{Campaign, Scope};
 use crate::error::{Error, Result};
 use crate::op::{self, Entry, OpRole, Size};
-use crate::plan::{Language, Precision};
+use crate::plan::{DeviceInfo, Language, Precision};
 use crate::record::{Cache, State};
 use crate::worker::{Effort, Item};
 
@@ -24,50 +24,67 @@ pub(super) fn effort(size: Size) -> Effort {
     Effort { samples: 10, least_ns: 300_000_000, budget_ns: seconds * 1_000_000_000, canary: true }
 }
 
-impl Campaign<'_> {
-    /// Every kernel in scope: each problem of the grid × variant × precision, cold; on the host, where a working set can live in
-    /// a cache that this process owns, warm as well.
-    pub(super) fn kernel_items(&mut self) -> Result<Vec<Item>> {
-        let device = self.device();
-        let mut items = Vec::new();
-        for (entry, problem) in self.problems()? {
-            let op = (entry.parse)(&problem)?;
-            let variants = op.variants();
+/// One kernel that a scope asks for.
+pub struct Wanted {
+    op: &'static str,
+    problem: Value,
+    variant: &'static str,
+    precision: Precision,
+    cache: Cache,
+}
+
+impl Scope {
+    /// Every kernel in scope on this device: each problem of the grid × variant × precision, cold; on the host, where a working set can
+    /// live in a cache that this process owns, warm as well.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is none, and those of the problem's own fields.
+    pub fn kernels(&self, device: &DeviceInfo) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        for (entry, problem) in self.problems(device)? {
+            let variants = (entry.parse)(&problem)?.variants();
             let first = variants.first().map_or("", |v| v.name);
-            for variant in &variants {
-                if !self.scope.variants.is_empty() && !self.scope.variants.iter().any(|v| v == variant.name) {
+            for variant in variants {
+                if !self.variants.is_empty() && !self.variants.iter().any(|v| v == variant.name) {
                     continue;
                 }
-                let precisions = if self.scope.precisions.is_empty() { vec![Precision::F32] } else { self.scope.precisions.clone() };
+                let precisions = if self.precisions.is_empty() { vec![Precision::F32] } else { self.precisions.clone() };
                 for precision in precisions.into_iter().filter(|&p| variant.has(device.language, p)) {
                     // The first rung is there to be compared with, and cold is the default: it is not measured twice.
                     let warm = device.language == Language::Host && variant.name != first;
                     let caches: &[Cache] = if warm { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
                     for &cache in caches {
-                        let plain = self.item(entry.name, variant.name, problem.clone(), effort(self.scope.size));
-                        items.push(Item { precision, cache, ..plain });
+                        wanted.push(Wanted { op: entry.name, problem: problem.clone(), variant: variant.name, precision, cache });
                     }
                 }
             }
         }
-        if items.is_empty() {
+        if wanted.is_empty() {
             return Err(Error::usage(format!(
                 "nothing to measure: no variant in scope has a {:?} source; see `rooftrace verify` for the list",
                 device.language
             )));
         }
-        Ok(items)
+        Ok(wanted)
     }
 
-    fn problems(&self) -> Result<Vec<(&'static Entry, Value)>> {
-        if let Some((name, problem)) = &self.scope.problem {
+    fn problems(&self, device: &DeviceInfo) -> Result<Vec<(&'static Entry, Value)>> {
+        if let Some((name, problem)) = &self.problem {
             return Ok(vec![(op::find(name)?, problem.clone())]);
         }
-        let device = self.bench.device();
-        let wanted =
-            |entry: &&Entry| entry.role == OpRole::Kernel && (self.scope.ops.is_empty() || self.scope.ops.iter().any(|o| o == entry.name));
-        let of = |entry: &'static Entry| (entry.grid)(self.scope.size, device).into_iter().map(move |problem| (entry, problem));
+        let wanted = |entry: &&Entry| entry.role == OpRole::Kernel && (self.ops.is_empty() || self.ops.iter().any(|o| o == entry.name));
+        let of = |entry: &'static Entry| (entry.grid)(self.size, device).into_iter().map(move |problem| (entry, problem));
         Ok(op::OPS.iter().filter(wanted).flat_map(of).collect())
+    }
+}
+
+impl Campaign<'_> {
+    /// The kernels in scope as items.
+    pub(super) fn kernel_items(&mut self) -> Result<Vec<Item>> {
+        let wanted = self.scope.kernels(self.bench.device())?;
+        let item =
+            |w: Wanted| Item { precision: w.precision, cache: w.cache, ..self.item(w.op, w.variant, w.problem, effort(self.scope.size)) };
+        Ok(wanted.into_iter().map(item).collect())
     }
 
     /// Measures these, leaving out launches predicted to last too long from a smaller problem of the same variant.

@@ -67,6 +67,10 @@ pub fn run(args: &Measuring, mode: Mode) -> Result<i32> {
 fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool) -> Result<(i32, Option<View>)> {
     let begun = Instant::now();
     let mut bench = Child::spawn(selector, &[])?;
+    if mode == Mode::Run {
+        // Before there is a folder: a scope without kernels leaves nothing behind.
+        scope.kernels(bench.device())?;
+    }
     let folder = output::folder(args.out.as_deref(), selector, several)?;
     let header = header(args, mode, &bench);
     let mut keeper = Keeper::new(&folder, Progress::new(args.scope.quiet || args.scope.json, args.scope.verbose))?;
