@@ -12,6 +12,8 @@ class Program:
 
     def __init__(self, *command):
         self.command = [str(part) for part in command]
+        # OpenMP's threads must not spin on a CPU while the other side is asked.
+        os.environ["OMP_WAIT_POLICY"] = "passive"
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
         )

@@ -1,7 +1,7 @@
 //! Large blocks of zeroed memory straight from the system, on huge pages where it has them.
 
 /// Size of a huge page on x86-64 and on aarch64 with 4 KiB pages.
-const HUGE: usize = 2 << 20;
+pub(crate) const HUGE: usize = 2 << 20;
 
 /// A block of memory. Untouched pages cost nothing, and each page lands on the node of the thread that touches it first.
 pub(crate) struct Region {
