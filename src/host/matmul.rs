@@ -11,14 +11,15 @@
 //! Bytes over bandwidth: per unit KC·(168 + NB) elements for 168·NB·KC multiply-adds, below 1 byte a cycle.
 //! Predicted: 92 % of `fma`, the rest being packing (an element moved for every n or m multiply-adds) and the tiles' own loads and
 //! stores of C (24 of 1536 cycles); 80 % beside a busy neighbour. Measured warm on a busy two-core Zen 3, medians of interleaved pairs:
-//! 0.75-0.83 of the `fma` winner at 1024 and 0.78-0.83 at 2048 (0.72 and 0.71 before the loop took four steps a trip), 0.87 and 0.89 at
-//! best; packing takes 3-6 %. AVX-512 code has been compiled, never run.
+//! 0.76-0.83 of the `fma` winner at 1024 and 0.78-0.83 at 2048, 0.87 and 0.89 at best; 0.72 and 0.71 before the loop took four steps a
+//! trip. Packing takes 3-6 %; its panels come off a counter too, because a worker that loses its core would hold the others up.
+//! AVX-512 code has been compiled, never run.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
-use super::{Call, Isa, Output, naive, share};
+use super::{Call, Isa, Output, naive};
 use crate::op::matmul::Matmul;
 use crate::plan::{Demand, Precision, Setting, Tunable};
 
@@ -34,7 +35,7 @@ const PACKED: usize = 3072;
 
 /// Rows of B by which packing looks ahead: fewer than the ways of a first-level cache, into one set of which they may all fall.
 const AHEAD: usize = 6;
-/// Panels of B packed side by side, so that a row of B gives several lines in a row, which may lie pages away from the next.
+/// Panels packed together: those of B side by side, so that a row of B gives several lines in a row, which may lie pages away from the next.
 const ABREAST: usize = 4;
 
 /// How a product is cut into units: what the kernel does and what its demand is counted from.
@@ -170,10 +171,8 @@ impl<S: Scalar> Slice<'_, S> {
         let (mr, nr) = (self.blocking.mr, self.blocking.nr);
         let a_panels = self.rows.len().div_ceil(mr);
         let b_panels = if pack_b { self.columns.len().div_ceil(nr) } else { 0 };
-        call.pool.run(&|worker, workers| {
-            let (a, b) = (share(a_panels, worker, workers), share(b_panels, worker, workers));
-            dispatch(call.isa, Packing { slice: self, a, b });
-        });
+        let next = AtomicUsize::new(0);
+        call.pool.run(&|_, _| dispatch(call.isa, Packing { slice: self, next: &next, a_panels, b_panels }));
         let across = self.columns.len().div_ceil(self.blocking.columns);
         let units = self.rows.len().div_ceil(self.blocking.rows) * across;
         let next = AtomicUsize::new(0);
@@ -181,23 +180,33 @@ impl<S: Scalar> Slice<'_, S> {
     }
 }
 
-/// Panels of A and of B that one worker packs.
+/// Groups of panels taken off a counter by one worker: those of A, then those of B.
 struct Packing<'a, 's, S> {
     slice: &'a Slice<'s, S>,
-    a: Range<usize>,
-    b: Range<usize>,
+    next: &'a AtomicUsize,
+    a_panels: usize,
+    b_panels: usize,
 }
 
 impl<S: Scalar> Kernel<S> for Packing<'_, '_, S> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
-        // SAFETY: by the caller's promise; workers pack disjoint panels.
-        unsafe {
-            for panel in self.a {
-                if V::REGISTERS == 32 { self.slice.pack_a::<14>(panel) } else { self.slice.pack_a::<6>(panel) }
-            }
-            for first in self.b.clone().step_by(ABREAST) {
-                self.slice.pack_b::<V>(first..(first + ABREAST).min(self.b.end));
+        let a_groups = self.a_panels.div_ceil(ABREAST);
+        let groups = a_groups + self.b_panels.div_ceil(ABREAST);
+        let panels = |group: usize, panels: usize| group * ABREAST..((group + 1) * ABREAST).min(panels);
+        loop {
+            let group = self.next.fetch_add(1, Ordering::Relaxed);
+            // SAFETY: by the caller's promise; workers take disjoint groups.
+            unsafe {
+                if group >= groups {
+                    return;
+                } else if group >= a_groups {
+                    self.slice.pack_b::<V>(panels(group - a_groups, self.b_panels));
+                } else if V::REGISTERS == 32 {
+                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<14>(panel));
+                } else {
+                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<6>(panel));
+                }
             }
         }
     }

@@ -7,7 +7,7 @@
 //! FLOPs over peak: at most one multiply-add for 4 bytes, below 5 % of the units from DRAM. Bytes over bandwidth: everything; in the
 //! first-level cache two loads and one store a cycle. Predicted: C STREAM's rate, ordinary and streaming alike, because the loops
 //! are the same. Measured against `benches/native/stream.c` on a busy machine, whose single pairs spread from 0.6 to 1.3: 0.81-0.94 (ordinary)
-//! while arrays of a power of two bytes lay that far apart, 0.95-1.13 since they do not (`Sets`); 0.98-1.06 (streaming).
+//! while arrays of a power of two bytes lay that far apart, 0.95-1.13 since they do not; 0.98-1.06 (streaming).
 
 // Arrays of registers are indexed by constants, which is what keeps them in registers.
 #![allow(clippy::needless_range_loop)]

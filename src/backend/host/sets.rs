@@ -10,6 +10,9 @@ use crate::op::TensorSpec;
 
 /// Bytes of a guard: one cache line before and one after each tensor.
 const GUARD: usize = 64;
+/// Bytes left free before a large tensor. Arrays of a power of two bytes would else lie that power of two apart, and their streams
+/// meet in the same banks of memory, which costs triad a tenth of its rate (STREAM's advice on array offsets).
+const STAGGER: usize = 160 << 10;
 /// What guards hold.
 const PATTERN: u32 = 0x9d5a_c3e7;
 
@@ -124,16 +127,15 @@ fn guards(memory: Memory) -> impl Iterator<Item = *mut u32> {
     (0..words).flat_map(move |word| [before.wrapping_add(word), after.wrapping_add(word)])
 }
 
-/// Offset of every tensor of every set, and the bytes of all; `None` on overflow. A large tensor begins a huge page of its own: with the
-/// guards between them, arrays of a power of two bytes then lie 2 MiB more than that apart. At the power of two itself their
-/// streams meet in the same banks of memory, which cost triad a tenth of its rate (STREAM's advice on array offsets).
+/// Offset of every tensor of every set, and the bytes of all; `None` on overflow.
 fn offsets(tensors: &[TensorSpec], sets: u32) -> Option<(Vec<usize>, usize)> {
     let mut offsets = Vec::new();
     let mut end = 0usize;
     for _ in 0..sets.max(1) {
         for spec in tensors {
             let bytes = usize::try_from(spec.bytes()).ok()?;
-            let start = end.checked_add(GUARD)?.checked_next_multiple_of(if bytes >= HUGE { HUGE } else { 64 })?;
+            let gap = if bytes >= HUGE { STAGGER } else { 0 };
+            let start = end.checked_add(GUARD + gap)?.checked_next_multiple_of(64)?;
             offsets.push(start);
             end = start.checked_add(bytes)?.checked_add(GUARD)?;
         }
