@@ -171,7 +171,7 @@ pub struct Verification {
     pub draw: Draw,
 }
 
-/// Canary times in nanoseconds around an item: one fma, one stream.
+/// Canary times around an item, in nanoseconds a launch: one fma, one stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canary {
     /// fma before.

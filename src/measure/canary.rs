@@ -19,7 +19,7 @@ const SLICES: u64 = 6;
 /// A pulse this fresh stands for the next item's "before" as well.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Times of both canaries at one moment, in nanoseconds of their fastest slice.
+/// Times of both canaries at one moment: nanoseconds of one launch in their fastest slice, which runs of one device may compare.
 #[derive(Clone, Copy)]
 pub struct Pulse {
     fma: u64,
@@ -101,6 +101,6 @@ impl<'b> Bird<'b> {
         for _ in 0..SLICES {
             fastest = fastest.min(chosen(clock, &self.loaded.sample(self.launches, 0)?));
         }
-        Ok(fastest)
+        Ok(fastest / self.launches as u64)
     }
 }
