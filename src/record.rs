@@ -182,6 +182,13 @@ pub struct Canary {
     pub fma_after: u64,
     /// stream after.
     pub stream_after: u64,
+    /// Bytes that a launch of the stream reads and writes; 0 in records older than this field.
+    #[serde(default, skip_serializing_if = "unknown")]
+    pub stream_bytes: u64,
+}
+
+fn unknown(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// One measured and verified item.

@@ -31,12 +31,12 @@ fn a_ceiling_is_work_over_the_tenth_percentile_of_its_pooled_blocks() {
 
 #[test]
 fn a_short_block_still_widens_the_interval_of_its_ceiling() {
-    // 200 samples at 96, two at 100 and two at 93 GFLOP/s: too few to move the pooled 10th percentile or its ranks.
+    // 200 samples at 96, two at 98 and two at 94 GFLOP/s: too few to move the pooled 10th percentile or its ranks.
     let block = |id: &str, n, gflops: f64| fixture::fma(id, Precision::F32, gflops).samples(n).takes(1e9 / gflops).done();
-    let blocks = [block("a", 200, 96.0), block("b", 2, 100.0), block("c", 2, 93.0)];
+    let blocks = [block("a", 200, 96.0), block("b", 2, 98.0), block("c", 2, 94.0)];
     let find = |id: &str| blocks.iter().find(|m| m.id == id);
     let c = ceiling_view(&fixture::compute(Precision::F32, &["a", "b", "c"]), find).unwrap();
-    assert!(near(Some(c.value), 96e9) && near(Some(c.low), 93e9) && near(Some(c.high), 100e9), "{c:?}");
+    assert!(near(Some(c.value), 96e9) && near(Some(c.low), 94e9) && near(Some(c.high), 98e9), "{c:?}");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn blocks_with_other_launch_counts_are_pooled_by_work() {
 }
 
 #[test]
-fn blocks_over_five_percent_apart_make_a_ceiling_suspect() {
+fn blocks_over_five_percent_apart_make_a_ceiling_suspect_where_no_two_agree() {
     for (gflops, state) in [(96.0, State::Ok), (94.0, State::Suspect)] {
         let (a, b) = (fixture::fma("a", Precision::F32, 100.0).done(), fixture::fma("b", Precision::F32, gflops).done());
         let find = |id: &str| [&a, &b].into_iter().find(|m| m.id == id);
@@ -65,13 +65,35 @@ fn blocks_over_five_percent_apart_make_a_ceiling_suspect() {
 }
 
 #[test]
+fn a_slower_block_is_set_aside_where_two_agree_on_the_fastest() {
+    let block = |id: &str, gflops: f64| fixture::fma(id, Precision::F32, gflops).ended(State::Suspect).done();
+    for (third, state, low, why) in [
+        (99.0, State::Ok, 98.0, None),
+        (50.0, State::Ok, 98.0, Some("a slower block is set aside (c took 100 % longer than the others)")),
+        // The fastest stands alone: two that agree on less do not outvote it.
+        (130.0, State::Suspect, 98.0, Some("its blocks disagree (a took 30 % longer than the fastest)")),
+    ] {
+        let blocks = [block("a", 100.0), block("b", 98.0), block("c", third)];
+        let c = ceiling_view(&fixture::compute(Precision::F32, &["a", "b", "c"]), |id| blocks.iter().find(|m| m.id == id)).unwrap();
+        assert_eq!(c.state, state, "{c:?}");
+        assert!(near(Some(c.low), low * 1e9), "{c:?}");
+        assert_eq!(c.reasons.is_empty(), why.is_none(), "{c:?}");
+        assert!(why.is_none_or(|why| c.reasons.iter().any(|r| r == why)), "{c:?}");
+    }
+}
+
+#[test]
 fn a_suspect_unusable_or_absent_block_makes_a_ceiling_suspect_with_the_reason() {
     let good = fixture::fma("good", Precision::F32, 100.0).done();
     let suspect = fixture::fma("suspect", Precision::F32, 100.0).ended(State::Suspect).done();
     let wrong = fixture::fma("wrong", Precision::F32, 500.0).ended(State::Wrong).done();
     let find = |id: &str| [&good, &suspect, &wrong].into_iter().find(|m| m.id == id);
-    for (other, why) in [("suspect", "suspect is suspect"), ("wrong", "wrong ended wrong"), ("gone", "gone is not in the file")] {
-        let c = ceiling_view(&fixture::compute(Precision::F32, &["good", other]), find).unwrap();
+    for (from, why) in [
+        (&["suspect"][..], "one of its blocks is suspect (suspect)"),
+        (&["good", "wrong"], "wrong ended wrong"),
+        (&["good", "gone"], "gone is not in the file"),
+    ] {
+        let c = ceiling_view(&fixture::compute(Precision::F32, from), find).unwrap();
         assert_eq!((c.state, c.reasons.as_slice()), (State::Suspect, &[why.to_string()][..]));
         assert_near(Some(c.value), 100e9);
     }

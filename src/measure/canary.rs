@@ -24,13 +24,20 @@ const FRESH: Duration = Duration::from_millis(100);
 pub struct Pulse {
     fma: u64,
     stream: u64,
+    stream_bytes: u64,
 }
 
 impl Pulse {
     /// The record's form of a pulse before and one after.
     pub fn pair(before: Option<Pulse>, after: Option<Pulse>) -> Option<Canary> {
         let (before, after) = (before?, after?);
-        Some(Canary { fma_before: before.fma, stream_before: before.stream, fma_after: after.fma, stream_after: after.stream })
+        Some(Canary {
+            fma_before: before.fma,
+            stream_before: before.stream,
+            fma_after: after.fma,
+            stream_after: after.stream,
+            stream_bytes: after.stream_bytes,
+        })
     }
 }
 
@@ -73,7 +80,8 @@ impl<'b> Canaries<'b> {
         {
             return Ok(pulse);
         }
-        let pulse = Pulse { fma: self.fma.sing(&self.clock)?, stream: self.stream.sing(&self.clock)? };
+        let (fma, stream) = (self.fma.sing(&self.clock)?, self.stream.sing(&self.clock)?);
+        let pulse = Pulse { fma, stream, stream_bytes: self.stream.bytes };
         self.last = Some((Instant::now(), pulse));
         Ok(pulse)
     }
@@ -82,6 +90,7 @@ impl<'b> Canaries<'b> {
 struct Bird<'b> {
     loaded: Box<dyn Loaded + 'b>,
     launches: u32,
+    bytes: u64,
 }
 
 impl<'b> Bird<'b> {
@@ -93,7 +102,7 @@ impl<'b> Bird<'b> {
         loaded.sample(1, 0)?;
         let one = chosen(clock, &loaded.sample(1, 0)?).max(1);
         let launches = (LENGTH_NS / SLICES).div_ceil(one).clamp(1, 4096) as u32;
-        Ok(Bird { loaded, launches })
+        Ok(Bird { loaded, launches, bytes: plan.cost.compulsory })
     }
 
     fn sing(&mut self, clock: &Clock) -> Result<u64> {

@@ -80,7 +80,7 @@ impl<'a> Sampler<'a> {
             if spent >= budget && count >= 3 {
                 if !tight(&ordered) {
                     sampled.remarks.push(format!(
-                        "stopped at its budget of {:.2} s with {count} samples; the interval is wider than 1 %",
+                        "stopped at its budget with an interval wider than 1 % ({count} samples in {:.2} s)",
                         budget.as_secs_f64()
                     ));
                 }

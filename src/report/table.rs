@@ -173,22 +173,65 @@ fn source(c: &CeilingView) -> String {
     words.join(", ")
 }
 
-/// What the words WRONG, SUSPECT and POWER in the tables stand on.
+/// What the words WRONG, SUSPECT and POWER in the tables stand on: one line a reason, with all that share it, roofs by name and
+/// kernels by key. A reason ends in its figures, in parentheses; they are shown where it has one owner.
 fn notes(view: &View) -> Vec<String> {
-    let mut notes = Vec::new();
-    for c in view.ceilings.iter().filter(|c| c.state != State::Ok) {
-        notes.push(format!("{} {}: {}", state_word(c.state), c.name, because(&c.reasons, "no reason recorded")));
+    let mut notes = Notes::default();
+    for c in &view.ceilings {
+        let word = if c.state == State::Ok { "NOTE" } else { state_word(c.state) };
+        if c.state != State::Ok && c.reasons.is_empty() {
+            notes.add(word, &c.name, &c.name, "no reason recorded");
+        }
+        for reason in &c.reasons {
+            notes.add(word, &c.name, &c.name, reason);
+        }
     }
-    for row in view.rows.iter().filter(|row| doubted(row) || row.state != State::Ok) {
-        let name = format!("{} {} {} {} {}", check(row), row.op, row.variant, row.label, cache_word(row.cache));
-        let why = match row.state {
-            State::Wrong => because(&row.reasons, &wrong(row)),
-            _ if row.above_roof => format!("{}: {}", above(row), because(&row.reasons, ABOVE)),
-            _ => because(&row.reasons, "no reason recorded"),
+    for (row, key) in view.rows.iter().zip(keys(view)).filter(|(row, _)| doubted(row) || row.state != State::Ok) {
+        let name = format!("{} {} {} {}", row.op, row.variant, row.label, cache_word(row.cache));
+        let key = key.unwrap_or_else(|| name.clone());
+        match row.state {
+            State::Wrong => notes.add(check(row), &name, &name, &because(&row.reasons, &wrong(row))),
+            _ if row.above_roof => notes.add(check(row), &name, &name, &format!("{}: {}", above(row), because(&row.reasons, ABOVE))),
+            _ if row.reasons.is_empty() => notes.add(check(row), &key, &name, "no reason recorded"),
+            _ => row.reasons.iter().for_each(|reason| notes.add(check(row), &key, &name, reason)),
+        }
+    }
+    notes.lines()
+}
+
+/// Reasons in the order in which they first occur.
+#[derive(Default)]
+struct Notes(Vec<Note>);
+
+struct Note {
+    word: &'static str,
+    /// The reason without its figures.
+    phrase: String,
+    owners: Vec<String>,
+    /// The first owner by its whole name, with the reason as it stands.
+    first: String,
+}
+
+impl Notes {
+    fn add(&mut self, word: &'static str, owner: &str, name: &str, reason: &str) {
+        let phrase = reason.split(" (").next().unwrap_or(reason);
+        match self.0.iter_mut().find(|n| n.word == word && n.phrase == phrase) {
+            Some(note) if note.owners.iter().any(|o| o == owner) => {}
+            Some(note) => note.owners.push(owner.into()),
+            None => {
+                let first = format!("{name}: {reason}");
+                self.0.push(Note { word, phrase: phrase.into(), owners: vec![owner.into()], first });
+            }
+        }
+    }
+
+    fn lines(self) -> Vec<String> {
+        let line = |n: Note| match n.owners.len() {
+            1 => format!("{} {}", n.word, n.first),
+            _ => format!("{} {}: {}", n.word, n.owners.join(", "), n.phrase),
         };
-        notes.push(format!("{name}: {why}"));
+        self.0.into_iter().map(line).collect()
     }
-    notes
 }
 
 fn above(row: &Row) -> String {

@@ -2,13 +2,16 @@
 //!
 //! A ceiling says what the device can do: work over the 10th percentile of time, pooled over the blocks in which its winner was
 //! measured. Samples of one block are not independent of each other, so the interval is widened to hold every block's own value.
+//!
+//! Blocks lie minutes apart. Where two or more come within 5 % of the fastest, what else the machine did meanwhile is no part of what
+//! it can do: slower blocks are set aside, and canaries that moved are outvoted. Otherwise all are pooled, and the ceiling is suspect.
 
 use super::{launch_times, state_name};
 use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats::{Estimate, estimate};
 use crate::view::CeilingView;
 
-/// Blocks that lie further apart make a ceiling suspect.
+/// Blocks within this of the fastest one agree with it.
 const APART: f64 = 0.05;
 
 /// A ceiling with its value and 95 % interval. `find` looks a measurement up by id.
@@ -17,31 +20,37 @@ const APART: f64 = 0.05;
 /// One sentence where no measurement it names can be used.
 pub fn ceiling_view<'a>(ceiling: &Ceiling, find: impl Fn(&str) -> Option<&'a Measurement>) -> Result<CeilingView, String> {
     let (mut state, mut reasons) = (ceiling.state, ceiling.reasons.clone());
-    let mut blocks: Vec<Vec<f64>> = Vec::new();
+    let mut blocks: Vec<Block> = Vec::new();
     for id in &ceiling.from {
-        let found = find(id).ok_or_else(|| format!("{id} is not in the file")).and_then(|m| block(ceiling.kind, m).map(|b| (b, m.state)));
-        match found {
-            Ok((times, measured)) => {
-                if measured != State::Ok {
-                    state = worse(state, measured);
-                    reasons.push(format!("{id} is {}", state_name(measured)));
-                }
-                blocks.push(times);
-            }
+        match find(id).ok_or_else(|| format!("{id} is not in the file")).and_then(|m| block(ceiling.kind, m)) {
+            Ok(block) => blocks.push(block),
             Err(why) => {
                 state = State::Suspect;
                 reasons.push(why);
             }
         }
     }
-    let Some((time, apart)) = pooled(&mut blocks) else {
+    let fastest = blocks.iter().map(|b| b.own).fold(f64::INFINITY, f64::min);
+    let (agreeing, slower): (Vec<Block>, Vec<Block>) = blocks.into_iter().partition(|b| b.own <= fastest * (1.0 + APART));
+    let agreed = agreeing.len() > 1;
+    for block in agreeing.iter().chain(&slower).filter(|b| b.state != State::Ok && !(agreed && b.state == State::Suspect)) {
+        state = worse(state, block.state);
+        reasons.push(format!("one of its blocks is {} ({})", state_name(block.state), block.id));
+    }
+    for block in &slower {
+        let percent = 100.0 * (block.own / fastest - 1.0);
+        if agreed {
+            reasons.push(format!("a slower block is set aside ({} took {percent:.0} % longer than the others)", block.id));
+        } else {
+            state = State::Suspect;
+            reasons.push(format!("its blocks disagree ({} took {percent:.0} % longer than the fastest)", block.id));
+        }
+    }
+    let pool = if agreed { agreeing } else { agreeing.into_iter().chain(slower).collect() };
+    let Some(time) = pooled(pool) else {
         reasons.insert(0, format!("the ceiling '{}' stands on no usable measurement", ceiling.name));
         return Err(reasons.join("; "));
     };
-    if apart > APART {
-        state = State::Suspect;
-        reasons.push(format!("its {} blocks lie {:.1} % apart", blocks.len(), 100.0 * apart));
-    }
     let value = if ceiling.kind == CeilingKind::Latency { time } else { time.rate(1e9) };
     Ok(CeilingView {
         name: ceiling.name.clone(),
@@ -63,8 +72,17 @@ fn worse(a: State, b: State) -> State {
     if a == State::Suspect || b == State::Suspect { State::Suspect } else { b }
 }
 
-/// Times of one unit of work in ns: a FLOP, a byte, or for a latency the launch itself.
-fn block(kind: CeilingKind, m: &Measurement) -> Result<Vec<f64>, String> {
+/// One block of samples.
+struct Block {
+    id: String,
+    state: State,
+    /// Times of one unit of work in ns: a FLOP, a byte, or for a latency the launch itself.
+    times: Vec<f64>,
+    /// Their 10th percentile.
+    own: f64,
+}
+
+fn block(kind: CeilingKind, m: &Measurement) -> Result<Block, String> {
     let work = match kind {
         CeilingKind::Compute => m.flops as f64,
         CeilingKind::Bandwidth => m.bytes_compulsory as f64,
@@ -77,19 +95,18 @@ fn block(kind: CeilingKind, m: &Measurement) -> Result<Vec<f64>, String> {
     if times.contains(&0.0) {
         return Err(format!("{} has a sample of 0 ns", m.id));
     }
-    Ok(times.into_iter().map(|ns| ns / work).collect())
+    let mut times: Vec<f64> = times.into_iter().map(|ns| ns / work).collect();
+    let own = estimate(&mut times, 0.1).ok_or_else(|| format!("{} holds no samples", m.id))?.value;
+    Ok(Block { id: m.id.clone(), state: m.state, times, own })
 }
 
-/// The pooled 10th percentile with its widened interval, and how far the blocks' own lie apart.
-fn pooled(blocks: &mut [Vec<f64>]) -> Option<(Estimate, f64)> {
-    let mut pool = blocks.concat();
+/// The pooled 10th percentile with its widened interval.
+fn pooled(blocks: Vec<Block>) -> Option<Estimate> {
+    let own = blocks.iter().map(|b| b.own);
+    let (fastest, slowest) = (own.clone().fold(f64::INFINITY, f64::min), own.fold(0.0, f64::max));
+    let mut pool: Vec<f64> = blocks.into_iter().flat_map(|b| b.times).collect();
     let mut time = estimate(&mut pool, 0.1)?;
-    let (mut fastest, mut slowest) = (f64::INFINITY, 0f64);
-    for block in blocks {
-        let own = estimate(block, 0.1)?.value;
-        (fastest, slowest) = (fastest.min(own), slowest.max(own));
-    }
     time.low = time.low.min(fastest);
     time.high = time.high.max(slowest);
-    Some((time, slowest / fastest - 1.0))
+    Some(time)
 }

@@ -189,7 +189,7 @@ fn dram(curve: &[(u64, f64)], largest: u64, below: Option<&Level>, reported: &[(
     let (low, high) = region.iter().fold((f64::INFINITY, 0f64), |(low, high), p| (low.min(p.1), high.max(p.1)));
     if high - low > DRAM_FLAT * (high + low) {
         let (down, up) = (100.0 * (low / value - 1.0), 100.0 * (high / value - 1.0));
-        reasons.push(format!("its last two octaves are not flat: {down:+.1} to {up:+.1} % around their median"));
+        reasons.push(format!("its last two octaves are not flat ({down:+.1} to {up:+.1} % around their median)"));
     }
     if let Some(&(number, bytes)) = reported.iter().max_by_key(|c| c.1)
         && first < bytes
@@ -211,7 +211,7 @@ fn compare(levels: &mut [Level], reported: &[(u32, u64)]) {
             && !(0.5..=2.0).contains(&(capacity as f64 / bytes.max(1) as f64))
         {
             let (capacity, bytes) = (Capacity(capacity), Capacity(bytes));
-            level.reasons.push(format!("holds {capacity} by the sweep; the system reports {bytes} of L{number}"));
+            level.reasons.push(format!("its capacity is not the system's ({capacity} by the sweep, {bytes} of L{number} reported)"));
         }
     }
     if found != caches.len() && !caches.is_empty() {
@@ -310,7 +310,7 @@ mod tests {
         let caches = [(64 * KIB, 400e9), (8 * MIB, 80e9)];
         let levels = levels(&curve(&caches, 20e9, 512 * MIB, 0.0, 0), &[(1, 64 * KIB), (2, 32 * MIB)]);
         assert!(levels[1].capacity.unwrap() < 12 * MIB);
-        assert!(levels[1].reasons[0].contains("the system reports 32.0 MiB of L2"), "{:?}", levels[1].reasons);
+        assert!(levels[1].reasons[0].contains("32.0 MiB of L2 reported"), "{:?}", levels[1].reasons);
     }
 
     #[test]
