@@ -131,10 +131,10 @@ struct Shape {
     /// Rows of A and C (matmul)
     #[arg(long, value_name = "N")]
     m: Option<u64>,
-    /// Columns of B and C (matmul), images (depthwise)
+    /// Columns of B and C (matmul), images (convolutions)
     #[arg(long, value_name = "N")]
     n: Option<u64>,
-    /// Columns of A (matmul), filter extent (depthwise)
+    /// Columns of A (matmul), filter extent (convolutions)
     #[arg(long, value_name = "N")]
     k: Option<u64>,
     /// Input rows
@@ -143,9 +143,21 @@ struct Shape {
     /// Input columns
     #[arg(long, value_name = "N")]
     w: Option<u64>,
-    /// Channels
+    /// Channels (depthwise)
     #[arg(long, value_name = "N")]
     c: Option<u64>,
+    /// Input channels (conv2d)
+    #[arg(long, value_name = "N")]
+    c_in: Option<u64>,
+    /// Output channels (conv2d)
+    #[arg(long, value_name = "N")]
+    c_out: Option<u64>,
+    /// Filter rows, where not --k (conv2d)
+    #[arg(long, value_name = "N")]
+    kh: Option<u64>,
+    /// Filter columns, where not --k (conv2d)
+    #[arg(long, value_name = "N")]
+    kw: Option<u64>,
     /// Step between outputs
     #[arg(long, value_name = "N")]
     stride: Option<u64>,
@@ -155,6 +167,9 @@ struct Shape {
     /// Step between filter taps
     #[arg(long, value_name = "N")]
     dilation: Option<u64>,
+    /// Groups of channels that see nothing of each other (conv2d)
+    #[arg(long, value_name = "N")]
+    groups: Option<u64>,
 }
 
 impl Shape {
@@ -167,9 +182,14 @@ impl Shape {
             ("h", self.h),
             ("w", self.w),
             ("c", self.c),
+            ("c_in", self.c_in),
+            ("c_out", self.c_out),
+            ("kh", self.kh),
+            ("kw", self.kw),
             ("stride", self.stride),
             ("padding", self.padding),
             ("dilation", self.dilation),
+            ("groups", self.groups),
         ];
         let fields: Map<String, Value> = given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into()))).collect();
         if fields.is_empty() {

@@ -9,9 +9,11 @@ use std::ops::Range;
 use crate::op::{DType, Definition, Real, Tensors};
 use crate::plan::{Precision, Tuned};
 
+pub(crate) mod conv2d;
 pub(crate) mod depthwise;
 pub(crate) mod draw;
 pub(crate) mod fma;
+pub(crate) mod gemm;
 pub(crate) mod lanes;
 pub(crate) mod matmul;
 pub(crate) mod memory;

@@ -16,11 +16,13 @@ use crate::draw::{Drawn, Fill};
 use crate::error::{Error, Result};
 use crate::plan::{DeviceInfo, Language, Plan, Precision, Tuned, Variant, VariantInfo};
 
+pub mod conv2d;
 pub mod depthwise;
 pub mod fma;
 pub mod matmul;
 mod real;
 pub mod stream;
+mod window;
 
 pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
 
@@ -351,7 +353,7 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] = &[matmul::ENTRY, depthwise::ENTRY, stream::ENTRY, fma::ENTRY];
+pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, stream::ENTRY, fma::ENTRY];
 
 /// The built-in op of that name.
 ///
@@ -364,13 +366,13 @@ pub fn find(name: &str) -> Result<&'static Entry> {
     })
 }
 
-/// Reads a problem over its defaults, and checks its shape once.
-pub(crate) fn parse_over<P: Definition>(default: &P, fields: &Value) -> Result<Arc<dyn Op>> {
+/// Reads a problem over its defaults, and checks its shape once. `known` are the fields that it may have.
+pub(crate) fn parse_over<P: Definition>(known: &[&str], default: &P, fields: &Value) -> Result<Arc<dyn Op>> {
     let mut merged = serde_json::to_value(default).map_err(|e| Error::usage(e.to_string()))?;
     if let (Some(into), Some(from)) = (merged.as_object_mut(), fields.as_object()) {
         for (key, value) in from {
-            if into.insert(key.clone(), value.clone()).is_none() {
-                let known: Vec<_> = into.keys().filter(|k| *k != key).cloned().collect();
+            into.insert(key.clone(), value.clone());
+            if !known.contains(&key.as_str()) {
                 return Err(Error::usage(format!("{} has no field '{key}'; its fields are {}", P::NAME, known.join(", "))));
             }
         }

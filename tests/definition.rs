@@ -37,6 +37,10 @@ fn counted_multiply_adds_equal_declared_ones_for_every_op() {
     }
 }
 
+fn conv(hw: u64, c_in: u64, c_out: u64, k: u64, stride: u64, groups: u64) -> Value {
+    json!({"n": 1, "h": hw, "w": hw, "c_in": c_in, "c_out": c_out, "k": k, "stride": stride, "padding": k / 2, "dilation": 1, "groups": groups})
+}
+
 #[test]
 fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
     let layers = [
@@ -56,6 +60,11 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         ("depthwise", json!({"n": 2, "h": 5, "w": 5, "c": 4, "k": 3, "stride": 1, "padding": 0, "dilation": 1}), 648, 1_232),
         // Dilation 2 makes the filter reach 5.
         ("depthwise", json!({"n": 1, "h": 7, "w": 7, "c": 1, "k": 3, "stride": 1, "padding": 0, "dilation": 2}), 81, 268),
+        // 3×3 256→256 at 14×14, the first layer of ResNet-50, one of ResNeXt-50's grouped ones, one of ResNet-50's 1×1.
+        ("conv2d", conv(14, 256, 256, 3, 1, 1), 115_605_504, 2_760_704),
+        ("conv2d", conv(224, 3, 64, 7, 2, 1), 118_013_952, 3_851_008),
+        ("conv2d", conv(56, 128, 128, 3, 1, 32), 14_450_688, 3_229_696),
+        ("conv2d", conv(56, 64, 256, 1, 1, 1), 51_380_224, 4_079_616),
         ("stream", json!({"kind": "triad", "elements": 1000, "passes": 3, "parts": 1}), 1000, 36_000),
         ("stream", json!({"kind": "copy", "elements": 1000, "passes": 1, "parts": 1}), 1000, 8_000),
         ("stream", json!({"kind": "read", "elements": 1000, "passes": 2, "parts": 10}), 1000, 8_000),
@@ -89,37 +98,49 @@ fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
     }
 }
 
-/// The textbook's seven loops, outputs scattered instead of gathered, to stand beside `row`.
+/// The textbook's loops, outputs scattered instead of gathered, to stand beside `row`. Depthwise is the convolution with as many groups
+/// as channels, but for the order of its filters.
 #[test]
-fn depthwise_agrees_with_a_second_loop_written_the_other_way_round() {
-    for problem in (op::find("depthwise").expect("built in").awkward)() {
-        let op = parse("depthwise", &problem);
-        let of = |name: &str| problem[name].as_u64().expect("a field");
-        let (n, h, w, c, k) = (of("n"), of("h"), of("w"), of("c"), of("k"));
-        let (stride, padding, dilation) = (of("stride"), of("padding"), of("dilation"));
+fn convolutions_agree_with_a_second_loop_written_the_other_way_round() {
+    for (name, problem) in
+        ["depthwise", "conv2d"].into_iter().flat_map(|op| (op::find(op).expect("built in").awkward)().into_iter().map(move |p| (op, p)))
+    {
+        let op = parse(name, &problem);
         let tensors = op.tensors(Precision::F32).expect("possible");
-        let (oh, ow) = (tensors[2].shape[1], tensors[2].shape[2]);
-        let inputs = Drawn::new(&tensors, SEEDED);
-        let mut scattered = vec![0f64; (n * oh * ow * c) as usize];
-        for (image, y, x, ch) in
-            (0..n).flat_map(|i| (0..h).flat_map(move |y| (0..w).flat_map(move |x| (0..c).map(move |ch| (i, y, x, ch)))))
-        {
-            let value = inputs.value(0, ((image * h + y) * w + x) * c + ch);
-            for (r, s) in (0..k).flat_map(|r| (0..k).map(move |s| (r, s))) {
-                // Which output sees this input through tap (r, s)?
-                let (top, left) = ((y + padding).checked_sub(r * dilation), (x + padding).checked_sub(s * dilation));
+        let of = |name: &str| problem[name].as_u64();
+        let (stride, padding, dilation) =
+            (of("stride").expect("a field"), of("padding").expect("a field"), of("dilation").expect("a field"));
+        let (x, y) = (tensors[0].shape.clone(), tensors[2].shape.clone());
+        let (kh, kw) = (of("kh").or(of("k")).expect("a field"), of("kw").or(of("k")).expect("a field"));
+        let groups = of("groups").unwrap_or(x[3]);
+        let (inputs, outputs) = (x[3] / groups, y[3] / groups);
+        let drawn = Drawn::new(&tensors, SEEDED);
+        let filter = |o: u64, r: u64, s: u64, c: u64| match name {
+            "depthwise" => drawn.value(1, (r * kw + s) * x[3] + o),
+            _ => drawn.value(1, ((o * kh + r) * kw + s) * inputs + c),
+        };
+        let mut scattered = vec![0f64; y.iter().product::<u64>() as usize];
+        for at in 0..x.iter().product::<u64>() {
+            let (image, row, col, channel) = (at / x[3] / x[2] / x[1], at / x[3] / x[2] % x[1], at / x[3] % x[2], at % x[3]);
+            let value = drawn.value(0, at);
+            for (r, s) in (0..kh).flat_map(|r| (0..kw).map(move |s| (r, s))) {
+                // Which outputs see this input through tap (r, s)?
+                let (top, left) = ((row + padding).checked_sub(r * dilation), (col + padding).checked_sub(s * dilation));
                 let (Some(top), Some(left)) = (top, left) else { continue };
-                if top % stride == 0 && left % stride == 0 && top / stride < oh && left / stride < ow {
-                    let at = ((image * oh + top / stride) * ow + left / stride) * c + ch;
-                    scattered[at as usize] += value * inputs.value(1, (r * k + s) * c + ch);
+                if top % stride == 0 && left % stride == 0 && top / stride < y[1] && left / stride < y[2] {
+                    let group = channel / inputs;
+                    for o in group * outputs..(group + 1) * outputs {
+                        let to = ((image * y[1] + top / stride) * y[2] + left / stride) * y[3] + o;
+                        scattered[to as usize] += value * filter(o, r, s, channel % inputs);
+                    }
                 }
             }
         }
-        for row in 0..n * oh * ow {
-            let gathered = op.row(Arithmetic::F64, &inputs, row, 0..c);
-            for (ch, value) in gathered.iter().enumerate() {
-                let other = scattered[(row * c) as usize + ch];
-                assert!((value - other).abs() <= 1e-12, "{problem}: row {row} channel {ch}: {value} and {other}");
+        for row in 0..y[0] * y[1] * y[2] {
+            let gathered = op.row(Arithmetic::F64, &drawn, row, 0..y[3]);
+            for (channel, value) in gathered.iter().enumerate() {
+                let other = scattered[row as usize * y[3] as usize + channel];
+                assert!((value - other).abs() <= 1e-10, "{name} {problem}: row {row} channel {channel}: {value} and {other}");
             }
         }
     }
@@ -133,6 +154,10 @@ fn impossible_shapes_are_refused_in_one_sentence_that_names_the_size() {
         ("matmul", json!({"q": 3}), "no field 'q'"),
         ("matmul", json!({"m": -1}), "matmul"),
         ("matmul", json!({"m": 1.5}), "matmul"),
+        ("conv2d", json!({"groups": 3}), "3 groups do not divide 128"),
+        ("conv2d", json!({"groups": 0}), "groups 0"),
+        ("conv2d", json!({"h": 2, "w": 2, "k": 7, "padding": 0}), "a 7x7 filter"),
+        ("conv2d", json!({"kh": 0}), "a 0x3 filter"),
         ("depthwise", json!({"stride": 0}), "stride 0"),
         ("depthwise", json!({"dilation": 0}), "dilation 0"),
         ("depthwise", json!({"h": 2, "w": 2, "k": 7, "padding": 0}), "does not fit"),

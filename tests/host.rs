@@ -118,6 +118,13 @@ fn depthwise_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn conv2d_kernels_follow_the_definition_on_awkward_shapes() {
+    // Past one row block and two depth slices, one of which ends inside a tap.
+    let deep = json!({"n": 1, "h": 16, "w": 15, "c_in": 60, "c_out": 34, "k": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1});
+    check_all("conv2d", &[deep]);
+}
+
+#[test]
 fn stream_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("stream", &[json!({"kind": "read", "elements": 5, "passes": 2, "parts": 4})]);
 }

@@ -42,6 +42,8 @@ fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
         ("matmul", json!({"m": 512, "n": 384, "k": 640})),
         ("matmul", json!({"m": 4096, "n": 4096, "k": 16})),
         ("matmul", json!({"m": 64, "n": 64, "k": 140_000})),
+        ("conv2d", json!({"n": 1, "h": 5, "w": 7, "c_in": 3, "c_out": 5, "k": 3})),
+        ("conv2d", json!({"n": 4, "h": 128, "w": 128, "c_in": 32, "c_out": 96, "k": 1, "padding": 0})),
         ("depthwise", json!({"n": 1, "h": 7, "w": 7, "c": 5, "k": 3})),
         ("depthwise", json!({"n": 1, "h": 256, "w": 256, "c": 128, "k": 3})),
     ];

@@ -69,7 +69,7 @@ fn verify(wgpu: &Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
         // Rounding errors of a sum grow with its terms; those of fma's chains die out with the powers of a.
         let terms = if plan.op == "fma" { 0.0 } else { plan.cost.macs as f64 / trusted.len() as f64 };
         let allowed = 4.0 * (terms + 8.0) * problem.arithmetic(plan.precision).epsilon();
-        let is_exact = seeded.draw == Draw::Exact && ["matmul", "depthwise"].contains(&plan.op);
+        let is_exact = seeded.draw == Draw::Exact && ["matmul", "conv2d", "depthwise"].contains(&plan.op);
         for (at, (got, want)) in trusted.iter().zip(oracle(problem, plan, seeded)).enumerate() {
             // Written so that NaN fails.
             let good = if is_exact { *got == want } else { (got - want).abs() <= allowed };
@@ -100,6 +100,11 @@ fn every_matmul_shader_agrees_with_its_definition() {
 }
 
 #[test]
+fn every_conv2d_shader_agrees_with_its_definition() {
+    every_awkward_problem("conv2d");
+}
+
+#[test]
 fn every_depthwise_shader_agrees_with_its_definition() {
     every_awkward_problem("depthwise");
 }
@@ -121,6 +126,8 @@ fn other_tunables_give_right_outputs_too() {
     let cases = [
         ("matmul", json!({"m": 37, "n": 68, "k": 20})),
         ("matmul", json!({"m": 37, "n": 67, "k": 21})),
+        ("conv2d", json!({"n": 1, "h": 9, "w": 11, "c_in": 16, "c_out": 136, "k": 3, "groups": 2})),
+        ("conv2d", json!({"n": 2, "h": 9, "w": 11, "c_in": 5, "c_out": 40, "k": 3, "stride": 2})),
         ("depthwise", json!({"n": 2, "h": 7, "w": 70, "c": 12, "k": 3, "stride": 1, "padding": 1, "dilation": 1})),
         ("depthwise", json!({"n": 1, "h": 9, "w": 40, "c": 8, "k": 3, "stride": 3, "padding": 2, "dilation": 1})),
         ("stream", json!({"kind": "read", "elements": 5003, "passes": 2, "parts": 3})),

@@ -1,11 +1,11 @@
 //! Depthwise convolution, NHWC: every channel has a k×k filter of its own (filters RSC), zero padding.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::window::Axis;
 use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
@@ -39,15 +39,13 @@ impl Depthwise {
         Depthwise { n, h, w, c, k, stride: 1, padding: k / 2, dilation: 1 }
     }
 
-    fn extent(&self, input: u64) -> Option<u64> {
-        let reach = self.k.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)?;
-        let padded = self.padding.checked_mul(2)?.checked_add(input)?;
-        Some(padded.checked_sub(reach)?.checked_div(self.stride)? + 1)
+    fn axis(&self, input: u64) -> Axis {
+        Axis { input, taps: self.k, stride: self.stride, padding: self.padding, dilation: self.dilation }
     }
 
     /// Output rows and columns; `tensors` has refused problems that have none.
     pub fn out(&self) -> (u64, u64) {
-        (self.extent(self.h).unwrap_or(0), self.extent(self.w).unwrap_or(0))
+        (self.axis(self.h).outputs().unwrap_or(0), self.axis(self.w).outputs().unwrap_or(0))
     }
 }
 
@@ -56,7 +54,7 @@ pub const ENTRY: Entry = Entry {
     name: Depthwise::NAME,
     role: OpRole::Kernel,
     fields: &["n", "h", "w", "c", "k", "stride", "padding", "dilation"],
-    parse: |fields| parse_over(&Depthwise::same(1, 56, 56, 128, 3), fields),
+    parse: |fields| parse_over(ENTRY.fields, &Depthwise::same(1, 56, 56, 128, 3), fields),
     grid: |size, _| {
         let layer = |n: u64, hw: u64, c: u64, k: u64, stride: u64| json!({"n": n, "h": hw, "w": hw, "c": c, "k": k, "stride": stride, "padding": k / 2, "dilation": 1});
         let mut layers = vec![layer(1, 112, 32, 3, 1), layer(1, 56, 128, 3, 1), layer(1, 28, 256, 3, 1), layer(1, 56, 128, 3, 2)];
@@ -90,7 +88,7 @@ impl Definition for Depthwise {
         if self.stride == 0 || self.dilation == 0 {
             return Err(Error::usage(format!("depthwise: stride {} and dilation {} must be at least 1", self.stride, self.dilation)));
         }
-        let (Some(oh), Some(ow)) = (self.extent(self.h), self.extent(self.w)) else {
+        let (Some(oh), Some(ow)) = (self.axis(self.h).outputs(), self.axis(self.w).outputs()) else {
             return Err(Error::usage(format!(
                 "depthwise: a {0}x{0} filter with dilation {1} does not fit the {2}x{3} input with padding {4}; make k smaller or padding larger",
                 self.k, self.dilation, self.h, self.w, self.padding
@@ -237,7 +235,7 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
     // Every lane loads each tap inside the image and its filter element, and stores one output.
-    let taps = p.n * p.c * inside(p.h, oh, p) * inside(p.w, ow, p);
+    let taps = p.n * p.c * p.axis(p.h).inside() * p.axis(p.w).inside();
     let lane = s.precision.storage().bytes() * (2 * taps + outputs);
     match s.language {
         Language::Host => Demand::new(lane, lane),
@@ -250,7 +248,7 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let (strip, block) = (s.tuned.get("STRIP") as u64, s.tuned.get("BLOCK") as u64);
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
-    let rows = inside(p.h, oh, p);
+    let rows = p.axis(p.h).inside();
     let is_inside = |w: u64| (p.padding..p.w + p.padding).contains(&w) as u64;
     let (mut columns, mut filters) = (0, 0);
     for first in (0..ow).step_by(strip as usize) {
@@ -277,27 +275,8 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
 /// that each such run touches, the filter taps it loads, the outputs. Runs are taken not to cross rows.
 fn grouped(p: &Depthwise, positions: u64, whole_filter: bool) -> u64 {
     let (oh, ow) = p.out();
-    let rows = inside(p.h, oh, p);
-    let (mut columns, mut taps) = (0, 0);
-    for first in (0..ow).step_by(positions as usize) {
-        let (mut touched, mut used) = (BTreeSet::new(), BTreeSet::new());
-        for o in first..(first + positions).min(ow) {
-            for s in 0..p.k {
-                let w = o * p.stride + s * p.dilation;
-                if (p.padding..p.w + p.padding).contains(&w) {
-                    touched.insert(w);
-                    used.insert(s);
-                }
-            }
-        }
-        columns += rows * touched.len() as u64;
-        taps += if whole_filter { oh * p.k * p.k } else { rows * used.len() as u64 };
-    }
-    4 * p.n * p.c * (columns + taps + oh * ow)
-}
-
-/// Filter taps that fall inside the input, summed over the outputs of one direction.
-fn inside(input: u64, outputs: u64, p: &Depthwise) -> u64 {
-    let taps = |o: u64| (0..p.k).filter(|r| (p.padding..input + p.padding).contains(&(o * p.stride + r * p.dilation))).count() as u64;
-    (0..outputs).map(taps).sum()
+    let rows = p.axis(p.h).inside();
+    let (columns, used) = p.axis(p.w).touched(positions);
+    let taps = if whole_filter { oh * p.k * p.k * ow.div_ceil(positions) } else { rows * used };
+    4 * p.n * p.c * (rows * columns + taps + oh * ow)
 }

@@ -40,7 +40,7 @@ pub const ENTRY: Entry = Entry {
     name: Fma::NAME,
     role: OpRole::Probe,
     fields: &["elements", "trips", "steps"],
-    parse: |fields| parse_over(&Fma { elements: 4096, trips: 16, steps: 64 }, fields),
+    parse: |fields| parse_over(ENTRY.fields, &Fma { elements: 4096, trips: 16, steps: 64 }, fields),
     grid: |_, _| Vec::new(),
     awkward: || {
         let cases = [(1u64, 1u64, 8u64), (97, 3, 16), (4096, 16, 64), (10_007, 5, 8)];

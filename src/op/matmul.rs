@@ -28,7 +28,7 @@ pub const ENTRY: Entry = Entry {
     name: Matmul::NAME,
     role: OpRole::Kernel,
     fields: &["m", "n", "k"],
-    parse: |fields| parse_over(&Matmul { m: 1024, n: 1024, k: 1024 }, fields),
+    parse: |fields| parse_over(ENTRY.fields, &Matmul { m: 1024, n: 1024, k: 1024 }, fields),
     grid: |size, _| {
         let squares: &[u64] = match size {
             Size::Small => &[128, 256, 512],
@@ -137,11 +137,11 @@ const PACKED: Variant<Matmul> = Variant {
     sources: &[Implementation {
         source: Source::Host(host::matmul::packed),
         precisions: &[Precision::F32, Precision::F64],
-        tunables: &[host::matmul::KC],
+        tunables: &[host::gemm::KC],
     }],
     // A work-group is a unit of C.
-    dispatches: |p, s| vec![Dispatch::over(3, "packed", fold(host::matmul::units(p, s)), [1, 1, 1])],
-    demand: host::matmul::demand,
+    dispatches: |p, s| vec![Dispatch::over(3, "packed", fold(host::gemm::units(&p.extents(), s)), [1, 1, 1])],
+    demand: |p, s| host::gemm::demand(&p.extents(), s),
 };
 
 /// A register tile a lane: `TM` rows by `TN` vectors of four columns, 8×8 lanes a group.

@@ -12,8 +12,9 @@ pub fn sentences(view: &View) -> Vec<String> {
     let trusted = |row: &&Row| drawable(row).is_ok() && !doubted(row) && row.roof_fraction.is_some_and(f64::is_finite);
     let share = |row: &Row| row.roof_fraction.unwrap_or(0.0);
     let best = view.rows.iter().filter(trusted).max_by(|a, b| share(a).total_cmp(&share(b)));
-    let fastest = fastest_of_each(view.rows.iter().filter(trusted).collect());
-    let gap = fastest.into_iter().min_by(|a, b| share(a).total_cmp(&share(b)));
+    // A doubted row may be the best of its problem all the same: then that problem has no gap to name.
+    let fastest = fastest_of_each(view.rows.iter().filter(|row| drawable(row).is_ok()).collect());
+    let gap = fastest.into_iter().filter(trusted).min_by(|a, b| share(a).total_cmp(&share(b)));
     if let Some(row) = best {
         lines.push(format!("Closest to its roof: {}, at {:.0} %.", name(row), share(row) * 100.0));
     }

@@ -1,0 +1,392 @@
+//! Convolution, NHWC with filters KRSC, zero padding; `groups` cuts the channels into parts that see nothing of each other.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::window::Axis;
+use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
+use crate::draw::Drawn;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::host::gemm::Extents;
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+
+/// A convolution: `y[n,oh,ow,o] = Σ_rsc x[n, oh·stride + r·dilation − padding, …, c] · f[o,r,s,c]`, c over the input channels of o's group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Fields", into = "Fields")]
+pub struct Conv2d {
+    /// Images.
+    pub n: u64,
+    /// Input rows.
+    pub h: u64,
+    /// Input columns.
+    pub w: u64,
+    /// Input channels.
+    pub c_in: u64,
+    /// Output channels.
+    pub c_out: u64,
+    /// Filter rows.
+    pub kh: u64,
+    /// Filter columns.
+    pub kw: u64,
+    /// Step between outputs in both directions.
+    pub stride: u64,
+    /// Zeros around the input on every side.
+    pub padding: u64,
+    /// Step between filter taps.
+    pub dilation: u64,
+    /// Groups of channels; divides both channel counts.
+    pub groups: u64,
+}
+
+/// The problem as it stands in records: a square filter is `k`, any other `kh` and `kw`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    n: u64,
+    h: u64,
+    w: u64,
+    c_in: u64,
+    c_out: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    k: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kh: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kw: Option<u64>,
+    stride: u64,
+    padding: u64,
+    dilation: u64,
+    groups: u64,
+}
+
+impl From<Fields> for Conv2d {
+    fn from(f: Fields) -> Self {
+        let extent = |own: Option<u64>| own.or(f.k).unwrap_or(0);
+        let (kh, kw) = (extent(f.kh), extent(f.kw));
+        let Fields { n, h, w, c_in, c_out, stride, padding, dilation, groups, .. } = f;
+        Conv2d { n, h, w, c_in, c_out, kh, kw, stride, padding, dilation, groups }
+    }
+}
+
+impl From<Conv2d> for Fields {
+    fn from(p: Conv2d) -> Self {
+        let square = p.kh == p.kw;
+        let Conv2d { n, h, w, c_in, c_out, kh, kw, stride, padding, dilation, groups } = p;
+        let (k, kh, kw) = if square { (Some(kh), None, None) } else { (None, Some(kh), Some(kw)) };
+        Fields { n, h, w, c_in, c_out, k, kh, kw, stride, padding, dilation, groups }
+    }
+}
+
+impl Conv2d {
+    /// k×k with "same" padding, stride 1, one group.
+    pub const fn same(n: u64, hw: u64, c_in: u64, c_out: u64, k: u64) -> Self {
+        Conv2d { n, h: hw, w: hw, c_in, c_out, kh: k, kw: k, stride: 1, padding: k / 2, dilation: 1, groups: 1 }
+    }
+
+    fn rows(&self) -> Axis {
+        Axis { input: self.h, taps: self.kh, stride: self.stride, padding: self.padding, dilation: self.dilation }
+    }
+
+    fn columns(&self) -> Axis {
+        Axis { input: self.w, taps: self.kw, stride: self.stride, padding: self.padding, dilation: self.dilation }
+    }
+
+    /// Output rows and columns; `tensors` has refused problems that have none.
+    pub fn out(&self) -> (u64, u64) {
+        (self.rows().outputs().unwrap_or(0), self.columns().outputs().unwrap_or(0))
+    }
+
+    /// Input and output channels of one group.
+    pub fn channels(&self) -> (u64, u64) {
+        (self.c_in / self.groups, self.c_out / self.groups)
+    }
+
+    /// Products that an output sums.
+    fn depth(&self) -> u64 {
+        self.kh * self.kw * self.channels().0
+    }
+
+    /// The matrix product that each group is: a row for every output pixel, a column for every output channel.
+    pub(crate) fn extents(&self) -> Extents {
+        let (oh, ow) = self.out();
+        Extents { m: (self.n * oh * ow) as usize, n: self.channels().1 as usize, k: self.depth() as usize }
+    }
+}
+
+/// Registry entry.
+pub const ENTRY: Entry = Entry {
+    name: Conv2d::NAME,
+    role: OpRole::Kernel,
+    fields: &["n", "h", "w", "c_in", "c_out", "k", "kh", "kw", "stride", "padding", "dilation", "groups"],
+    parse: |fields| parse_over(ENTRY.fields, &Conv2d::same(1, 28, 128, 128, 3), fields),
+    // ResNet-50 (He et al., 2016): 3×3 of its stages 3 and 2, a 1×1 that widens, the 3×3 of stage 4.
+    grid: |size, _| {
+        let layer = |hw: u64, c_in: u64, c_out: u64, k: u64| json!({"n": 1, "h": hw, "w": hw, "c_in": c_in, "c_out": c_out, "k": k, "stride": 1, "padding": k / 2, "dilation": 1, "groups": 1});
+        match size {
+            Size::Small => vec![layer(28, 128, 128, 3)],
+            _ => vec![layer(56, 64, 64, 3), layer(28, 128, 128, 3), layer(14, 256, 256, 3), layer(56, 64, 256, 1)],
+        }
+    },
+    awkward: || {
+        let case = |[n, h, w, c_in, c_out, k, stride, padding, dilation, groups]: [u64; 10]| json!({"n": n, "h": h, "w": w, "c_in": c_in, "c_out": c_out, "k": k, "stride": stride, "padding": padding, "dilation": dilation, "groups": groups});
+        let mut cases: Vec<_> = [
+            [1, 1, 1, 1, 1, 1, 1, 0, 1, 1],
+            [1, 5, 7, 3, 5, 3, 1, 1, 1, 1],
+            [2, 9, 4, 8, 12, 3, 2, 1, 1, 1],
+            [1, 12, 13, 4, 33, 5, 1, 2, 1, 1],
+            [1, 15, 11, 8, 16, 3, 1, 2, 2, 2],
+            [3, 8, 8, 16, 24, 1, 1, 0, 1, 1],
+            [1, 17, 19, 6, 9, 7, 3, 3, 1, 3],
+            [1, 5, 6, 7, 7, 3, 1, 1, 1, 7],
+            [1, 6, 40, 64, 70, 3, 1, 1, 1, 1],
+        ]
+        .map(case)
+        .into();
+        cases.push(
+            json!({"n": 2, "h": 3, "w": 9, "c_in": 4, "c_out": 6, "kh": 1, "kw": 5, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}),
+        );
+        cases
+    },
+};
+
+impl Definition for Conv2d {
+    const NAME: &'static str = "conv2d";
+    const ROLE: OpRole = OpRole::Kernel;
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, IMPLICIT];
+
+    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
+        let dtype = precision.storage();
+        if self.stride == 0 || self.dilation == 0 || self.groups == 0 {
+            return Err(Error::usage(format!(
+                "conv2d: stride {}, dilation {} and groups {} must be at least 1",
+                self.stride, self.dilation, self.groups
+            )));
+        }
+        if !self.c_in.is_multiple_of(self.groups) || !self.c_out.is_multiple_of(self.groups) {
+            return Err(Error::usage(format!(
+                "conv2d: {} groups do not divide {} input and {} output channels; choose a divisor of both",
+                self.groups, self.c_in, self.c_out
+            )));
+        }
+        let (Some(oh), Some(ow)) = (self.rows().outputs(), self.columns().outputs()) else {
+            return Err(Error::usage(format!(
+                "conv2d: a {}x{} filter with dilation {} does not fit the {}x{} input with padding {}; make k smaller or padding larger",
+                self.kh, self.kw, self.dilation, self.h, self.w, self.padding
+            )));
+        };
+        Ok(vec![
+            TensorSpec::input("x", &[self.n, self.h, self.w, self.c_in], dtype),
+            TensorSpec::weight("f", &[self.c_out, self.kh, self.kw, self.channels().0], dtype),
+            TensorSpec::output("y", &[self.n, oh, ow, self.c_out], dtype),
+        ])
+    }
+
+    fn macs(&self) -> u64 {
+        let (oh, ow) = self.out();
+        self.n * oh * ow * self.c_out * self.depth()
+    }
+
+    fn row<R: Real, T: Tensors>(&self, x: &T, row: u64, cols: Range<u64>, out: &mut [R]) {
+        let (oh, ow) = self.out();
+        let (image, y, z) = (row / (oh * ow), row / ow % oh, row % ow);
+        let (c_in, c_out) = self.channels();
+        for (acc, col) in out.iter_mut().zip(cols) {
+            *acc = R::from_f64(0.0);
+            for (r, s) in (0..self.kh).flat_map(|r| (0..self.kw).map(move |s| (r, s))) {
+                let pixel = self.rows().position(y, r).zip(self.columns().position(z, s));
+                let pixel = pixel.map(|(h, w)| ((image * self.h + h) * self.w + w) * self.c_in + col / c_out * c_in);
+                for c in 0..c_in {
+                    // A padding tap multiplies by zero and counts as work.
+                    let tap = pixel.map_or(R::from_f64(0.0), |at| x.at(0, at + c));
+                    *acc = acc.mac(tap, x.at(1, ((col * self.kh + r) * self.kw + s) * c_in + c));
+                }
+            }
+        }
+    }
+
+    fn dims(&self) -> Vec<(&'static str, u64)> {
+        let (oh, ow) = self.out();
+        vec![
+            ("n", self.n),
+            ("h", self.h),
+            ("w", self.w),
+            ("c_in", self.c_in),
+            ("c_out", self.c_out),
+            ("oh", oh),
+            ("ow", ow),
+            ("kh", self.kh),
+            ("kw", self.kw),
+            ("stride", self.stride),
+            ("padding", self.padding),
+            ("dilation", self.dilation),
+            ("groups", self.groups),
+        ]
+    }
+
+    /// See the same for matmul.
+    fn exact(&self) -> bool {
+        self.depth() <= 4096
+    }
+
+    fn label(&self) -> String {
+        let mut label = format!("{}x{}x{}x{}>{}", self.n, self.h, self.w, self.c_in, self.c_out);
+        label += &if self.kh == self.kw { format!(" k{}", self.kh) } else { format!(" k{}x{}", self.kh, self.kw) };
+        let mut note = |sign: &str, value: u64, usual: u64| {
+            if value != usual {
+                label += &format!(" {sign}{value}");
+            }
+        };
+        note("s", self.stride, 1);
+        note("d", self.dilation, 1);
+        note("p", self.padding, self.kh / 2);
+        note("g", self.groups, 1);
+        label
+    }
+
+    /// Output weights folded into the filters: one output channel a group instead of all.
+    fn projected(&self, x: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
+        let ((c_in, c_out), (oh, ow)) = (self.channels(), self.out());
+        let taps = self.kh * self.kw;
+        // [tap, input channel]
+        let mut folded = vec![0.0; (taps * self.c_in) as usize];
+        for col in 0..self.c_out {
+            for (tap, c) in (0..taps).flat_map(|tap| (0..c_in).map(move |c| (tap, c))) {
+                let at = tap * self.c_in + col / c_out * c_in + c;
+                folded[at as usize] += r[col as usize] * x.value(1, (col * taps + tap) * c_in + c);
+            }
+        }
+        let mut sums = Vec::with_capacity((self.n * oh * ow) as usize);
+        for (image, y) in (0..self.n).flat_map(|image| (0..oh).map(move |y| (image, y))) {
+            for z in 0..ow {
+                let mut sum = 0.0;
+                for tap in 0..taps {
+                    let Some((h, w)) = self.rows().position(y, tap / self.kw).zip(self.columns().position(z, tap % self.kw)) else {
+                        continue;
+                    };
+                    let from = ((image * self.h + h) * self.w + w) * self.c_in;
+                    let filters = &folded[(tap * self.c_in) as usize..][..self.c_in as usize];
+                    sum += (0..self.c_in).zip(filters).map(|(c, f)| x.value(0, from + c) * f).sum::<f64>();
+                }
+                sums.push(sum);
+            }
+        }
+        Some(sums)
+    }
+}
+
+/// One output element a lane: the definition itself on the host.
+const NAIVE: Variant<Conv2d> = Variant {
+    name: "naive",
+    unit: Unit::Vector,
+    sources: &[
+        Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/conv2d/naive.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: &[],
+        },
+    ],
+    dispatches: |p, _| {
+        let (oh, ow) = p.out();
+        vec![Dispatch::over(3, "conv2d", fold((p.n * oh * ow * p.c_out).div_ceil(256)), [256, 1, 1])]
+    },
+    demand: naive_demand,
+};
+
+/// The convolution as a matrix product whose left matrix is never stored: gathered into packed panels on the host, into registers on
+/// devices.
+const IMPLICIT: Variant<Conv2d> = Variant {
+    name: "implicit",
+    unit: Unit::Vector,
+    sources: &[
+        Implementation {
+            source: Source::Host(host::conv2d::implicit),
+            precisions: &[Precision::F32, Precision::F64],
+            tunables: &[host::gemm::KC],
+        },
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/conv2d/implicit.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: &[Tunable { name: "TM", values: &[4, 2, 8] }, Tunable { name: "TN", values: &[2, 4] }],
+        },
+    ],
+    dispatches: |p, s| {
+        if s.language == Language::Host {
+            return vec![Dispatch::over(3, "implicit", fold(p.groups * host::gemm::units(&p.extents(), s)), [1, 1, 1])];
+        }
+        // Vector loads need every pixel, and every tap of a filter, to start on a vector.
+        let entry = if p.channels().0.is_multiple_of(4) { "whole" } else { "ragged" };
+        vec![Dispatch::over(3, entry, fold(Tiles::of(s).groups(p)), [8, 8, 1])]
+    },
+    demand: |p, s| match s.language {
+        Language::Host => {
+            let one = host::gemm::demand(&p.extents(), s);
+            Demand { requested: p.groups * one.requested, lane: p.groups * one.lane, workspace: one.workspace }
+        }
+        _ => implicit_demand(p, s),
+    },
+};
+
+/// Register tiles of `implicit` on devices: a lane holds `tm` pixels by `tn` channels, a work-group 8 × 8 lanes.
+struct Tiles {
+    tm: u64,
+    tn: u64,
+}
+
+impl Tiles {
+    fn of(s: &Setting<'_>) -> Self {
+        Tiles { tm: s.tuned.get("TM") as u64, tn: s.tuned.get("TN") as u64 }
+    }
+
+    /// Work-groups along pixels.
+    fn down(&self, p: &Conv2d) -> u64 {
+        let (oh, ow) = p.out();
+        (p.n * oh * ow).div_ceil(8 * self.tm)
+    }
+
+    /// Work-groups along channels; none crosses a group of the convolution.
+    fn across(&self, p: &Conv2d) -> u64 {
+        p.groups * p.channels().1.div_ceil(8 * self.tn)
+    }
+
+    fn groups(&self, p: &Conv2d) -> u64 {
+        self.down(p) * self.across(p)
+    }
+}
+
+fn naive_demand(p: &Conv2d, s: &Setting<'_>) -> Demand {
+    let (oh, ow) = p.out();
+    let (c_in, c_out) = p.channels();
+    let (rows, columns) = (p.rows().inside(), p.columns().inside());
+    let width = s.precision.storage().bytes();
+    let (pixels, outputs) = (p.n * oh * ow, p.n * oh * ow * p.c_out);
+    let taps = p.n * rows * columns;
+    if s.language == Language::Host {
+        // A task is one output pixel: the pixels under its taps, all filters, its channels. Taps outside load their filter element too.
+        let requested = taps * p.c_in + pixels * p.c_out * p.depth() + outputs;
+        let lane = taps * c_in * p.c_out + pixels * p.c_out * p.depth() + outputs;
+        return Demand::new(width * requested, width * lane);
+    }
+    // A group is 256 consecutive outputs, channels fastest: some neighbouring pixels, or a part of one pixel's channels.
+    let channels = p.c_out.min(256);
+    let (touched, used) = p.columns().touched(256 / channels);
+    let inputs = p.c_out.div_ceil(channels) * channels.div_ceil(c_out).min(p.groups) * c_in;
+    let requested = p.n * rows * (touched * inputs + used * c_in * p.c_out) + outputs;
+    Demand::new(width * requested, width * (2 * taps * c_in * p.c_out + outputs))
+}
+
+fn implicit_demand(p: &Conv2d, s: &Setting<'_>) -> Demand {
+    let tiles = Tiles::of(s);
+    let (oh, ow) = p.out();
+    let (c_in, c_out) = p.channels();
+    let (pixels, outputs) = (p.n * oh * ow, p.n * oh * ow * p.c_out);
+    // Pixels of a group are taken not to cross rows.
+    let (touched, _) = p.columns().touched(8 * tiles.tm);
+    let inputs = p.n * p.rows().inside() * touched * c_in * tiles.across(p);
+    let requested = inputs + tiles.down(p) * p.depth() * p.c_out + outputs;
+    let lane = p.depth() * (pixels * p.groups * c_out.div_ceil(tiles.tn) + p.c_out * pixels.div_ceil(tiles.tm)) + outputs;
+    Demand::new(4 * requested, 4 * lane)
+}
