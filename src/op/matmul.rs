@@ -57,7 +57,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, REGISTER];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -142,6 +142,23 @@ const PACKED: Variant<Matmul> = Variant {
     // A work-group is a unit of C.
     dispatches: |p, s| vec![Dispatch::over(3, "packed", fold(host::gemm::units(&p.extents(), s)), [1, 1, 1])],
     demand: |p, s| host::gemm::demand(&p.extents(), s),
+};
+
+/// Tiles of both operands in workgroup memory, one output element a lane.
+const TILED: Variant<Matmul> = Variant {
+    name: "tiled",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/tiled.wgsl")),
+        precisions: &[Precision::F32],
+        tunables: &[Tunable { name: "TILE", values: &[16, 8] }],
+    }],
+    dispatches: |p, s| {
+        let tile = s.tuned.get("TILE");
+        let grid = [tiles(p.n, tile as u64), tiles(p.m, tile as u64), 1];
+        vec![Dispatch { shared_bytes: 2 * 4 * tile * tile, ..Dispatch::over(3, "matmul", grid, [tile, tile, 1]) }]
+    },
+    demand: |p, s| tiled(p, s.tuned.get("TILE") as u64, s.tuned.get("TILE") as u64, 1, 1),
 };
 
 /// A register tile a lane: `TM` rows by `TN` vectors of four columns, 8×8 lanes a group.
