@@ -20,6 +20,7 @@ mod kernels;
 mod peak;
 mod search;
 mod sweep;
+mod tune;
 
 /// Who is told what happens: the command line draws progress and writes the journal.
 pub trait Watcher {
@@ -110,8 +111,9 @@ impl<'a> Campaign<'a> {
     /// # Errors
     /// As [`Campaign::trace`].
     pub fn run(mut self) -> Result<Vec<Record>> {
-        let items = self.kernel_items()?;
+        let mut items = self.kernel_items()?;
         let outcome = self.search_all().and_then(|()| {
+            self.tune(&mut items)?;
             self.block(1)?;
             let (first, second) = items.split_at(items.len() / 2);
             let started = Instant::now();
@@ -132,6 +134,11 @@ impl<'a> Campaign<'a> {
 
     /// Runs one item and keeps its record. `None` where it brought no measurement.
     fn run_item(&mut self, item: Item) -> Result<Option<Measurement>> {
+        self.run_as(item, false)
+    }
+
+    /// The same, for one of several settings to choose from: kept, but never a row.
+    fn run_as(&mut self, item: Item, candidate: bool) -> Result<Option<Measurement>> {
         if self.late() {
             self.skip(&item, State::NotRun, "the budget ended before it; raise --budget".into())?;
             return Ok(None);
@@ -139,6 +146,7 @@ impl<'a> Campaign<'a> {
         self.watcher.item(&format!("{}/{} {}", item.op, item.variant, short(&item)));
         match self.bench.run(&item, limit(&item.goal)) {
             Answer::Done(mut measurement) => {
+                measurement.candidate = candidate;
                 self.weigh(&item, &mut measurement);
                 self.keep(Record::Measurement(measurement.clone()))?;
                 Ok(Some(measurement))
@@ -244,7 +252,7 @@ impl<'a> Campaign<'a> {
 
 fn moved(record: &Record) -> Option<Measurement> {
     match record {
-        Record::Measurement(m) if m.role == OpRole::Kernel && m.state == State::Suspect => Some(m.clone()),
+        Record::Measurement(m) if m.role == OpRole::Kernel && m.state == State::Suspect && !m.candidate => Some(m.clone()),
         _ => None,
     }
 }

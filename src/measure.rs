@@ -266,6 +266,7 @@ fn describe(item: &Item, op: &dyn Op, plan: &Plan, device: &DeviceInfo, clock: &
         set_bytes: plan.set_bytes(),
         dispatches: plan.dispatches.len() as u32,
         groups,
+        candidate: false,
         canary_ns: None,
         verification: None,
         facts: Default::default(),

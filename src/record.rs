@@ -262,6 +262,9 @@ pub struct Measurement {
     pub dispatches: u32,
     /// Work-groups of the largest dispatch (host: threads).
     pub groups: u64,
+    /// One of several settings that were tried before a kernel was measured with the fastest; never placed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub candidate: bool,
     /// Canaries around the item.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub canary_ns: Option<Canary>,

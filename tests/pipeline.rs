@@ -103,7 +103,7 @@ fn every_kernel_record_carries_the_peak_memory_of_one_set_and_no_probe_does() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let file = record::read(&out.join("records.jsonl")).expect("a readable file");
     let measured = file.records.iter().filter_map(|r| if let Record::Measurement(m) = r { Some(m) } else { None });
-    let (kernels, probes): (Vec<_>, Vec<_>) = measured.partition(|m| m.role == OpRole::Kernel);
+    let (kernels, probes): (Vec<_>, Vec<_>) = measured.filter(|m| !m.candidate).partition(|m| m.role == OpRole::Kernel);
     for m in &kernels {
         let tensors = 4 * (40 * 48 + 48 * 24 + 40 * 24);
         assert_eq!((m.peak_bytes, m.set_bytes), (Some(m.set_bytes), tensors + m.workspace_bytes), "{}", m.variant);
@@ -111,6 +111,26 @@ fn every_kernel_record_carries_the_peak_memory_of_one_set_and_no_probe_does() {
         assert!(!m.reasons.iter().any(|r| r.contains("peak memory")), "{:?}", m.reasons);
     }
     assert!(kernels.len() > 2 && probes.iter().all(|m| m.peak_bytes.is_none()) && !probes.is_empty());
+}
+
+#[test]
+fn kernels_are_measured_with_the_fastest_of_all_settings_and_what_was_tried_is_no_row() {
+    let script = r#"{"ease": [{"op": "matmul", "variant": "packed", "tunables": {"KC": 192}, "factor": 0.5}]}"#;
+    let (output, out) = run("tune", script, &["--op", "matmul"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = record::read(&out.join("records.jsonl")).expect("a readable file");
+    let packed = file.records.iter().filter_map(|r| match r {
+        Record::Measurement(m) if m.variant == "packed" => Some(m),
+        _ => None,
+    });
+    let (tried, measured): (Vec<_>, Vec<_>) = packed.partition(|m| m.candidate);
+    let mut depths: Vec<u32> = tried.iter().map(|m| m.tunables.get("KC")).collect();
+    depths.sort_unstable();
+    assert_eq!(depths, [128, 192, 256, 384], "each setting is tried once");
+    assert!(tried.iter().all(|m| m.verification.is_some() && m.peak_bytes.is_none()), "{tried:?}");
+    assert!(measured.len() >= 6 && measured.iter().all(|m| m.tunables.get("KC") == 192), "{measured:?}");
+    let view = roofline::view(&file.records).expect("a view");
+    assert!(tried.iter().all(|m| view.rows.iter().all(|row| row.id != m.id)), "no candidate is a row");
 }
 
 #[test]

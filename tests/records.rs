@@ -98,6 +98,7 @@ fn measurement(id: &str) -> Measurement {
         set_bytes: 49_152,
         dispatches: 1,
         groups: 4,
+        candidate: false,
         canary_ns: Some(Canary { fma_before: 1, stream_before: 2, fma_after: 3, stream_after: 4, stream_bytes: 0 }),
         verification: Some(Verification {
             worst_error: 5e-324,

@@ -21,7 +21,7 @@ impl Campaign<'_> {
     /// Adds the peak memory to the measurement of a kernel. Cold and warm rows share one pass. Whatever happens to it, the measurement
     /// stays as it is.
     pub(super) fn weigh(&mut self, item: &Item, measurement: &mut Measurement) {
-        if measurement.role != OpRole::Kernel || measurement.state == State::Wrong || self.late() {
+        if measurement.role != OpRole::Kernel || measurement.candidate || measurement.state == State::Wrong || self.late() {
             return;
         }
         // Of the record, not of the item, which may leave defaults out.

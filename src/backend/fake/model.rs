@@ -11,7 +11,7 @@ use crate::backend::Sample;
 use crate::draw::mix;
 use crate::error::{Error, Result};
 use crate::op::TensorSpec;
-use crate::plan::{Plan, Precision};
+use crate::plan::{Plan, Precision, Tuned};
 
 /// A cache that serves working sets up to `capacity`.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -68,6 +68,9 @@ pub struct Ease {
     pub op: Option<String>,
     /// Variant; any where absent.
     pub variant: Option<String>,
+    /// Only with these values of its tunables.
+    #[serde(default)]
+    pub tunables: Tuned,
     /// Its time is multiplied by this.
     #[serde(default = "one")]
     pub factor: f64,
@@ -129,7 +132,8 @@ impl Script {
     pub(super) fn call_ns(&self, plan: &Plan, sets: u32) -> f64 {
         let model = self.speed.call_ns(plan, sets);
         let fits = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
-        match self.ease.iter().find(|e| fits(&e.op, plan.op) && fits(&e.variant, plan.variant)) {
+        let tuned = |e: &Ease| e.tunables.0.iter().all(|(name, value)| plan.tuned.0.get(name) == Some(value));
+        match self.ease.iter().find(|e| fits(&e.op, plan.op) && fits(&e.variant, plan.variant) && tuned(e)) {
             Some(ease) => ease.ns.unwrap_or(model) * ease.factor,
             None => model,
         }

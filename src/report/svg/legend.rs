@@ -1,7 +1,7 @@
 //! The legend below the plot: a line for each letter in two columns, then what hollow markers and whiskers mean.
 
 use super::super::scene::{LeftOut, Point, Scene};
-use super::super::text::{clean, fit, fit_middle, width, xml};
+use super::super::text::{clean, fit, fit_middle, width, wrap, xml};
 use super::super::{cache_word, limiter_text};
 use super::labels::EM;
 use super::overlay::Overlay;
@@ -75,11 +75,15 @@ pub(super) fn draw(view: &View, scene: &Scene, top: i32, over: &Overlay) -> Lege
         out += &entry(&view.rows[point.row], point, &swatch, (x, y + (index % lines) as i32 * PITCH));
     }
     y += lines as i32 * PITCH + 8;
-    let roofs = (!over.unlabelled.is_empty()).then(|| format!("Roofs: {}", over.unlabelled.join("; ")));
-    for note in notes(scene, over.unlettered).iter().chain(&roofs) {
-        let room = f64::from(WIDTH - 2 * LEFT) / (EM * 21.0);
-        let note = xml(&fit(note, room as usize, false));
-        out += &format!("<text class=\"note\" x=\"{LEFT}\" y=\"{y}\" font-size=\"21\" fill=\"{GREY}\">{note}</text>\n");
+    let room = (f64::from(WIDTH - 2 * LEFT) / (EM * 21.0)) as usize;
+    let mut lines: Vec<String> = notes(scene, over.unlettered).iter().map(|note| fit(note, room, false)).collect();
+    if !over.unlabelled.is_empty() {
+        let roofs = clean(&format!("Roofs: {}", over.unlabelled.join("; ")));
+        lines.extend(wrap(&roofs, room, 0, false).lines().map(str::to_string));
+    }
+    for line in lines {
+        let line = xml(&line);
+        out += &format!("<text class=\"note\" x=\"{LEFT}\" y=\"{y}\" font-size=\"21\" fill=\"{GREY}\">{line}</text>\n");
         y += 34;
     }
     Legend { elements: out + "</g>\n", height: y - top + 4 }
