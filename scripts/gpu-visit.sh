@@ -1,6 +1,7 @@
 #!/bin/sh
 # Verifies and measures every GPU of a machine, and collects records and logs to be carried home. Needs the release binary and a
-# driver; no Rust, no network; Python only helps to find pip-installed NVIDIA libraries. Takes at most eight minutes.
+# driver; no Rust, no network; Python only helps to find pip-installed NVIDIA libraries. Takes at most eight minutes, or the
+# seconds that the environment's SECONDS_ALLOWED names.
 #
 # usage: scripts/gpu-visit.sh [BINARY [OUT [DEVICES]]]
 #   BINARY   default: rooftrace beside this script, else target/release/rooftrace
@@ -24,7 +25,7 @@ out=${2:-${OUT:-gpu-visit-$(date -u +%Y%m%dT%H%M%S)}}
 devices=${3:-${DEVICES:-}}
 mkdir -p "$out/logs" || exit 2
 begun=$(date +%s)
-allowed=470 # of the eight minutes; the rest is for copying and the summary
+allowed=${SECONDS_ALLOWED:-470} # of the eight minutes; the rest is for copying and the summary
 failed=0
 : > "$out/steps.txt"
 
