@@ -74,6 +74,8 @@ pub const ENTRY: Entry = Entry {
             case(3, 8, 8, 64, 3, 1, 0, 1),
             case(1, 17, 19, 5, 7, 3, 3, 1),
             case(1, 6, 40, 130, 3, 1, 1, 1),
+            case(1, 9, 14, 16, 3, 2, 1, 1),
+            case(2, 11, 13, 8, 3, 3, 1, 1),
         ]
     },
 };
@@ -196,6 +198,11 @@ const WINDOW: Variant<Depthwise> = Variant {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
             precisions: &[Precision::F32],
             tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32] }, Tunable { name: "BLOCK", values: &[64, 256] }],
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/depthwise/window.cu")),
+            precisions: &[Precision::F32],
+            tunables: &[Tunable { name: "STRIP", values: &[8, 16, 4] }, Tunable { name: "BLOCK", values: &[256, 128] }],
         },
     ],
     dispatches: |p, s| {

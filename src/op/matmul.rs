@@ -49,6 +49,8 @@ pub const ENTRY: Entry = Entry {
             (96, 200, 40),
             (130, 258, 17),
             (45, 36, 20),
+            // Whole tiles of every kernel, and more of them along k than any keeps at once.
+            (256, 128, 160),
         ];
         shapes.iter().map(|(m, n, k)| json!({"m": m, "n": n, "k": k})).collect()
     },
@@ -57,7 +59,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, PIPELINED];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -148,11 +150,18 @@ const PACKED: Variant<Matmul> = Variant {
 const TILED: Variant<Matmul> = Variant {
     name: "tiled",
     unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Wgsl(include_str!("../../shaders/matmul/tiled.wgsl")),
-        precisions: &[Precision::F32],
-        tunables: &[Tunable { name: "TILE", values: &[16, 8] }],
-    }],
+    sources: &[
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/matmul/tiled.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: &[Tunable { name: "TILE", values: &[16, 8] }],
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/matmul/tiled.cu")),
+            precisions: &[Precision::F32],
+            tunables: &[Tunable { name: "TILE", values: &[32, 16] }],
+        },
+    ],
     dispatches: |p, s| {
         let tile = s.tuned.get("TILE");
         let grid = [tiles(p.n, tile as u64), tiles(p.m, tile as u64), 1];
@@ -161,15 +170,24 @@ const TILED: Variant<Matmul> = Variant {
     demand: |p, s| tiled(p, s.tuned.get("TILE") as u64, s.tuned.get("TILE") as u64, 1, 1),
 };
 
+const REGISTER_TILES: &[Tunable] = &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }];
+
 /// A register tile a lane: `TM` rows by `TN` vectors of four columns, 8×8 lanes a group.
 const REGISTER: Variant<Matmul> = Variant {
     name: "register",
     unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
-        precisions: &[Precision::F32],
-        tunables: &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }],
-    }],
+    sources: &[
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
+            precisions: &[Precision::F32],
+            tunables: REGISTER_TILES,
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/matmul/register.cu")),
+            precisions: &[Precision::F32],
+            tunables: REGISTER_TILES,
+        },
+    ],
     dispatches: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
         // Vector loads need every row of A, B and C to start on a vector.
@@ -180,6 +198,28 @@ const REGISTER: Variant<Matmul> = Variant {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
         tiled(p, 8 * tm, 8 * tn, tm, tn)
     },
+};
+
+/// Register tiles fed from shared memory that the next tiles fill meanwhile: `TM` × 8 outputs a lane, `BM` × 128 a group.
+const PIPELINED: Variant<Matmul> = Variant {
+    name: "pipelined",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/matmul/pipelined.cu")),
+        precisions: &[Precision::F32],
+        tunables: &[Tunable { name: "BM", values: &[128, 256, 64] }, Tunable { name: "TM", values: &[16, 8] }],
+    }],
+    dispatches: |p, s| {
+        let (bm, tm) = (s.tuned.get("BM"), s.tuned.get("TM"));
+        let lanes = bm / (4 * tm) * 2 * 32;
+        let bk = if lanes >= 128 { 16 } else { 8 };
+        let whole = p.m.is_multiple_of(bm as u64) && p.n.is_multiple_of(128) && p.k.is_multiple_of(bk as u64);
+        // `whole` has two tiles of each operand at a time.
+        let (entry, halves) = if whole { ("whole", 2) } else { ("ragged", 1) };
+        let grid = [tiles(p.n, 128), tiles(p.m, bm as u64), 1];
+        vec![Dispatch { shared_bytes: halves * 4 * bk * (bm + 128), ..Dispatch::over(3, entry, grid, [lanes, 1, 1]) }]
+    },
+    demand: |p, s| tiled(p, s.tuned.get("BM") as u64, 128, s.tuned.get("TM") as u64, 8),
 };
 
 const fn tiles(extent: u64, tile: u64) -> u32 {
