@@ -97,6 +97,7 @@ impl Drawn {
             Some(values) => values[index as usize],
             None => match dtype {
                 DType::F16 => half::f16::from_f32(element(self.draw, keys, index)).to_f64(),
+                DType::BF16 => half::bf16::from_f32(element(self.draw, keys, index)).to_f64(),
                 DType::F32 | DType::F64 => element(self.draw, keys, index) as f64,
             },
         }

@@ -24,7 +24,7 @@ mod real;
 pub mod stream;
 mod window;
 
-pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
+pub use real::{Absolute, Arithmetic, Counted, Real, Tf32, counted_macs};
 
 /// Storage type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum DType {
     F32,
     /// IEEE binary16.
     F16,
+    /// The upper half of an IEEE binary32.
+    BF16,
 }
 
 impl DType {
@@ -44,7 +46,7 @@ impl DType {
         match self {
             DType::F64 => 8,
             DType::F32 => 4,
-            DType::F16 => 2,
+            DType::F16 | DType::BF16 => 2,
         }
     }
 
@@ -54,6 +56,7 @@ impl DType {
             DType::F64 => f64::EPSILON,
             DType::F32 => f32::EPSILON as f64,
             DType::F16 => 9.765625e-4,
+            DType::BF16 => 7.8125e-3,
         }
     }
 
@@ -63,6 +66,7 @@ impl DType {
             DType::F64 => value,
             DType::F32 => value as f32 as f64,
             DType::F16 => half::f16::from_f64(value).to_f64(),
+            DType::BF16 => half::bf16::from_f64(value).to_f64(),
         }
     }
 }
@@ -190,7 +194,7 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
 
     /// Arithmetic of the yardstick; ops sum in the precision's sum type.
     fn arithmetic(&self, precision: Precision) -> Arithmetic {
-        Arithmetic::of(precision.sum())
+        Arithmetic::summing(precision)
     }
 
     /// Whether every sum of an exact draw is exact in f32, whatever its order, so that outputs must agree to the bit.
@@ -282,6 +286,7 @@ impl<P: Definition> Op for P {
             Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
             Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
             Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
+            Arithmetic::Tf32 => widened::<P, Tf32>(self, x, row, cols),
             Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
             Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
         }

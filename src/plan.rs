@@ -42,6 +42,8 @@ pub struct Dispatch {
     pub block: [u32; 3],
     /// Statically declared workgroup (shared) memory in bytes, which wgpu 30 does not check itself.
     pub shared_bytes: u32,
+    /// Shared memory given at launch on top of what is declared; CUDA alone has it, and past 48 KiB no other kind.
+    pub dynamic_bytes: u32,
     /// Arguments: by default every tensor, then `Dims`.
     pub args: Vec<Arg>,
     /// Tensors it reads.
@@ -55,7 +57,7 @@ impl Dispatch {
     pub fn over(tensors: usize, entry: &'static str, grid: [u32; 3], block: [u32; 3]) -> Self {
         let args = (0..tensors).map(Arg::Tensor).chain([Arg::Dims]).collect();
         let reads = (0..tensors - 1).collect();
-        Dispatch { entry, grid, block, shared_bytes: 0, args, reads, writes: vec![tensors - 1] }
+        Dispatch { entry, grid, block, shared_bytes: 0, dynamic_bytes: 0, args, reads, writes: vec![tensors - 1] }
     }
 
     /// Work-groups in all.

@@ -290,7 +290,7 @@ const NAIVE: Variant<Conv2d> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/conv2d/naive.cu")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
             tunables: &[],
         },
     ],

@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, PIPELINED];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, PIPELINED, MMA];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -117,7 +117,7 @@ const NAIVE: Variant<Matmul> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/matmul/naive.cu")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
             tunables: &[],
         },
     ],
@@ -128,7 +128,7 @@ const NAIVE: Variant<Matmul> = Variant {
             let width = s.precision.storage().bytes();
             Demand::new(width * p.m * (p.k + p.k * p.n + p.n), width * p.m * (p.k + 2 * p.k * p.n + p.n))
         }
-        _ => tiled(p, 16, 16, 1, 1),
+        _ => tiled(p, s, [16, 16], [1, 1]),
     },
 };
 
@@ -158,7 +158,7 @@ const TILED: Variant<Matmul> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/matmul/tiled.cu")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
             tunables: &[Tunable { name: "TILE", values: &[32, 16] }],
         },
     ],
@@ -167,7 +167,7 @@ const TILED: Variant<Matmul> = Variant {
         let grid = [tiles(p.n, tile as u64), tiles(p.m, tile as u64), 1];
         vec![Dispatch { shared_bytes: 2 * 4 * tile * tile, ..Dispatch::over(3, "matmul", grid, [tile, tile, 1]) }]
     },
-    demand: |p, s| tiled(p, s.tuned.get("TILE") as u64, s.tuned.get("TILE") as u64, 1, 1),
+    demand: |p, s| tiled(p, s, [s.tuned.get("TILE") as u64; 2], [1, 1]),
 };
 
 const REGISTER_TILES: &[Tunable] = &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }];
@@ -184,7 +184,7 @@ const REGISTER: Variant<Matmul> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/matmul/register.cu")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
             tunables: REGISTER_TILES,
         },
     ],
@@ -196,7 +196,7 @@ const REGISTER: Variant<Matmul> = Variant {
     },
     demand: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
-        tiled(p, 8 * tm, 8 * tn, tm, tn)
+        tiled(p, s, [8 * tm, 8 * tn], [tm, tn])
     },
 };
 
@@ -219,7 +219,27 @@ const PIPELINED: Variant<Matmul> = Variant {
         let grid = [tiles(p.n, 128), tiles(p.m, bm as u64), 1];
         vec![Dispatch { shared_bytes: halves * 4 * bk * (bm + 128), ..Dispatch::over(3, entry, grid, [lanes, 1, 1]) }]
     },
-    demand: |p, s| tiled(p, s.tuned.get("BM") as u64, 128, s.tuned.get("TM") as u64, 8),
+    demand: |p, s| tiled(p, s, [s.tuned.get("BM") as u64, 128], [s.tuned.get("TM") as u64, 8]),
+};
+
+/// Matrix units, a warp at a time, fed by a ring of `STAGES` tiles of 128 bytes of k; 128 × `BN` outputs a group, 64 × 64 a warp.
+const MMA: Variant<Matmul> = Variant {
+    name: "mma",
+    unit: Unit::Mma,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/matmul/mma.cu")),
+        precisions: &[Precision::BF16, Precision::F16, Precision::TF32],
+        tunables: &[Tunable { name: "BN", values: &[128, 256] }, Tunable { name: "STAGES", values: &[3, 4] }],
+    }],
+    dispatches: |p, s| {
+        let (bn, stages) = (s.tuned.get("BN"), s.tuned.get("STAGES"));
+        let vector = 16 / s.precision.storage().bytes();
+        let whole = p.n.is_multiple_of(vector) && p.k.is_multiple_of(vector);
+        let (entry, stages) = if whole { ("whole", stages) } else { ("ragged", 1) };
+        let grid = fold(p.m.div_ceil(128) * p.n.div_ceil(bn as u64));
+        vec![Dispatch { dynamic_bytes: stages * 128 * (128 + bn), ..Dispatch::over(3, entry, grid, [bn, 1, 1]) }]
+    },
+    demand: |p, s| tiled(p, s, [128, s.tuned.get("BN") as u64], [64, 64]),
 };
 
 const fn tiles(extent: u64, tile: u64) -> u32 {
@@ -229,9 +249,10 @@ const fn tiles(extent: u64, tile: u64) -> u32 {
 
 /// Demand of a bm × bn group tile whose lanes hold tm × tn outputs: distinct bytes a group, and what all its lanes name.
 /// Edge groups load only what exists.
-fn tiled(p: &Matmul, bm: u64, bn: u64, tm: u64, tn: u64) -> Demand {
+fn tiled(p: &Matmul, s: &Setting<'_>, [bm, bn]: [u64; 2], [tm, tn]: [u64; 2]) -> Demand {
     let (m, n, k) = (p.m, p.n, p.k);
-    let requested = 4 * (m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n);
-    let lane = 4 * (m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm) + m * n);
+    let width = s.precision.storage().bytes();
+    let requested = width * (m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n);
+    let lane = width * (m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm) + m * n);
     Demand::new(requested, lane)
 }

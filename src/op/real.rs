@@ -5,6 +5,7 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 
 use super::DType;
+use crate::plan::Precision;
 
 /// Which number type a definition runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub enum Arithmetic {
     F32,
     /// Products and sums rounded to f16.
     F16,
+    /// Factors rounded to tf32, products and sums to f32.
+    Tf32,
     /// Σ|a·b| in f64: the scale of rounding errors.
     Absolute,
     /// Counts multiply-adds, computes nothing.
@@ -22,12 +25,20 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// The arithmetic that sums in `dtype`.
+    /// The arithmetic that sums in `dtype`; no unit sums in bf16 itself.
     pub const fn of(dtype: DType) -> Self {
         match dtype {
             DType::F64 => Arithmetic::F64,
-            DType::F32 => Arithmetic::F32,
+            DType::F32 | DType::BF16 => Arithmetic::F32,
             DType::F16 => Arithmetic::F16,
+        }
+    }
+
+    /// The arithmetic of sums in `precision`.
+    pub const fn summing(precision: Precision) -> Self {
+        match precision {
+            Precision::TF32 => Arithmetic::Tf32,
+            _ => Self::of(precision.sum()),
         }
     }
 
@@ -35,7 +46,7 @@ impl Arithmetic {
     pub const fn epsilon(self) -> f64 {
         match self {
             Arithmetic::F64 | Arithmetic::Absolute | Arithmetic::Counted => DType::F64.epsilon(),
-            Arithmetic::F32 => DType::F32.epsilon(),
+            Arithmetic::F32 | Arithmetic::Tf32 => DType::F32.epsilon(),
             Arithmetic::F16 => DType::F16.epsilon(),
         }
     }
@@ -117,6 +128,35 @@ impl Real for half::f16 {
     }
     fn times(self, other: Self) -> Self {
         self * other
+    }
+}
+
+/// An f32 whose factors are rounded to tf32 (eleven bits), as matrix units do it.
+#[derive(Debug, Clone, Copy)]
+pub struct Tf32(f32);
+
+impl Tf32 {
+    /// A factor of a product: to nearest, ties away from zero.
+    fn operand(self) -> f32 {
+        f32::from_bits(self.0.to_bits().wrapping_add(0x1000) & !0x1fff)
+    }
+}
+
+impl Real for Tf32 {
+    fn from_f64(x: f64) -> Self {
+        Tf32(x as f32)
+    }
+    fn to_f64(self) -> f64 {
+        self.0 as f64
+    }
+    fn mac(self, a: Self, b: Self) -> Self {
+        Tf32(self.0 + a.operand() * b.operand())
+    }
+    fn plus(self, other: Self) -> Self {
+        Tf32(self.0 + other.0)
+    }
+    fn times(self, other: Self) -> Self {
+        Tf32(self.0 * other.0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::{CUdeviceptr, CUevent, CUevent_flags, CUresult};
+use cudarc::driver::sys::{CUdeviceptr, CUevent, CUevent_flags, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverError, result};
 
 use super::compile::{Compiled, Usage};
@@ -71,6 +71,7 @@ impl Resident {
         for dispatch in &plan.dispatches {
             let function = kernels.module.load_function(dispatch.entry);
             let function = function.map_err(|e| failed(&format!("finding entry {} of {named}", dispatch.entry), e))?;
+            opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {named} its shared memory"), e))?;
             launches.push(Launch { function, dispatch: dispatch.clone() });
         }
         let bytes: Vec<u64> = plan.tensors.iter().map(TensorSpec::bytes).collect();
@@ -127,11 +128,11 @@ impl Resident {
         for launch in &self.launches {
             let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], &mut self.dims);
             let ([gx, gy, gz], [bx, by, bz]) = (launch.dispatch.grid, launch.dispatch.block);
+            let (function, shared) = (launch.function.cu_function(), launch.dispatch.dynamic_bytes);
             // SAFETY: the function is of a loaded module; its arguments are the plan's tensors, allocated as long as `self`, and
             // the dims that its `Dims` declares, all rendered from one plan. The driver copies them before it returns.
-            let done = unsafe {
-                result::launch_kernel(launch.function.cu_function(), (gx, gy, gz), (bx, by, bz), 0, self.stream.cu_stream(), &mut arguments)
-            };
+            let done =
+                unsafe { result::launch_kernel(function, (gx, gy, gz), (bx, by, bz), shared, self.stream.cu_stream(), &mut arguments) };
             done.map_err(|e| failed(&format!("launching {} of {}", launch.dispatch.entry, self.named), e))?;
         }
         Ok(())
@@ -142,6 +143,17 @@ impl Resident {
             true => Ok(set as usize),
             false => Err(Error::Backend { backend: "cuda", why: format!("{} has no set {set}", self.named) }),
         }
+    }
+}
+
+/// Shared memory past what every kernel may have is asked for by name.
+fn opt_in(function: &CudaFunction, dispatch: &Dispatch) -> std::result::Result<(), DriverError> {
+    const ALWAYS: u32 = 48 << 10;
+    match dispatch.dynamic_bytes + dispatch.shared_bytes > ALWAYS {
+        true => {
+            function.set_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dispatch.dynamic_bytes as i32)
+        }
+        false => Ok(()),
     }
 }
 
@@ -162,7 +174,7 @@ fn facts_of(kernels: &Compiled, launches: &[Launch]) -> Facts {
         let asked = |value: std::result::Result<i32, DriverError>| value.ok().and_then(|v| u32::try_from(v).ok());
         let registers = logged.and_then(|u| u.registers).or_else(|| asked(function.num_regs()));
         let local = logged.and_then(local_bytes).or_else(|| asked(function.local_size_bytes()));
-        let shared = logged.map(|u| u.shared).or_else(|| asked(function.shared_size_bytes()));
+        let shared = logged.map(|u| u.shared).or_else(|| asked(function.shared_size_bytes())).map(|bytes| bytes + dispatch.dynamic_bytes);
         facts.registers = facts.registers.max(registers);
         facts.local_bytes = facts.local_bytes.max(local);
         facts.shared_bytes = facts.shared_bytes.max(shared);
