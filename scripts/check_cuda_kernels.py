@@ -3,7 +3,7 @@
 usage: check_cuda_kernels.py FOLDER LIBFOLDER
 
 FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLDER holds libnvrtc.so.*. Fails on an error, a
-spill, local memory, a missing entry point, shared memory other than the plan says, and on memory accesses that a source promises to
+spill, local memory, a missing entry point, more shared memory than the plan says, and on memory accesses that a source promises to
 be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have them. Where nvdisasm is installed
 beside NVRTC, the machine code for sm_90a is read too: matrix instructions where they are promised, no local memory anywhere.
 """
@@ -149,7 +149,7 @@ def check(nvrtc, libraries, folder, kernel, architecture):
             complaints.append(f"{entry}: not in the log")
         elif found[entry][1] or found[entry][2]:
             complaints.append(f"{entry}: {found[entry][1]} bytes of stack, {found[entry][2]} bytes of spills")
-        elif entry in kernel["shared"] and found[entry][3] != kernel["shared"][entry]:
+        elif entry in kernel["shared"] and found[entry][3] > kernel["shared"][entry]:
             complaints.append(f"{entry}: {found[entry][3]} bytes of shared memory where the plan says {kernel['shared'][entry]}")
     complaints += promises(kernel, ptx)
     if architecture == READ:

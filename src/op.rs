@@ -20,11 +20,12 @@ pub mod conv2d;
 pub mod depthwise;
 pub mod fma;
 pub mod matmul;
+pub mod matrix;
 mod real;
 pub mod stream;
 mod window;
 
-pub use real::{Absolute, Arithmetic, Counted, Real, Tf32, counted_macs};
+pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
 
 /// Storage type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -286,7 +287,7 @@ impl<P: Definition> Op for P {
             Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
             Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
             Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
-            Arithmetic::Tf32 => widened::<P, Tf32>(self, x, row, cols),
+            Arithmetic::Matrix => widened::<P, real::Matrix>(self, x, row, cols),
             Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
             Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
         }
@@ -358,7 +359,7 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, stream::ENTRY, fma::ENTRY];
+pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY];
 
 /// The built-in op of that name.
 ///

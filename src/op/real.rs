@@ -16,8 +16,8 @@ pub enum Arithmetic {
     F32,
     /// Products and sums rounded to f16.
     F16,
-    /// Factors rounded to tf32, products and sums to f32.
-    Tf32,
+    /// Factors rounded to tf32, sums cut to f32: what matrix units do.
+    Matrix,
     /// Σ|a·b| in f64: the scale of rounding errors.
     Absolute,
     /// Counts multiply-adds, computes nothing.
@@ -37,7 +37,7 @@ impl Arithmetic {
     /// The arithmetic of sums in `precision`.
     pub const fn summing(precision: Precision) -> Self {
         match precision {
-            Precision::TF32 => Arithmetic::Tf32,
+            Precision::TF32 => Arithmetic::Matrix,
             _ => Self::of(precision.sum()),
         }
     }
@@ -46,7 +46,7 @@ impl Arithmetic {
     pub const fn epsilon(self) -> f64 {
         match self {
             Arithmetic::F64 | Arithmetic::Absolute | Arithmetic::Counted => DType::F64.epsilon(),
-            Arithmetic::F32 | Arithmetic::Tf32 => DType::F32.epsilon(),
+            Arithmetic::F32 | Arithmetic::Matrix => DType::F32.epsilon(),
             Arithmetic::F16 => DType::F16.epsilon(),
         }
     }
@@ -131,32 +131,38 @@ impl Real for half::f16 {
     }
 }
 
-/// An f32 whose factors are rounded to tf32 (eleven bits), as matrix units do it.
+/// An f32 as matrix units compute it: factors rounded to tf32's eleven bits, which f16 and bf16 fit; sums cut, not rounded.
 #[derive(Debug, Clone, Copy)]
-pub struct Tf32(f32);
+pub struct Matrix(f32);
 
-impl Tf32 {
+impl Matrix {
     /// A factor of a product: to nearest, ties away from zero.
-    fn operand(self) -> f32 {
-        f32::from_bits(self.0.to_bits().wrapping_add(0x1000) & !0x1fff)
+    fn operand(self) -> f64 {
+        f32::from_bits(self.0.to_bits().wrapping_add(0x1000) & !0x1fff) as f64
     }
 }
 
-impl Real for Tf32 {
+/// The nearest f32 that is not larger in magnitude.
+fn cut(x: f64) -> f32 {
+    let near = x as f32;
+    if (near as f64).abs() > x.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
+}
+
+impl Real for Matrix {
     fn from_f64(x: f64) -> Self {
-        Tf32(x as f32)
+        Matrix(x as f32)
     }
     fn to_f64(self) -> f64 {
         self.0 as f64
     }
     fn mac(self, a: Self, b: Self) -> Self {
-        Tf32(self.0 + a.operand() * b.operand())
+        Matrix(cut(self.0 as f64 + a.operand() * b.operand()))
     }
     fn plus(self, other: Self) -> Self {
-        Tf32(self.0 + other.0)
+        Matrix(self.0 + other.0)
     }
     fn times(self, other: Self) -> Self {
-        Tf32(self.0 * other.0)
+        Matrix(self.0 * other.0)
     }
 }
 
