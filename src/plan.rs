@@ -29,6 +29,16 @@ pub enum Arg {
     Tensor(usize),
     /// The sizes, as a uniform buffer (WGSL) or a by-value struct (CUDA).
     Dims,
+    /// Tensor number `tensor`, read as a matrix of its last extent's columns, by the unit of CUDA devices that copies boxes of it: `rows`
+    /// by `columns`, a line's 128 bytes exchanged in units of 16 by its number.
+    Map {
+        /// The tensor.
+        tensor: usize,
+        /// Rows of a box.
+        rows: u32,
+        /// Columns of a box.
+        columns: u32,
+    },
 }
 
 /// One launch.

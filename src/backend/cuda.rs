@@ -19,6 +19,7 @@ use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Unit};
 mod compile;
 mod fill;
 mod loaded;
+mod map;
 mod memory;
 mod probe;
 

@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, PIPELINED, MMA];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, PIPELINED, MMA, WGMMA];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -240,6 +240,32 @@ const MMA: Variant<Matmul> = Variant {
         vec![Dispatch { dynamic_bytes: stages * 128 * (128 + bn), ..Dispatch::over(3, entry, grid, [bn, 1, 1]) }]
     },
     demand: |p, s| tiled(p, s, [128, s.tuned.get("BN") as u64], [64, 64]),
+};
+
+/// Matrix units, four warps at a time, fed by a ring of `STAGES` tiles that the copying unit fills; 128 × 256 outputs a tile.
+const WGMMA: Variant<Matmul> = Variant {
+    name: "wgmma",
+    unit: Unit::Wgmma,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/matmul/wgmma.cu")),
+        precisions: &[Precision::BF16, Precision::F16],
+        tunables: &[Tunable { name: "STAGES", values: &[4, 3] }],
+    }],
+    dispatches: |p, s| {
+        const STAGE: u32 = 48 << 10;
+        let groups = (p.m.div_ceil(128) * p.n.div_ceil(256)).min(s.device.compute_units as u64) as u32;
+        // The tiles begin at a multiple of 1024 bytes.
+        if !p.n.is_multiple_of(8) || !p.k.is_multiple_of(8) {
+            return vec![Dispatch { dynamic_bytes: STAGE + 1024, ..Dispatch::over(3, "ragged", [groups, 1, 1], [256, 1, 1]) }];
+        }
+        let stages = s.tuned.get("STAGES");
+        let boxes = [Arg::Map { tensor: 0, rows: 128, columns: 64 }, Arg::Map { tensor: 1, rows: 64, columns: 64 }];
+        let args = [&boxes[..], &[Arg::Tensor(2), Arg::Dims]].concat();
+        let dynamic_bytes = stages * (STAGE + 16) + 1024;
+        vec![Dispatch { dynamic_bytes, args, ..Dispatch::over(3, "whole", [groups, 1, 1], [288, 1, 1]) }]
+    },
+    // A product reads its operands once for a team's 64 rows.
+    demand: |p, s| tiled(p, s, [128, 256], [64, 256]),
 };
 
 const fn tiles(extent: u64, tile: u64) -> u32 {

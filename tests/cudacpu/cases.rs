@@ -71,6 +71,7 @@ impl Case {
             Arg::Tensor(t) if self.tensors[t].role == Role::Output => Some(Data::Out(self.out(), self.tensors[t].bytes())),
             Arg::Tensor(t) => Some(Data::In(format!("{}-{t}", self.files), self.tensors[t].bytes())),
             Arg::Dims => None,
+            Arg::Map { .. } => panic!("no CPU copies boxes"),
         };
         Job {
             module: module.into(),

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::{CUdeviceptr, CUevent, CUevent_flags, CUfunction_attribute, CUresult};
+use cudarc::driver::sys::{CUdeviceptr, CUevent, CUevent_flags, CUfunction_attribute, CUresult, CUtensorMap};
 use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverError, result};
 
 use super::compile::{Compiled, Usage};
 use super::fill::Filler;
+use super::map::maps;
 use super::memory::{Counter, Pool, broken, decode, download, encode, set, upload};
 use super::{failed, probe};
 use crate::backend::{Audit, Checks, Facts, Loaded, Sample};
@@ -25,6 +26,8 @@ const NAN: u8 = 0xff;
 struct Launch {
     function: CudaFunction,
     dispatch: Dispatch,
+    /// Its tensor maps in the order of the arguments, by set.
+    maps: Vec<Vec<CUtensorMap>>,
 }
 
 /// A loaded plan.
@@ -72,10 +75,13 @@ impl Resident {
             let function = kernels.module.load_function(dispatch.entry);
             let function = function.map_err(|e| failed(&format!("finding entry {} of {named}", dispatch.entry), e))?;
             opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {named} its shared memory"), e))?;
-            launches.push(Launch { function, dispatch: dispatch.clone() });
+            launches.push(Launch { function, dispatch: dispatch.clone(), maps: Vec::new() });
         }
         let bytes: Vec<u64> = plan.tensors.iter().map(TensorSpec::bytes).collect();
         let pool = Pool::new(context, &bytes, sets, checks == Checks::Trusted)?;
+        for launch in &mut launches {
+            launch.maps = pool.tensors.iter().map(|set| maps(&launch.dispatch, &plan.tensors, set)).collect::<Result<_>>()?;
+        }
         let mut facts = facts_of(kernels, &launches);
         facts.checks = Some(checks);
         facts.allocated_bytes = pool.allocated;
@@ -126,7 +132,7 @@ impl Resident {
     /// Puts all launches of one call on the stream.
     fn call(&mut self, set: usize) -> Result<()> {
         for launch in &self.launches {
-            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], &mut self.dims);
+            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], &mut self.dims, &launch.maps[set]);
             let ([gx, gy, gz], [bx, by, bz]) = (launch.dispatch.grid, launch.dispatch.block);
             let (function, shared) = (launch.function.cu_function(), launch.dispatch.dynamic_bytes);
             // SAFETY: the function is of a loaded module; its arguments are the plan's tensors, allocated as long as `self`, and
@@ -158,10 +164,13 @@ fn opt_in(function: &CudaFunction, dispatch: &Dispatch) -> std::result::Result<(
 }
 
 /// Addresses of the arguments of one launch, in the plan's order.
-fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], dims: &mut [u32]) -> Vec<*mut c_void> {
+fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], dims: &mut [u32], maps: &[CUtensorMap]) -> Vec<*mut c_void> {
+    let mut maps = maps.iter();
     let place = |arg: &Arg| match *arg {
         Arg::Tensor(t) => (&raw mut tensors[t]).cast(),
         Arg::Dims => dims.as_mut_ptr().cast(),
+        // One was made for each; the driver reads them only.
+        Arg::Map { .. } => maps.next().map_or(std::ptr::null_mut(), |map| (&raw const *map).cast_mut().cast()),
     };
     dispatch.args.iter().map(place).collect()
 }
@@ -169,7 +178,7 @@ fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], dims: &mut [u32])
 /// Largest use of any entry that the plan launches; the driver is asked where the log says nothing.
 fn facts_of(kernels: &Compiled, launches: &[Launch]) -> Facts {
     let mut facts = Facts { compile_ns: Some(kernels.compile_ns), ..Facts::default() };
-    for Launch { function, dispatch } in launches {
+    for Launch { function, dispatch, .. } in launches {
         let logged = kernels.usages.iter().find(|u| u.entry == dispatch.entry);
         let asked = |value: std::result::Result<i32, DriverError>| value.ok().and_then(|v| u32::try_from(v).ok());
         let registers = logged.and_then(|u| u.registers).or_else(|| asked(function.num_regs()));
@@ -275,8 +284,11 @@ mod tests {
         let mut dispatch = Dispatch::over(3, "entry", [1, 1, 1], [1, 1, 1]);
         dispatch.args = vec![Arg::Tensor(2), Arg::Tensor(0), Arg::Dims];
         let (mut tensors, mut dims) = ([10, 20, 30], [7, 8]);
-        let found = arguments(&dispatch, &mut tensors, &mut dims);
-        let expected: [*mut c_void; 3] = [(&raw mut tensors[2]).cast(), (&raw mut tensors[0]).cast(), dims.as_mut_ptr().cast()];
+        dispatch.args.insert(1, Arg::Map { tensor: 1, rows: 8, columns: 8 });
+        let map = [CUtensorMap { opaque: [7; 16] }];
+        let found = arguments(&dispatch, &mut tensors, &mut dims, &map);
+        let third = (&raw const map[0]).cast_mut().cast();
+        let expected: [*mut c_void; 4] = [(&raw mut tensors[2]).cast(), third, (&raw mut tensors[0]).cast(), dims.as_mut_ptr().cast()];
         assert_eq!(found, expected);
     }
 

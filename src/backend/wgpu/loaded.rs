@@ -183,7 +183,7 @@ impl Clock {
 fn tensor_group(device: &Device, step: &Step, set: &[Memory]) -> Result<BindGroup> {
     let entries = step.dispatch.args.iter().filter_map(|arg| match *arg {
         Arg::Tensor(t) => Some(BindGroupEntry { binding: t as u32, resource: BindingResource::Buffer(set.get(t)?.binding()) }),
-        Arg::Dims => None,
+        Arg::Dims | Arg::Map { .. } => None,
     });
     let entries: Vec<_> = entries.collect();
     let descriptor = BindGroupDescriptor { label: Some("tensors"), layout: &step.tensors, entries: &entries };
