@@ -229,7 +229,7 @@ pub const MUTANTS: &[Mutant] = &[
     cuda("matrix", "wgmma", "stops eight trips early", "trip < d.trips", "trip + BATCH < d.trips"),
     cuda("matrix", "wgmma", "leaves a product out", "i < BATCH * PRODUCTS", "i + 1 < BATCH * PRODUCTS"),
     cuda("matrix", "wgmma", "lays B down as A", "place(i % N, i / N), b[i]", "place(i / K % N, i % K), b[i]"),
-    cuda("matrix", "wgmma", "stores the rows of another warp", "threadIdx.x / 32 * 16 + lane / 4", "threadIdx.x / 32 * 16 + lane % 4"),
+    cuda("matrix", "wgmma", "leaves a warp out", "+ totals[3][col])", "+ totals[2][col])"),
     cuda("fma", "chains", "stops one trip early", "trip < d.trips", "trip + 1 < d.trips"),
     cuda("fma", "chains", "leaves a step out", "u < 8", "u < 7"),
     cuda("fma", "chains", "never lets b grow", "b += growth;", ""),

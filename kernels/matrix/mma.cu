@@ -1,8 +1,8 @@
 // matrix/mma: C += A . B again and again in registers; the ceiling of matrix units that a warp feeds.
 //
-// Owns:    a group of 4 warps one 64 x 256 matrix of C, a warp 64 x 64 of it: 32 independent sums of 16 x 8, so that their latency
-//          is hidden. All groups compute the same.
-// Traffic: A and B are loaded once, C is stored once; between them there is nothing but products.
+// Owns:    a group of 4 warps one 64 x 256 matrix C, a warp 64 x 64 of it: 32 independent sums of 16 x 8, so that their latency is
+//          hidden. All groups compute the same.
+// Traffic: A and B are loaded once, the sums of C's columns are stored once; between them there is nothing but products.
 // Guards:  none; groups past the last leave at once.
 
 constexpr unsigned K = 16, N = 256;
@@ -21,7 +21,7 @@ __device__ __forceinline__ unsigned packed(const T* from, unsigned apart) {
 
 extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, // [64, 16]
                                                        const T* __restrict__ b, // [16, 256]
-                                                       float* __restrict__ c,   // [groups, 64, 256]
+                                                       float* __restrict__ c,   // [groups, 256]
                                                        const Dims d) {
     const unsigned group = blockIdx.y * gridDim.x + blockIdx.x;
     if (group >= d.groups) return;
@@ -49,13 +49,14 @@ extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, 
             for (unsigned i = 0; i < 32; ++i) mma<T>(sum[i / 8][i % 8], left[p][i / 8], right[p][i % 8][0], right[p][i % 8][1]);
         }
     }
-    float* const own = c + ((unsigned long long)group * 64 + lane / 4) * N + col + lane % 4 * 2;
 #pragma unroll
-    for (unsigned i = 0; i < 4; ++i) {
+    for (unsigned j = 0; j < 16; ++j) {
+        float total = 0;
 #pragma unroll
-        for (unsigned j = 0; j < 8; ++j) {
+        for (unsigned i = 0; i < 8; ++i) total += sum[i / 2][j / 2][j % 2 + i % 2 * 2];
+        // Lanes that differ in their upper three bits hold other rows of the column.
 #pragma unroll
-            for (unsigned e = 0; e < 4; ++e) own[(16 * i + e / 2 * 8) * N + 8 * j + e % 2] = sum[i][j][e];
-        }
+        for (unsigned other = 4; other < 32; other *= 2) total += __shfl_xor_sync(~0u, total, other);
+        if (lane < 4) c[group * N + col + j / 2 * 8 + lane * 2 + j % 2] = total;
     }
 }

@@ -1,8 +1,8 @@
 // matrix/wgmma: C += A . B again and again, operands in shared memory; the ceiling of matrix units that four warps feed together.
 //
-// Owns:    a group of 4 warps one 64 x 256 matrix of C in its registers. All groups compute the same.
+// Owns:    a group of 4 warps one 64 x 256 matrix C in its registers. All groups compute the same.
 // Traffic: A and B are loaded once into shared memory, as blocks of 8 rows x 16 bytes without gaps, and read from there by every
-//          product; C is stored once.
+//          product; the sums of C's columns are stored once.
 // Guards:  none; groups past the last leave at once.
 // Changed: from mma: one instruction is 64 x 256 outputs, and its operands never pass through registers.
 
@@ -62,9 +62,10 @@ PRODUCT(float, "m64n256k8.f32.tf32.tf32", "")
 
 extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, // [64, 16]
                                                        const T* __restrict__ b, // [16, 256]
-                                                       float* __restrict__ c,   // [groups, 64, 256]
+                                                       float* __restrict__ c,   // [groups, 256]
                                                        const Dims d) {
     __shared__ __align__(128) unsigned char left[64 * K * sizeof(T)], right[N * K * sizeof(T)];
+    __shared__ float totals[4][N];
     const unsigned group = blockIdx.y * gridDim.x + blockIdx.x;
     if (group >= d.groups) return; // the whole group at once, before any barrier
     for (unsigned i = threadIdx.x; i < 64 * K; i += 128) stash(left + place(i / K, i % K), a[i]);
@@ -84,11 +85,17 @@ extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, 
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     }
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-    const unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
-    float* const own = c + ((unsigned long long)group * 64 + row) * N + lane % 4 * 2;
+    const unsigned lane = threadIdx.x % 32;
 #pragma unroll
-    for (unsigned j = 0; j < N / 8; ++j) {
+    for (unsigned j = 0; j < N / 4; ++j) {
+        float total = sum[j / 2 * 4 + j % 2] + sum[j / 2 * 4 + j % 2 + 2];
+        // Lanes that differ in their upper three bits, and the other warps, hold other rows of the column.
 #pragma unroll
-        for (unsigned e = 0; e < 4; ++e) own[e / 2 * 8 * N + 8 * j + e % 2] = sum[4 * j + e];
+        for (unsigned other = 4; other < 32; other *= 2) total += __shfl_xor_sync(~0u, total, other);
+        if (lane < 4) totals[threadIdx.x / 32][j / 2 * 8 + lane * 2 + j % 2] = total;
+    }
+    __syncthreads();
+    for (unsigned col = threadIdx.x; col < N; col += 128) {
+        c[group * N + col] = (totals[0][col] + totals[1][col]) + (totals[2][col] + totals[3][col]);
     }
 }

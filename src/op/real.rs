@@ -159,7 +159,7 @@ impl Real for Matrix {
         Matrix(cut(self.0 as f64 + a.operand() * b.operand()))
     }
     fn plus(self, other: Self) -> Self {
-        Matrix(self.0 + other.0)
+        Matrix(cut(self.0 as f64 + other.0 as f64))
     }
     fn times(self, other: Self) -> Self {
         Matrix(self.0 * other.0)
