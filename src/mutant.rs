@@ -135,9 +135,9 @@ pub const MUTANTS: &[Mutant] = &[
     cuda(
         "attention",
         "flash",
-        "overwrites keys that are still read",
-        "        __syncthreads();\n        fill<D, WHOLE>(tile, values",
-        "        fill<D, WHOLE>(tile, values",
+        "overwrites values that are still read",
+        "        __syncthreads();\n        fill<D, WHOLE>(tile, keys",
+        "        fill<D, WHOLE>(tile, keys",
     ),
     cuda(
         "attention",

@@ -191,7 +191,7 @@ __device__ __forceinline__ void attend(const T* __restrict__ q, const T* __restr
 
 // q, o: [batch, heads, seq_q, d]; k, v: [batch, kv_heads, seq_kv, d].
 #define ENTRY(name, widest, whole)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128)                                                                               \
+    extern "C" __global__ void __launch_bounds__(128, 2)                                                                             \
         name(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ o, const Dims d) {          \
         attend<widest, whole>(q, k, v, o, d);                                                                                       \
     }
