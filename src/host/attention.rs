@@ -14,7 +14,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::exp::exp2;
-use super::lanes::{Kernel, Lanes, dispatch};
+use super::lanes::{Kernel, Lanes, dispatch, prefetch};
 use super::{Call, Isa, Output, share};
 use crate::op::attention::Attention;
 use crate::plan::{Demand, Setting, Tunable};
@@ -24,6 +24,8 @@ pub(crate) const PANELS: Tunable = Tunable { name: "PANELS", values: &[4, 2, 8, 
 
 /// Keys of a block.
 const KEYS: usize = 64;
+/// Elements of a cache line.
+const LINE: usize = 16;
 /// What a score is where its key is hidden: far below all others, and finite.
 const HIDDEN: f32 = -1e30;
 
@@ -202,9 +204,9 @@ impl Flash<'_> {
             let panels = &mut panels[..count];
             let reach = panels.iter().map(|panel| panel.seen.1).max().unwrap_or(0);
             for first in (0..reach).step_by(KEYS) {
-                for panel in panels.iter_mut().filter(|panel| panel.seen.1 > first) {
+                for (number, panel) in panels.iter_mut().filter(|panel| panel.seen.1 > first).enumerate() {
                     let keys = first..(first + KEYS).min(panel.seen.1);
-                    self.block::<V, MR>(panel, keys, k.add(first * d), v.add(first * d), block);
+                    self.block::<V, MR>(panel, keys, k.add(first * d), v.add(first * d), block, number == 0);
                 }
             }
             panels.iter().for_each(|panel| self.store(panel));
@@ -232,7 +234,8 @@ impl Flash<'_> {
         }
     }
 
-    /// One panel meets one block of keys; `k` and `v` are their first rows.
+    /// One panel meets one block of keys; `k` and `v` are their first rows. The first panel to do so asks `ahead` for the block's values,
+    /// whose columns it reads with a stride that no hardware foresees, and for the keys of the next block.
     #[inline(always)]
     unsafe fn block<V: Lanes<Scalar = f32>, const MR: usize>(
         &self,
@@ -241,11 +244,21 @@ impl Flash<'_> {
         k: *const f32,
         v: *const f32,
         scores: *mut f32,
+        ahead: bool,
     ) {
         let (d, count) = (self.p.head_dim as usize, keys.len());
         // SAFETY: `count` rows of K and V and of the block of scores are there by the caller's promise.
         unsafe {
-            tiles::<V, MR>(count, |key| k.add(key * d), (d, 1), (panel.queries, d), scores, None);
+            let rows = |key: usize| {
+                if ahead {
+                    for at in (key * d..(key + MR) * d).step_by(LINE) {
+                        prefetch(v.wrapping_add(at));
+                        prefetch(k.wrapping_add(KEYS * d + at));
+                    }
+                }
+                k.add(key * d)
+            };
+            tiles::<V, MR>(count, rows, (d, 1), (panel.queries, d), scores, None);
             if panel.seen.0 < keys.end {
                 self.hide(panel, &keys, scores);
             }
