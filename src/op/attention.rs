@@ -186,7 +186,7 @@ impl Definition for Attention {
         let of = |size: u64| size as u32;
         let named = Rows { columns: of(self.head_dim), rows: of(self.seq_kv), first: 0, keys: of(self.seq_kv), shift: 0, step: 1 };
         // A query names the last key that it would see if it were causal.
-        let first = if self.seq_q <= self.seq_kv { self.seq_kv - self.seq_q } else { 0 };
+        let first = self.seq_kv.saturating_sub(self.seq_q);
         let asked = Rows { rows: of(self.seq_q), first: of(first), shift: SHARPNESS, step: 2, ..named };
         Ok(vec![
             TensorSpec { fill: Fill::Rows(asked), ..TensorSpec::input("q", &queries, dtype) },
