@@ -33,7 +33,10 @@ pub struct Resident {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     launches: Vec<Launch>,
+    /// Tensors, then scratch.
     tensors: Vec<TensorSpec>,
+    /// Number of the first scratch.
+    apart: usize,
     dims: Vec<u32>,
     seeded: Seeded,
     pool: Pool,
@@ -73,8 +76,12 @@ impl Resident {
             let function = function.map_err(|e| failed(&format!("finding entry {} of {named}", dispatch.entry), e))?;
             launches.push(Launch { function, dispatch: dispatch.clone() });
         }
-        let bytes: Vec<u64> = plan.tensors.iter().map(TensorSpec::bytes).collect();
-        let pool = Pool::new(context, &bytes, sets, checks == Checks::Trusted)?;
+        let bytes = |specs: &[TensorSpec]| specs.iter().map(TensorSpec::bytes).collect::<Vec<_>>();
+        let guarded = checks == Checks::Trusted;
+        let mut pool = Pool::new(context, &bytes(&plan.tensors), sets, guarded)?;
+        if !plan.scratch.is_empty() {
+            pool.share(Pool::new(context, &bytes(&plan.scratch), 1, guarded)?);
+        }
         let mut facts = facts_of(kernels, &launches);
         facts.checks = Some(checks);
         facts.allocated_bytes = pool.allocated;
@@ -83,7 +90,8 @@ impl Resident {
             context: context.clone(),
             stream: stream.clone(),
             launches,
-            tensors: plan.tensors.clone(),
+            tensors: plan.memory().cloned().collect(),
+            apart: plan.tensors.len(),
             dims: packed(plan),
             seeded,
             pool,
@@ -114,9 +122,9 @@ impl Resident {
         for (t, spec) in self.tensors.iter().enumerate() {
             let start = self.pool.tensors[number][t];
             match (&spec.fill, spec.role) {
-                (_, Role::Output) => set(start, NAN, spec.bytes())?,
+                (_, Role::Output | Role::Scratch) => set(start, NAN, spec.bytes())?,
                 (Fill::Values(values), _) => upload(start, &encode(spec.dtype, values))?,
-                (Fill::Draw, _) => self.filler.fill(&self.stream, start, spec.dtype, self.seeded, t, spec.elements())?,
+                (Fill::Draw | Fill::Rows(_), _) => self.filler.fill(&self.stream, start, spec, self.seeded, t)?,
             }
         }
         Ok(())
@@ -125,7 +133,7 @@ impl Resident {
     /// Puts all launches of one call on the stream.
     fn call(&mut self, set: usize) -> Result<()> {
         for launch in &self.launches {
-            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], &mut self.dims);
+            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], self.apart, &mut self.dims);
             let ([gx, gy, gz], [bx, by, bz]) = (launch.dispatch.grid, launch.dispatch.block);
             // SAFETY: the function is of a loaded module; its arguments are the plan's tensors, allocated as long as `self`, and
             // the dims that its `Dims` declares, all rendered from one plan. The driver copies them before it returns.
@@ -146,9 +154,10 @@ impl Resident {
 }
 
 /// Addresses of the arguments of one launch, in the plan's order.
-fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], dims: &mut [u32]) -> Vec<*mut c_void> {
+fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], apart: usize, dims: &mut [u32]) -> Vec<*mut c_void> {
     let place = |arg: &Arg| match *arg {
         Arg::Tensor(t) => (&raw mut tensors[t]).cast(),
+        Arg::Scratch(i) => (&raw mut tensors[apart + i]).cast(),
         Arg::Dims => dims.as_mut_ptr().cast(),
     };
     dispatch.args.iter().map(place).collect()
@@ -210,7 +219,7 @@ impl Loaded for Resident {
     fn poison(&mut self, number: u32) -> Result<()> {
         self.bind()?;
         let number = self.checked_set(number)?;
-        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role == Role::Output) {
+        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| !spec.role.is_input()) {
             set(self.pool.tensors[number][t], NAN, spec.bytes())?;
         }
         Ok(())
@@ -235,10 +244,10 @@ impl Loaded for Resident {
         for guard in &self.pool.guards[number] {
             audit.guards_broken += broken(&download(guard.start, guard.end - guard.start)?);
         }
-        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role != Role::Output) {
+        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role.is_input()) {
             let start = self.pool.tensors[number][t];
             audit.inputs_changed += match &spec.fill {
-                Fill::Draw => self.filler.changed(&self.stream, &self.counter, start, spec.dtype, self.seeded, t, spec.elements())?,
+                Fill::Draw | Fill::Rows(_) => self.filler.changed(&self.stream, &self.counter, start, spec, self.seeded, t)?,
                 Fill::Values(values) => {
                     let (now, then) = (download(start, spec.bytes())?, encode(spec.dtype, values));
                     let width = spec.dtype.bytes() as usize;
@@ -261,10 +270,11 @@ mod tests {
     #[test]
     fn arguments_follow_the_plan_and_point_at_addresses_and_dims() {
         let mut dispatch = Dispatch::over(3, "entry", [1, 1, 1], [1, 1, 1]);
-        dispatch.args = vec![Arg::Tensor(2), Arg::Tensor(0), Arg::Dims];
+        dispatch.args = vec![Arg::Tensor(1), Arg::Scratch(0), Arg::Tensor(0), Arg::Dims];
         let (mut tensors, mut dims) = ([10, 20, 30], [7, 8]);
-        let found = arguments(&dispatch, &mut tensors, &mut dims);
-        let expected: [*mut c_void; 3] = [(&raw mut tensors[2]).cast(), (&raw mut tensors[0]).cast(), dims.as_mut_ptr().cast()];
+        let found = arguments(&dispatch, &mut tensors, 2, &mut dims);
+        let expected: [*mut c_void; 4] =
+            [(&raw mut tensors[1]).cast(), (&raw mut tensors[2]).cast(), (&raw mut tensors[0]).cast(), dims.as_mut_ptr().cast()];
         assert_eq!(found, expected);
     }
 
