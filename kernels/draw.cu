@@ -8,6 +8,8 @@ struct Draw {
     unsigned long long elements;
     unsigned keys[4];
     unsigned exact; // 1: multiples of 1/64 in [-1, 1]; 0: near-normal
+    // `Rows` of src/draw.rs; zeros for a plain draw
+    unsigned columns, rows, first, keys_of_head, shift, step;
 };
 
 struct Half {
@@ -28,13 +30,21 @@ __device__ __forceinline__ unsigned mix(unsigned x) {
 
 __device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
     const unsigned at = (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u;
+    const float scale = (float)(1u << d.shift);
+    if (d.exact && d.columns) {
+        const unsigned long long row = i / d.columns;
+        if (d.step == 2 && row % 2 == 1) return 0.0f;
+        const unsigned key = ((unsigned)(row % d.rows) + d.first) % d.keys_of_head;
+        const unsigned hash = mix((key * d.columns + (unsigned)(i % d.columns)) ^ 0x2c1b3c6du);
+        return hash >> 31 == 0 ? scale * scale : -scale * scale;
+    }
     if (d.exact) {
         const unsigned step = ((mix(at + d.keys[0]) >> 16) * 129) >> 16;
         return (float)((int)step - 64) * (1.0f / 64.0f);
     }
     int sum = 0;
     for (int j = 0; j < 4; ++j) sum += (int)(mix(at + d.keys[j]) >> 10);
-    return (float)(sum - (1 << 23)) * (1.0f / (1 << 22));
+    return (float)(sum - (1 << 23)) * (1.0f / (1 << 22)) * scale;
 }
 
 union Bits {

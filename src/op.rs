@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use crate::draw::{Drawn, Fill};
 use crate::error::{Error, Result};
-use crate::plan::{DeviceInfo, Language, Plan, Precision, Tuned, Variant, VariantInfo};
+use crate::plan::{DeviceInfo, Language, Plan, Precision, Setting, Tuned, Variant, VariantInfo};
 
+pub mod attention;
 pub mod conv2d;
 pub mod depthwise;
 pub mod fma;
@@ -82,6 +83,15 @@ pub enum Role {
     Weight,
     /// Written by the kernel.
     Output,
+    /// Written by one launch of a call and read by a later one.
+    Scratch,
+}
+
+impl Role {
+    /// Whether kernels only read it.
+    pub const fn is_input(self) -> bool {
+        matches!(self, Role::Input | Role::Weight)
+    }
 }
 
 /// One tensor of an op, in binding order.
@@ -113,6 +123,11 @@ impl TensorSpec {
     /// An output.
     pub fn output(name: &'static str, shape: &[u64], dtype: DType) -> Self {
         TensorSpec { role: Role::Output, ..Self::input(name, shape, dtype) }
+    }
+
+    /// Scratch.
+    pub fn scratch(name: &'static str, shape: &[u64], dtype: DType) -> Self {
+        TensorSpec { role: Role::Scratch, ..Self::input(name, shape, dtype) }
     }
 
     /// Run-time scalars that the kernel loads from memory, so that no compiler can fold them.
@@ -208,6 +223,25 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
         false
     }
 
+    /// Whether a variant can take this problem on this device, beyond what every plan is checked for.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with what the problem needs and what the variant has.
+    fn fits(&self, _variant: &str, _setting: &Setting<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Rows of the output that belong together, where rows are checked whole, one at least of every 64 of a group: attention's rows cost
+    /// the same however few of their columns are wanted.
+    fn whole_rows(&self) -> Option<u64> {
+        None
+    }
+
+    /// What transcendental functions may add to an output's error, relative to Σ|a·b|: the accuracy that the languages promise for them.
+    fn promised(&self, _precision: Precision) -> f64 {
+        0.0
+    }
+
     /// Freivalds' check for linear ops: for output weights `r` (one per column), the value Σ_j r_j · out\[row, j\] of every row,
     /// at a cost far below the op's own. `None` where there is no such shortcut.
     fn projected(&self, _inputs: &Drawn, _r: &[f64]) -> Option<Vec<f64>> {
@@ -241,6 +275,10 @@ pub trait Op: Send + Sync {
     fn exact(&self) -> bool;
     /// See [`Definition::uniform`].
     fn uniform(&self) -> bool;
+    /// See [`Definition::whole_rows`].
+    fn whole_rows(&self) -> Option<u64>;
+    /// See [`Definition::promised`].
+    fn promised(&self, precision: Precision) -> f64;
     /// See [`Definition::projected`].
     fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>>;
     /// Facts about every variant.
@@ -297,6 +335,12 @@ impl<P: Definition> Op for P {
     }
     fn uniform(&self) -> bool {
         Definition::uniform(self)
+    }
+    fn whole_rows(&self) -> Option<u64> {
+        Definition::whole_rows(self)
+    }
+    fn promised(&self, precision: Precision) -> f64 {
+        Definition::promised(self, precision)
     }
     fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
         Definition::projected(self, inputs, r)
@@ -359,7 +403,7 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY];
+pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY];
 
 /// The built-in op of that name.
 ///

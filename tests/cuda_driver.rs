@@ -241,7 +241,7 @@ fn exercise(device: &Cuda, problem: &Arc<dyn Op>, variant: &str, precision: Prec
     let dynamic = plan.dispatches.iter().map(|d| d.dynamic_bytes).max().unwrap_or(0);
     assert_eq!((facts.registers, facts.local_bytes, facts.checks), (Some(42), Some(0), Some(checks)));
     assert_eq!(facts.shared_bytes, Some(96 + dynamic));
-    assert!(facts.compile_ns.is_some() && facts.allocated_bytes >= Some(3 * plan.set_bytes()));
+    assert!(facts.compile_ns.is_some() && facts.allocated_bytes >= Some(plan.pool_bytes(3) + plan.cost.workspace));
     assert!(loaded.read(output, 3, 0..1).is_err() && loaded.read(output, 0, 0..u64::MAX).is_err(), "what is not there is an error");
 }
 

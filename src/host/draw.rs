@@ -127,6 +127,11 @@ fn write<T: Stored>(isa: Isa, out: &mut [T], range: Range<usize>, content: &Cont
                 *slot = T::of_value(value);
             }
         }
+        Fill::Rows(rows) => {
+            for (slot, index) in out.iter_mut().zip(range.start as u64..) {
+                *slot = T::of_draw(rows.element(content.draw, &content.keys, index));
+            }
+        }
         Fill::Draw => {
             // Pieces within which the upper half of the index, hence its part of the key, is constant.
             let (mut out, mut at) = (out, range.start as u64);

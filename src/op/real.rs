@@ -68,6 +68,14 @@ pub trait Real: Copy + Send + Sync + 'static {
     fn plus(self, other: Self) -> Self;
     /// Product, not counted.
     fn times(self, other: Self) -> Self;
+    /// Difference, not counted.
+    fn minus(self, other: Self) -> Self;
+    /// Quotient, not counted.
+    fn over(self, other: Self) -> Self;
+    /// The larger of both, not counted.
+    fn larger(self, other: Self) -> Self;
+    /// e to this power, not counted.
+    fn exp(self) -> Self;
 }
 
 impl Real for f64 {
@@ -86,6 +94,18 @@ impl Real for f64 {
     }
     fn times(self, other: Self) -> Self {
         self * other
+    }
+    fn minus(self, other: Self) -> Self {
+        self - other
+    }
+    fn over(self, other: Self) -> Self {
+        self / other
+    }
+    fn larger(self, other: Self) -> Self {
+        self.max(other)
+    }
+    fn exp(self) -> Self {
+        f64::exp(self)
     }
 }
 
@@ -110,6 +130,18 @@ impl Real for f32 {
     fn times(self, other: Self) -> Self {
         self * other
     }
+    fn minus(self, other: Self) -> Self {
+        self - other
+    }
+    fn over(self, other: Self) -> Self {
+        self / other
+    }
+    fn larger(self, other: Self) -> Self {
+        self.max(other)
+    }
+    fn exp(self) -> Self {
+        f32::exp(self)
+    }
 }
 
 impl Real for half::f16 {
@@ -128,6 +160,18 @@ impl Real for half::f16 {
     }
     fn times(self, other: Self) -> Self {
         self * other
+    }
+    fn minus(self, other: Self) -> Self {
+        self - other
+    }
+    fn over(self, other: Self) -> Self {
+        self / other
+    }
+    fn larger(self, other: Self) -> Self {
+        self.max(other)
+    }
+    fn exp(self) -> Self {
+        half::f16::from_f64(self.to_f64().exp())
     }
 }
 
@@ -164,6 +208,18 @@ impl Real for Matrix {
     fn times(self, other: Self) -> Self {
         Matrix(self.0 * other.0)
     }
+    fn minus(self, other: Self) -> Self {
+        Matrix(self.0 - other.0)
+    }
+    fn over(self, other: Self) -> Self {
+        Matrix(self.0 / other.0)
+    }
+    fn larger(self, other: Self) -> Self {
+        Matrix(self.0.max(other.0))
+    }
+    fn exp(self) -> Self {
+        Matrix(self.0.exp())
+    }
 }
 
 /// Counts its own multiply-adds; see [`counted_macs`].
@@ -198,6 +254,18 @@ impl Real for Counted {
     fn times(self, _: Self) -> Self {
         Counted
     }
+    fn minus(self, _: Self) -> Self {
+        Counted
+    }
+    fn over(self, _: Self) -> Self {
+        Counted
+    }
+    fn larger(self, _: Self) -> Self {
+        Counted
+    }
+    fn exp(self) -> Self {
+        Counted
+    }
 }
 
 /// Sums of absolute values: every term counts with its size.
@@ -219,5 +287,19 @@ impl Real for Absolute {
     }
     fn times(self, other: Self) -> Self {
         Absolute(self.0 * other.0)
+    }
+    /// A term counts with its size, whatever its sign.
+    fn minus(self, other: Self) -> Self {
+        Absolute(self.0 + other.0)
+    }
+    fn over(self, other: Self) -> Self {
+        Absolute(self.0 / other.0)
+    }
+    fn larger(self, other: Self) -> Self {
+        Absolute(self.0.max(other.0))
+    }
+    /// Weights that are told from absolute values would be meaningless: all count alike.
+    fn exp(self) -> Self {
+        Absolute(1.0)
     }
 }

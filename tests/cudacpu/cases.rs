@@ -63,13 +63,26 @@ impl Case {
         format!("{}-out", self.files)
     }
 
-    /// The launch of `plan`, whose one dispatch becomes one job.
-    pub fn job(&self, module: &str, plan: &Plan, order: u32) -> Job {
-        let [dispatch] = &plan.dispatches[..] else { panic!("{} takes more than one launch", self.label()) };
+    /// The launches of `plan`, each dispatch as one job.
+    pub fn jobs(&self, module: &str, plan: &Plan, order: u32) -> Vec<Job> {
+        (0..plan.dispatches.len()).map(|number| self.job(module, plan, number, order)).collect()
+    }
+
+    fn job(&self, module: &str, plan: &Plan, number: usize, order: u32) -> Job {
+        let dispatch = &plan.dispatches[number];
         assert_eq!(dispatch.args.last(), Some(&Arg::Dims), "the by-value struct comes last");
         let data = |arg: &Arg| match *arg {
             Arg::Tensor(t) if self.tensors[t].role == Role::Output => Some(Data::Out(self.out(), self.tensors[t].bytes())),
             Arg::Tensor(t) => Some(Data::In(format!("{}-{t}", self.files), self.tensors[t].bytes())),
+            Arg::Scratch(i) => {
+                let (file, bytes, at) = (format!("{}-scratch-{i}", self.files), plan.scratch[i].bytes(), plan.tensors.len() + i);
+                let fresh = plan.dispatches[..number].iter().all(|d| !d.args.contains(arg));
+                Some(match (fresh, dispatch.writes.contains(&at)) {
+                    (true, _) => Data::Out(file, bytes),
+                    (false, true) => Data::Through(file, bytes),
+                    (false, false) => Data::In(file, bytes),
+                })
+            }
             Arg::Dims => None,
             Arg::Map { .. } => panic!("no CPU copies boxes"),
         };
@@ -113,10 +126,11 @@ impl Case {
         Ok(())
     }
 
-    /// Whether every order of summation gives the same bits. The chains of `fma` and the halved sums of `read` do not end in f32.
+    /// Whether every order of summation gives the same bits. The chains of `fma`, the halved sums of `read` and the quotients of attention
+    /// do not end in f32.
     fn exact(&self) -> bool {
         let halved = self.op.problem()["kind"] == "read";
-        self.draw == Draw::Exact && self.op.name() != "fma" && !halved
+        self.draw == Draw::Exact && !["fma", "attention"].contains(&self.op.name()) && !halved
     }
 }
 
@@ -164,7 +178,7 @@ pub fn module(name: String, plans: &[Plan]) -> Module {
         assert!(made.text.is_empty() || (&made.text, &made.defines) == (text, defines), "{}: the text depends on the problem", plan.op);
         (made.text, made.defines) = (text.clone(), defines.clone());
         for dispatch in &plan.dispatches {
-            let entry = (dispatch.entry.to_string(), dispatch.args.iter().filter(|arg| matches!(arg, Arg::Tensor(_))).count());
+            let entry = (dispatch.entry.to_string(), dispatch.args.iter().filter(|arg| **arg != Arg::Dims).count());
             if !made.entries.contains(&entry) {
                 made.entries.push(entry);
             }

@@ -30,14 +30,18 @@ pub struct Module {
 }
 
 /// A tensor of a job.
+#[derive(Clone)]
 pub enum Data {
     /// File in the program's folder, and its size.
     In(String, u64),
     /// File to be written there, and its size.
     Out(String, u64),
+    /// File that is read first and written again, and its size.
+    Through(String, u64),
 }
 
 /// One launch.
+#[derive(Clone)]
 pub struct Job {
     pub module: String,
     pub entry: String,
@@ -59,6 +63,7 @@ impl Job {
             let (role, file, bytes) = match tensor {
                 Data::In(file, bytes) => ("in", file, bytes),
                 Data::Out(file, bytes) => ("out", file, bytes),
+                Data::Through(file, bytes) => ("inout", file, bytes),
             };
             let _ = write!(line, " {role} {bytes} {file}");
         }

@@ -36,7 +36,10 @@ pub struct Resident {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     launches: Vec<Launch>,
+    /// Tensors, then scratch.
     tensors: Vec<TensorSpec>,
+    /// Number of the first scratch.
+    apart: usize,
     dims: Vec<u32>,
     seeded: Seeded,
     pool: Pool,
@@ -77,10 +80,14 @@ impl Resident {
             opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {named} its shared memory"), e))?;
             launches.push(Launch { function, dispatch: dispatch.clone(), maps: Vec::new() });
         }
-        let bytes: Vec<u64> = plan.tensors.iter().map(TensorSpec::bytes).collect();
-        let pool = Pool::new(context, &bytes, sets, checks == Checks::Trusted)?;
+        let bytes = |specs: &[TensorSpec]| specs.iter().map(TensorSpec::bytes).collect::<Vec<_>>();
+        let guarded = checks == Checks::Trusted;
+        let mut pool = Pool::new(context, &bytes(&plan.tensors), sets, guarded)?;
         for launch in &mut launches {
             launch.maps = pool.tensors.iter().map(|set| maps(&launch.dispatch, &plan.tensors, set)).collect::<Result<_>>()?;
+        }
+        if !plan.scratch.is_empty() {
+            pool.share(Pool::new(context, &bytes(&plan.scratch), 1, guarded)?);
         }
         let mut facts = facts_of(kernels, &launches);
         facts.checks = Some(checks);
@@ -90,7 +97,8 @@ impl Resident {
             context: context.clone(),
             stream: stream.clone(),
             launches,
-            tensors: plan.tensors.clone(),
+            tensors: plan.memory().cloned().collect(),
+            apart: plan.tensors.len(),
             dims: packed(plan),
             seeded,
             pool,
@@ -121,9 +129,9 @@ impl Resident {
         for (t, spec) in self.tensors.iter().enumerate() {
             let start = self.pool.tensors[number][t];
             match (&spec.fill, spec.role) {
-                (_, Role::Output) => set(start, NAN, spec.bytes())?,
+                (_, Role::Output | Role::Scratch) => set(start, NAN, spec.bytes())?,
                 (Fill::Values(values), _) => upload(start, &encode(spec.dtype, values))?,
-                (Fill::Draw, _) => self.filler.fill(&self.stream, start, spec.dtype, self.seeded, t, spec.elements())?,
+                (Fill::Draw | Fill::Rows(_), _) => self.filler.fill(&self.stream, start, spec, self.seeded, t)?,
             }
         }
         Ok(())
@@ -132,7 +140,7 @@ impl Resident {
     /// Puts all launches of one call on the stream.
     fn call(&mut self, set: usize) -> Result<()> {
         for launch in &self.launches {
-            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], &mut self.dims, &launch.maps[set]);
+            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], self.apart, &mut self.dims, &launch.maps[set]);
             let ([gx, gy, gz], [bx, by, bz]) = (launch.dispatch.grid, launch.dispatch.block);
             let (function, shared) = (launch.function.cu_function(), launch.dispatch.dynamic_bytes);
             // SAFETY: the function is of a loaded module; its arguments are the plan's tensors, allocated as long as `self`, and
@@ -164,10 +172,11 @@ fn opt_in(function: &CudaFunction, dispatch: &Dispatch) -> std::result::Result<(
 }
 
 /// Addresses of the arguments of one launch, in the plan's order.
-fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], dims: &mut [u32], maps: &[CUtensorMap]) -> Vec<*mut c_void> {
+fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], apart: usize, dims: &mut [u32], maps: &[CUtensorMap]) -> Vec<*mut c_void> {
     let mut maps = maps.iter();
     let place = |arg: &Arg| match *arg {
         Arg::Tensor(t) => (&raw mut tensors[t]).cast(),
+        Arg::Scratch(i) => (&raw mut tensors[apart + i]).cast(),
         Arg::Dims => dims.as_mut_ptr().cast(),
         // One was made for each; the driver reads them only.
         Arg::Map { .. } => maps.next().map_or(std::ptr::null_mut(), |map| (&raw const *map).cast_mut().cast()),
@@ -231,7 +240,7 @@ impl Loaded for Resident {
     fn poison(&mut self, number: u32) -> Result<()> {
         self.bind()?;
         let number = self.checked_set(number)?;
-        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role == Role::Output) {
+        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| !spec.role.is_input()) {
             set(self.pool.tensors[number][t], NAN, spec.bytes())?;
         }
         Ok(())
@@ -256,10 +265,10 @@ impl Loaded for Resident {
         for guard in &self.pool.guards[number] {
             audit.guards_broken += broken(&download(guard.start, guard.end - guard.start)?);
         }
-        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role != Role::Output) {
+        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role.is_input()) {
             let start = self.pool.tensors[number][t];
             audit.inputs_changed += match &spec.fill {
-                Fill::Draw => self.filler.changed(&self.stream, &self.counter, start, spec.dtype, self.seeded, t, spec.elements())?,
+                Fill::Draw | Fill::Rows(_) => self.filler.changed(&self.stream, &self.counter, start, spec, self.seeded, t)?,
                 Fill::Values(values) => {
                     let (now, then) = (download(start, spec.bytes())?, encode(spec.dtype, values));
                     let width = spec.dtype.bytes() as usize;
@@ -282,13 +291,18 @@ mod tests {
     #[test]
     fn arguments_follow_the_plan_and_point_at_addresses_and_dims() {
         let mut dispatch = Dispatch::over(3, "entry", [1, 1, 1], [1, 1, 1]);
-        dispatch.args = vec![Arg::Tensor(2), Arg::Tensor(0), Arg::Dims];
+        dispatch.args = vec![Arg::Tensor(1), Arg::Scratch(0), Arg::Tensor(0), Arg::Dims];
         let (mut tensors, mut dims) = ([10, 20, 30], [7, 8]);
         dispatch.args.insert(1, Arg::Map { tensor: 1, rows: 8, columns: 8 });
         let map = [CUtensorMap { opaque: [7; 16] }];
-        let found = arguments(&dispatch, &mut tensors, &mut dims, &map);
-        let third = (&raw const map[0]).cast_mut().cast();
-        let expected: [*mut c_void; 4] = [(&raw mut tensors[2]).cast(), third, (&raw mut tensors[0]).cast(), dims.as_mut_ptr().cast()];
+        let found = arguments(&dispatch, &mut tensors, 2, &mut dims, &map);
+        let expected: [*mut c_void; 5] = [
+            (&raw mut tensors[1]).cast(),
+            (&raw const map[0]).cast_mut().cast(),
+            (&raw mut tensors[2]).cast(),
+            (&raw mut tensors[0]).cast(),
+            dims.as_mut_ptr().cast(),
+        ];
         assert_eq!(found, expected);
     }
 

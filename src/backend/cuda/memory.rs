@@ -99,6 +99,15 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Takes over the one set of `scratch` and puts it behind the tensors of every set of this pool.
+    pub fn share(&mut self, scratch: Pool) {
+        let (tensors, guards) = (scratch.tensors.concat(), scratch.guards.concat());
+        self.tensors.iter_mut().for_each(|set| set.extend(&tensors));
+        self.guards.iter_mut().for_each(|set| set.extend(guards.iter().cloned()));
+        self.allocated = self.allocated.zip(scratch.allocated).map(|(own, more)| own + more);
+        self._memory.extend(scratch._memory);
+    }
+
     fn in_one(context: &Arc<CudaContext>, bytes: &[u64], sets: u32) -> Result<Self> {
         let plan = layout(bytes, sets);
         let memory = Allocation::new(context, plan.bytes)?;

@@ -32,6 +32,8 @@ pub(super) struct LoadedPlan<'a> {
     seeded: Seeded,
     /// By set and tensor.
     memory: Vec<Vec<Memory>>,
+    /// One for all sets.
+    scratch: Vec<Memory>,
     /// Group 0 by set and step.
     groups: Vec<Vec<BindGroup>>,
     /// Group 1 by step.
@@ -48,13 +50,14 @@ impl<'a> LoadedPlan<'a> {
             tensors.map(|(number, spec)| Memory::new(device, filler, spec, number, seeded)).collect::<Result<Vec<_>>>()
         };
         let memory = (0..sets).map(|_| set()).collect::<Result<Vec<_>>>()?;
+        let scratch = plan.scratch.iter().map(|spec| Memory::new(device, filler, spec, 0, seeded)).collect::<Result<Vec<_>>>()?;
         let sizes: Vec<u32> = plan.dims.iter().map(|(_, size)| *size).collect();
         let sizes = device.uniform("dims", &sizes)?;
-        let groups = memory.iter().map(|set| program.steps.iter().map(|step| tensor_group(device, step, set)).collect());
+        let groups = memory.iter().map(|set| program.steps.iter().map(|step| tensor_group(device, step, set, &scratch)).collect());
         let groups = groups.collect::<Result<Vec<_>>>()?;
         let dims = program.steps.iter().map(|step| dims_group(device, step, &sizes)).collect::<Result<Vec<_>>>()?;
         let clock = device.period.map(|period| Clock::new(device, period)).transpose()?;
-        Ok(LoadedPlan { device, filler, program, tensors: plan.tensors.clone(), seeded, memory, groups, dims, clock, first: None })
+        Ok(LoadedPlan { device, filler, program, tensors: plan.tensors.clone(), seeded, memory, scratch, groups, dims, clock, first: None })
     }
 
     fn set(&self, set: u32) -> Result<&Vec<Memory>> {
@@ -114,7 +117,7 @@ impl Loaded for LoadedPlan<'_> {
                 memory.fill(self.device, self.filler, Mode::Nan, self.seeded.seed)?;
             }
         }
-        Ok(())
+        self.scratch.iter().try_for_each(|memory| memory.fill(self.device, self.filler, Mode::Nan, self.seeded.seed))
     }
 
     fn read(&mut self, tensor: usize, set: u32, range: Range<u64>) -> Result<Vec<f64>> {
@@ -127,6 +130,9 @@ impl Loaded for LoadedPlan<'_> {
 
     fn audit(&mut self, set: u32) -> Result<Audit> {
         let mut audit = Audit::default();
+        for memory in &self.scratch {
+            audit.guards_broken += memory.broken(self.device)?;
+        }
         for (memory, spec) in self.set(set)?.iter().zip(&self.tensors) {
             audit.guards_broken += memory.broken(self.device)?;
             if spec.role != Role::Output {
@@ -153,6 +159,7 @@ impl Drop for LoadedPlan<'_> {
     fn drop(&mut self) {
         // Gives buffers of finished work back now, before the next plan is loaded; an unfinished kernel is not waited for.
         self.memory.clear();
+        self.scratch.clear();
         self.groups.clear();
         let _ = self.device.raw.poll(PollType::Poll);
     }
@@ -180,10 +187,14 @@ impl Clock {
     }
 }
 
-fn tensor_group(device: &Device, step: &Step, set: &[Memory]) -> Result<BindGroup> {
-    let entries = step.dispatch.args.iter().filter_map(|arg| match *arg {
-        Arg::Tensor(t) => Some(BindGroupEntry { binding: t as u32, resource: BindingResource::Buffer(set.get(t)?.binding()) }),
-        Arg::Dims | Arg::Map { .. } => None,
+fn tensor_group(device: &Device, step: &Step, set: &[Memory], scratch: &[Memory]) -> Result<BindGroup> {
+    let entries = step.dispatch.args.iter().filter_map(|arg| {
+        let (at, memory) = match *arg {
+            Arg::Tensor(t) => (t, set.get(t)?),
+            Arg::Scratch(i) => (set.len() + i, scratch.get(i)?),
+            Arg::Dims | Arg::Map { .. } => return None,
+        };
+        Some(BindGroupEntry { binding: at as u32, resource: BindingResource::Buffer(memory.binding()) })
     });
     let entries: Vec<_> = entries.collect();
     let descriptor = BindGroupDescriptor { label: Some("tensors"), layout: &step.tensors, entries: &entries };

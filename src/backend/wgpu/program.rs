@@ -39,7 +39,7 @@ impl Program {
         let started = Instant::now();
         device.health()?;
         let module = module(device, &named, text, checks)?;
-        let steps = plan.dispatches.iter().map(|dispatch| step(device, &named, &module, dispatch, checks));
+        let steps = plan.dispatches.iter().map(|dispatch| step(device, &named, &module, dispatch, plan.tensors.len(), checks));
         let steps = steps.collect::<Result<Vec<_>>>()?;
         device.health()?;
         Ok(Program { steps, compile: started.elapsed(), checks, named })
@@ -81,15 +81,18 @@ fn messages(module: &wgpu::ShaderModule) -> String {
     info.messages.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn step(device: &Device, named: &str, module: &wgpu::ShaderModule, dispatch: &Dispatch, checks: Checks) -> Result<Step> {
+/// One dispatch of a plan that has so many tensors.
+fn step(device: &Device, named: &str, module: &wgpu::ShaderModule, dispatch: &Dispatch, count: usize, checks: Checks) -> Result<Step> {
     let entry = |binding: u32, ty: BufferBindingType| BindGroupLayoutEntry {
         binding,
         visibility: ShaderStages::COMPUTE,
         ty: BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
         count: None,
     };
+    let storage = |at: usize| entry(at as u32, BufferBindingType::Storage { read_only: !dispatch.writes.contains(&at) });
     let tensors = dispatch.args.iter().filter_map(|arg| match *arg {
-        Arg::Tensor(t) => Some(entry(t as u32, BufferBindingType::Storage { read_only: !dispatch.writes.contains(&t) })),
+        Arg::Tensor(t) => Some(storage(t)),
+        Arg::Scratch(i) => Some(storage(count + i)),
         Arg::Dims | Arg::Map { .. } => None,
     });
     let tensors: Vec<_> = tensors.collect();
