@@ -275,11 +275,16 @@ const NAIVE: Variant<Attention> = Variant {
     dispatches: |p, s| {
         let heads = tiles(p.batch * p.heads, 1);
         let matrix = TensorSpec::scratch("scores", &[p.batch, p.heads, p.seq_q, p.seq_kv], s.precision.storage());
-        // WGSL declares its workgroup memory for all entries.
-        let shared_bytes = if s.language == Language::Wgsl { 4 * ROW_LANES } else { 0 };
+        // WGSL declares its workgroup memory for all entries; CUDA needs two words a warp.
+        let shared = |entry| match (s.language, entry) {
+            (Language::Wgsl, _) => 4 * ROW_LANES,
+            (_, "softmax") => 8 * ROW_LANES / 32,
+            _ => 0,
+        };
         let across = |columns: u64| [tiles(columns, 16), tiles(p.seq_q, 16), heads];
         let launch = |entry, grid, block, args: &[Arg], reads: &[usize], writes: usize| {
             let args = args.iter().copied().chain([Arg::Scratch(0), Arg::Dims]).collect();
+            let shared_bytes = shared(entry);
             let (reads, writes) = (reads.to_vec(), vec![writes]);
             Dispatch { shared_bytes, args, reads, writes, ..Dispatch::over(4, entry, grid, block) }
         };
