@@ -23,13 +23,18 @@ struct Half {
     __device__ __forceinline__ explicit operator float() const { return half_to_float(bits); }
 };
 
-// The upper half of a binary32; rounded to nearest even in integers, because not every device has an instruction for it.
+// The upper half of a binary32, rounded to nearest even; in integers where the device has no instruction for it.
 struct Brain {
     unsigned short bits;
     Brain() = default;
     __device__ __forceinline__ explicit Brain(float x) {
+#if !defined(CUDACPU) && __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+#else
         const unsigned u = bits_of_float(x);
         bits = x == x ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : 0x7fff;
+#endif
     }
     __device__ __forceinline__ explicit operator float() const { return float_of_bits((unsigned)bits << 16); }
 };
+
