@@ -42,20 +42,32 @@ __device__ __forceinline__ Own own_of(const Dims& d) {
     return {(band * BAND + within % high) * BM, within / high * BN, true};
 }
 
-// Tile `tile` of both operands to stage `stage` of the ring.
+template <bool INSIDE> __device__ __forceinline__ void copy(unsigned char* to, const T* from, bool exists) {
+    if constexpr (INSIDE) copy_async(to, from);
+    else copy_async(to, from, exists);
+}
+
+// Tile `tile` of both operands to stage `stage` of the ring. INSIDE: all of it exists, and nobody need ask.
+template <bool INSIDE>
 __device__ __forceinline__ void fetch(const T* a, const T* b, const Own& own, unsigned tile, unsigned stage, const Dims& d) {
     unsigned char* const to = pool + stage * STAGE;
     const unsigned first = tile * BK;
 #pragma unroll
-    for (unsigned i = threadIdx.x; i < BM * 8; i += LANES) {
-        const unsigned line = i / 8, at = i % 8, row = own.row + line, p = first + at * WIDE;
-        copy_async(to + place_a(line, at), a + ((unsigned long long)row * d.k + p), row < d.m && p < d.k);
+    for (unsigned l = 0; l < BM * 8 / LANES; ++l) {
+        const unsigned i = l * LANES + threadIdx.x, line = i / 8, at = i % 8, row = own.row + line, p = first + at * WIDE;
+        copy<INSIDE>(to + place_a(line, at), a + ((unsigned long long)row * d.k + p), row < d.m && p < d.k);
     }
 #pragma unroll
-    for (unsigned i = threadIdx.x; i < BK * (BN / WIDE); i += LANES) {
-        const unsigned line = i / (BN / WIDE), at = i % (BN / WIDE), p = first + line, col = own.col + at * WIDE;
-        copy_async(to + place_b(line, at), b + ((unsigned long long)p * d.n + col), p < d.k && col < d.n);
+    for (unsigned l = 0; l < BK * (BN / WIDE) / LANES; ++l) {
+        const unsigned i = l * LANES + threadIdx.x, line = i / (BN / WIDE), at = i % (BN / WIDE), p = first + line, col = own.col + at * WIDE;
+        copy<INSIDE>(to + place_b(line, at), b + ((unsigned long long)p * d.n + col), p < d.k && col < d.n);
     }
+}
+
+__device__ __forceinline__ void fetch(const T* a, const T* b, const Own& own, unsigned tile, unsigned stage, const Dims& d) {
+    const bool inside = own.row + BM <= d.m && own.col + BN <= d.n && (tile + 1) * BK <= d.k;
+    if (inside) fetch<true>(a, b, own, tile, stage, d);
+    else fetch<false>(a, b, own, tile, stage, d);
 }
 
 // Both operands for any extents, to the first stage.
@@ -130,6 +142,8 @@ struct alignas(2 * sizeof(T)) Pair {
     T v[2];
 };
 
+// WHOLE: no pair straddles the edge.
+template <bool WHOLE>
 __device__ __forceinline__ void store(T* c, const float (&sum)[4][8][4], const Own& own, unsigned row, unsigned col, const Dims& d) {
     const unsigned lane = threadIdx.x % 32;
 #pragma unroll
@@ -141,8 +155,8 @@ __device__ __forceinline__ void store(T* c, const float (&sum)[4][8][4], const O
             for (unsigned j = 0; j < 8; ++j) {
                 const unsigned at = own.col + col + 8 * j + lane % 4 * 2;
                 const Pair out = {{T(sum[i / 2][j][i % 2 * 2]), T(sum[i / 2][j][i % 2 * 2 + 1])}};
-                if (d.n % 2 == 0 && at < d.n) {
-                    *reinterpret_cast<Pair*>(line + at) = out;
+                if constexpr (WHOLE) {
+                    if (at < d.n) *reinterpret_cast<Pair*>(line + at) = out;
                 } else {
                     if (at < d.n) line[at] = out.v[0];
                     if (at + 1 < d.n) line[at + 1] = out.v[1];
@@ -179,7 +193,7 @@ extern "C" __global__ void __launch_bounds__(LANES) whole(const T* __restrict__ 
         stage = stage + 1 == STAGES ? 0 : stage + 1;
         next = next + 1 == STAGES ? 0 : next + 1;
     }
-    store(c, sum, own, warp_row(), warp_col(), d);
+    store<true>(c, sum, own, warp_row(), warp_col(), d);
 }
 
 extern "C" __global__ void __launch_bounds__(LANES) ragged(const T* __restrict__ a, // [m, k]
@@ -195,5 +209,5 @@ extern "C" __global__ void __launch_bounds__(LANES) ragged(const T* __restrict__
         multiply(sum, pool, warp_row(), warp_col());
         __syncthreads(); // and no longer needed
     }
-    store(c, sum, own, warp_row(), warp_col(), d);
+    store<false>(c, sum, own, warp_row(), warp_col(), d);
 }

@@ -9,6 +9,7 @@ inline void copy_async(void* to, const void* from, bool exists) {
     if (groups.empty()) groups.emplace_back();
     groups.back().push_back(copy);
 }
+inline void copy_async(void* to, const void* from) { copy_async(to, from, true); }
 inline void copies_commit() {
     auto& groups = cudacpu::fibers[cudacpu::current].copies;
     if (groups.empty()) groups.emplace_back();
