@@ -86,7 +86,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     wgsl("attention", "flash", "shifts the mask", "own.lane + 8u * j < seen", "own.lane + 8u * j <= seen"),
     wgsl("attention", "flash", "forgets to rescale the outputs", "sum[i * COLS + j] *= shrunk;", ""),
-    wgsl("attention", "flash", "forgets to rescale the sum", "total[i] *= shrunk;", ""),
+    wgsl("attention", "flash", "forgets to rescale the sum", "fma(total[i], shrunk, fresh)", "total[i] + fresh"),
     wgsl("attention", "flash", "gives all heads the first one's keys", "own.keys = group.y * dims.seq_kv;", "own.keys = 0u;"),
     wgsl("attention", "flash", "sums one lane's weights only", "total[i] += maxima[", "total[i] = maxima["),
     wgsl("attention", "flash", "takes the largest score of one lane", "most = max(most, maxima[", "most = max(maxima[0], maxima["),

@@ -7,6 +7,7 @@
 // Guards:  rows past the end repeat the last one and are not stored; keys past the last that a row of the group sees are zeros in the
 //          tile, are hidden, and are not loaded; tiles behind it are not visited.
 // Changed: from naive: no scores in memory. When a larger score appears, sums and outputs so far shrink by exp(old - new).
+//          A product is never left for the compiler to fuse with a sum or not: modules with and without checks must agree to the bit.
 //          `whole` needs d divisible by four; `ragged` takes any d with scalar loads.
 
 const_assert TM >= 1u && TM <= 8u;
@@ -74,12 +75,11 @@ fn row_of(i: u32) -> u32 {
 
 // Scores of the lane's keys so far are sums of products: hides what must not be seen and leaves the lane's largest to its row.
 fn hide(first: u32) {
-    let scale = inverseSqrt(S(dims.head_dim));
     for (var i = 0u; i < TM; i++) {
         let seen = visible(row_of(i));
         var most = HIDDEN;
         for (var j = 0u; j < PER; j++) {
-            let s = select(HIDDEN, score[i * PER + j] * scale, first + own.lane + 8u * j < seen);
+            let s = select(HIDDEN, score[i * PER + j], first + own.lane + 8u * j < seen);
             score[i * PER + j] = s;
             most = max(most, s);
         }
@@ -97,15 +97,16 @@ fn weigh() {
         }
         let shrunk = exp(largest[i] - most);
         largest[i] = most;
-        total[i] *= shrunk;
         for (var j = 0u; j < COLS; j++) {
             sum[i * COLS + j] *= shrunk;
         }
+        var fresh = S();
         for (var j = 0u; j < PER; j++) {
             let weight = exp(score[i * PER + j] - most);
-            total[i] += weight;
+            fresh += weight;
             weights[line * BK + own.lane + 8u * j] = weight;
         }
+        total[i] = fma(total[i], shrunk, fresh);
     }
 }
 
@@ -158,6 +159,7 @@ fn totals() {
 fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     begin(group, local);
     let cols = dims.head_dim / 4u;
+    let scale = inverseSqrt(S(dims.head_dim));
     let me = local.y * 8u + local.x;
     for (var first = 0u; first < own.reach; first += BK) {
         workgroupBarrier();
@@ -173,7 +175,7 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
         score = array<S, TM * PER>();
         for (var c = 0u; c < cols; c++) {
             for (var i = 0u; i < TM; i++) {
-                multiply(i, vec4<S>(q4[row_of(i) * cols + c]), c);
+                multiply(i, scale * vec4<S>(q4[row_of(i) * cols + c]), c);
             }
         }
         hide(first);
@@ -207,6 +209,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     begin(group, local);
     let d = dims.head_dim;
     let cols = (d + 3u) / 4u;
+    let scale = inverseSqrt(S(d));
     let me = local.y * 8u + local.x;
     for (var first = 0u; first < own.reach; first += BK) {
         workgroupBarrier();
@@ -230,7 +233,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
                         query[n] = S(q[row_of(i) * d + c * 4u + n]);
                     }
                 }
-                multiply(i, query, c);
+                multiply(i, scale * query, c);
             }
         }
         hide(first);
