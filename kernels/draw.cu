@@ -16,6 +16,10 @@ struct Half {
     unsigned short bits;
 };
 
+struct Brain {
+    unsigned short bits;
+};
+
 __device__ __forceinline__ unsigned mix(unsigned x) {
     x ^= x >> 16;
     x *= 0x7feb352du;
@@ -62,9 +66,17 @@ __device__ __forceinline__ Half half_of(float x) {
     return {(unsigned short)(sign | ((rebased + 0xfff + (rebased >> 13 & 1)) >> 13))};
 }
 
+// Nearest bf16, ties to even, for finite x.
+__device__ __forceinline__ Brain brain_of(float x) {
+    Bits b;
+    b.f = x;
+    return {(unsigned short)((b.u + 0x7fff + (b.u >> 16 & 1)) >> 16)};
+}
+
 __device__ __forceinline__ void convert(float x, float& out) { out = x; }
 __device__ __forceinline__ void convert(float x, double& out) { out = x; }
 __device__ __forceinline__ void convert(float x, Half& out) { out = half_of(x); }
+__device__ __forceinline__ void convert(float x, Brain& out) { out = brain_of(x); }
 
 __device__ __forceinline__ bool same(float a, float b) {
     Bits x, y;
@@ -82,6 +94,7 @@ __device__ __forceinline__ bool same(double a, double b) {
     return x.u == y.u;
 }
 __device__ __forceinline__ bool same(Half a, Half b) { return a.bits == b.bits; }
+__device__ __forceinline__ bool same(Brain a, Brain b) { return a.bits == b.bits; }
 
 __device__ __forceinline__ unsigned long long first() { return (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ unsigned long long stride() { return (unsigned long long)gridDim.x * blockDim.x; }
@@ -103,6 +116,7 @@ template <class Out> __device__ __forceinline__ void compare(const Out* data, un
 extern "C" __global__ void __launch_bounds__(256) draw_f32(float* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_f64(double* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_f16(Half* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_bf16(Brain* out, const Draw d) { fill(out, d); }
 
 extern "C" __global__ void __launch_bounds__(256) changed_f32(const float* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
@@ -111,5 +125,8 @@ extern "C" __global__ void __launch_bounds__(256) changed_f64(const double* data
     compare(data, changed, d);
 }
 extern "C" __global__ void __launch_bounds__(256) changed_f16(const Half* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_bf16(const Brain* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
 }

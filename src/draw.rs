@@ -167,6 +167,7 @@ impl Drawn {
         };
         match dtype {
             DType::F16 => half::f16::from_f32(drawn).to_f64(),
+            DType::BF16 => half::bf16::from_f32(drawn).to_f64(),
             DType::F32 | DType::F64 => drawn as f64,
         }
     }

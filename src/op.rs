@@ -21,6 +21,7 @@ pub mod conv2d;
 pub mod depthwise;
 pub mod fma;
 pub mod matmul;
+pub mod matrix;
 mod real;
 pub mod stream;
 mod window;
@@ -37,6 +38,8 @@ pub enum DType {
     F32,
     /// IEEE binary16.
     F16,
+    /// The upper half of an IEEE binary32.
+    BF16,
 }
 
 impl DType {
@@ -45,7 +48,7 @@ impl DType {
         match self {
             DType::F64 => 8,
             DType::F32 => 4,
-            DType::F16 => 2,
+            DType::F16 | DType::BF16 => 2,
         }
     }
 
@@ -55,6 +58,7 @@ impl DType {
             DType::F64 => f64::EPSILON,
             DType::F32 => f32::EPSILON as f64,
             DType::F16 => 9.765625e-4,
+            DType::BF16 => 7.8125e-3,
         }
     }
 
@@ -64,6 +68,7 @@ impl DType {
             DType::F64 => value,
             DType::F32 => value as f32 as f64,
             DType::F16 => half::f16::from_f64(value).to_f64(),
+            DType::BF16 => half::bf16::from_f64(value).to_f64(),
         }
     }
 }
@@ -205,7 +210,7 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
 
     /// Arithmetic of the yardstick; ops sum in the precision's sum type.
     fn arithmetic(&self, precision: Precision) -> Arithmetic {
-        Arithmetic::of(precision.sum())
+        Arithmetic::summing(precision)
     }
 
     /// Whether every sum of an exact draw is exact in f32, whatever its order, so that outputs must agree to the bit.
@@ -320,6 +325,7 @@ impl<P: Definition> Op for P {
             Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
             Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
             Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
+            Arithmetic::Matrix => widened::<P, real::Matrix>(self, x, row, cols),
             Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
             Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
         }
@@ -397,7 +403,7 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY];
+pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY];
 
 /// The built-in op of that name.
 ///

@@ -31,6 +31,16 @@ pub enum Arg {
     Scratch(usize),
     /// The sizes, as a uniform buffer (WGSL) or a by-value struct (CUDA).
     Dims,
+    /// Tensor number `tensor`, read as a matrix of its last extent's columns, by the unit of CUDA devices that copies boxes of it: `rows`
+    /// by `columns`, a line's 128 bytes exchanged in units of 16 by its number.
+    Map {
+        /// The tensor.
+        tensor: usize,
+        /// Rows of a box.
+        rows: u32,
+        /// Columns of a box.
+        columns: u32,
+    },
 }
 
 /// One launch.
@@ -44,6 +54,8 @@ pub struct Dispatch {
     pub block: [u32; 3],
     /// Statically declared workgroup (shared) memory in bytes, which wgpu 30 does not check itself.
     pub shared_bytes: u32,
+    /// Shared memory given at launch on top of what is declared; CUDA alone has it, and past 48 KiB no other kind.
+    pub dynamic_bytes: u32,
     /// Arguments: by default every tensor, then `Dims`.
     pub args: Vec<Arg>,
     /// Tensors it reads; scratch i counts as number `tensors + i`.
@@ -59,7 +71,8 @@ impl Dispatch {
     pub fn over(tensors: usize, entry: &'static str, grid: [u32; 3], block: [u32; 3]) -> Self {
         let args = (0..tensors).map(Arg::Tensor).chain([Arg::Dims]).collect();
         let reads = (0..tensors - 1).collect();
-        Dispatch { entry, grid, block, shared_bytes: 0, args, reads, writes: vec![tensors - 1], scratch: Vec::new() }
+        let writes = vec![tensors - 1];
+        Dispatch { entry, grid, block, shared_bytes: 0, dynamic_bytes: 0, args, reads, writes, scratch: Vec::new() }
     }
 
     /// Work-groups in all.

@@ -14,18 +14,18 @@ use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
 use rooftrace::draw::{Draw, Fill, Rows, Seeded, element, keys};
 use rooftrace::mutant::MUTANTS;
 use rooftrace::op::{Entry, OPS};
-use rooftrace::plan::{Language, Tuned, VariantInfo};
+use rooftrace::plan::{Language, Tuned, Unit, VariantInfo};
 
 /// Forward, backward, shuffled.
 const ORDERS: [u32; 3] = [0, 1, 7];
 
-/// Every variant with a CUDA source.
+/// Every variant with a CUDA source that a CPU can run: what four warps do together, and the units that copy tiles, only a GPU has.
 fn variants() -> Vec<(&'static Entry, VariantInfo)> {
     let of = |entry: &'static Entry| {
         let problem = (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal");
         problem.variants().into_iter().map(move |variant| (entry, variant))
     };
-    OPS.iter().flat_map(of).filter(|(_, variant)| variant.source(Language::Cuda).is_some()).collect()
+    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some() && v.unit != Unit::Wgmma).collect()
 }
 
 /// Runs one module over cases; the first complaint, if any. Dense draws go in every order; exact ones, whose sums have no order, go in
@@ -119,6 +119,7 @@ fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64, fill: &F
     match dtype {
         "f64" => all.flat_map(|x| (x as f64).to_ne_bytes()).collect(),
         "f32" => all.flat_map(|x| x.to_ne_bytes()).collect(),
+        "bf16" => all.flat_map(|x| half::bf16::from_f32(x).to_ne_bytes()).collect(),
         _ => all.flat_map(|x| half::f16::from_f32(x).to_ne_bytes()).collect(),
     }
 }
@@ -132,7 +133,7 @@ fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
     let queries = Fill::Rows(Rows { columns: 40, rows: 77, first: 52, keys: 129, shift: 3, step: 2 });
     let draws = [Draw::Dense, Draw::Exact].into_iter().flat_map(|draw| [(draw, Fill::Draw), (draw, queries.clone())]);
     for (draw, fill) in draws {
-        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16")] {
+        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16"), (3, "bf16")] {
             let seeded = Seeded { draw, seed: 3 };
             let mut expected = drawn_bytes(dtype, seeded, tensor, ELEMENTS, &fill);
             let job = |entry: &str, tensors| Job {

@@ -280,7 +280,8 @@ const NAIVE: Variant<Attention> = Variant {
         let across = |columns: u64| [tiles(columns, 16), tiles(p.seq_q, 16), heads];
         let launch = |entry, grid, block, args: &[Arg], reads: &[usize], writes: usize| {
             let args = args.iter().copied().chain([Arg::Scratch(0), Arg::Dims]).collect();
-            Dispatch { entry, grid, block, shared_bytes, args, reads: reads.to_vec(), writes: vec![writes], scratch: Vec::new() }
+            let (reads, writes) = (reads.to_vec(), vec![writes]);
+            Dispatch { shared_bytes, args, reads, writes, ..Dispatch::over(4, entry, grid, block) }
         };
         let [q, k, v, o] = [0, 1, 2, 3].map(Arg::Tensor);
         let scores = launch("scores", across(p.seq_kv), [16, 16, 1], &[q, k], &[0, 1], 4);

@@ -74,6 +74,8 @@ pub const ENTRY: Entry = Entry {
             case(3, 8, 8, 64, 3, 1, 0, 1),
             case(1, 17, 19, 5, 7, 3, 3, 1),
             case(1, 6, 40, 130, 3, 1, 1, 1),
+            case(1, 9, 14, 16, 3, 2, 1, 1),
+            case(2, 11, 13, 8, 3, 3, 1, 1),
         ]
     },
 };
@@ -175,7 +177,7 @@ const NAIVE: Variant<Depthwise> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/depthwise/naive.cu")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
             tunables: &[],
         },
     ],
@@ -197,6 +199,11 @@ const WINDOW: Variant<Depthwise> = Variant {
             precisions: &[Precision::F32],
             tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32] }, Tunable { name: "BLOCK", values: &[64, 256] }],
         },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/depthwise/window.cu")),
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
+            tunables: &[Tunable { name: "STRIP", values: &[8, 16, 4] }, Tunable { name: "BLOCK", values: &[256, 128] }],
+        },
     ],
     dispatches: |p, s| {
         let (oh, ow) = p.out();
@@ -204,8 +211,8 @@ const WINDOW: Variant<Depthwise> = Variant {
             // The host's work-group is an output row.
             return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
         }
-        let strips = p.n * oh * ow.div_ceil(s.tuned.get("STRIP") as u64) * p.c.div_ceil(p.width());
-        let entry = match p.width() {
+        let strips = p.n * oh * ow.div_ceil(s.tuned.get("STRIP") as u64) * p.c.div_ceil(p.width(s));
+        let entry = match p.width(s) {
             1 => "single",
             _ if p.slides() => "three",
             _ => "strip",
@@ -220,9 +227,10 @@ const WINDOW: Variant<Depthwise> = Variant {
 };
 
 impl Depthwise {
-    /// Channels that a lane of `window` holds: vector loads need every pixel to start on a vector.
-    fn width(&self) -> u64 {
-        if self.c.is_multiple_of(4) { 4 } else { 1 }
+    /// Channels that a lane of `window` holds: vector loads of 16 bytes need every pixel to start on a vector.
+    fn width(&self, s: &Setting<'_>) -> u64 {
+        let vector = 16 / s.precision.storage().bytes();
+        if self.c.is_multiple_of(vector) { vector } else { 1 }
     }
 
     /// Whether `window` can keep the whole filter and a sliding 3×3 window in registers.
@@ -236,11 +244,12 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let outputs = p.n * oh * ow * p.c;
     // Every lane loads each tap inside the image and its filter element, and stores one output.
     let taps = p.n * p.c * p.axis(p.h).inside() * p.axis(p.w).inside();
-    let lane = s.precision.storage().bytes() * (2 * taps + outputs);
+    let width = s.precision.storage().bytes();
+    let lane = width * (2 * taps + outputs);
     match s.language {
         Language::Host => Demand::new(lane, lane),
         // A group is 256 consecutive outputs, channels fastest.
-        _ => Demand::new(grouped(p, 256 / p.c.min(256), false), lane),
+        _ => Demand::new(width * grouped(p, 256 / p.c.min(256), false), lane),
     }
 }
 
@@ -253,7 +262,7 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let (mut columns, mut filters) = (0, 0);
     for first in (0..ow).step_by(strip as usize) {
         let end = (first + strip).min(ow);
-        if p.width() == 4 && p.slides() {
+        if p.width(s) > 1 && p.slides() {
             // Three columns to begin with, then min(stride, 3) new ones after each output, the last included.
             columns += (0..3).map(|s| is_inside(first * p.stride + s)).sum::<u64>();
             let fresh = |o: u64| (3 - p.stride.min(3)..3).map(|s| is_inside((o + 1) * p.stride + s)).sum::<u64>();
@@ -266,17 +275,18 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
             filters += p.k * p.k * (end - first).div_ceil(4);
         }
     }
-    let lane = 4 * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
-    let units = p.c.div_ceil(p.width());
-    Demand::new(grouped(p, strip * (block / units.min(block)), true), lane)
+    let width = s.precision.storage().bytes();
+    let lane = width * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
+    let units = p.c.div_ceil(p.width(s));
+    Demand::new(width * grouped(p, strip * (block / units.min(block)), true), lane)
 }
 
-/// Distinct bytes of groups that cover `positions` neighbouring outputs of a row, and channels beside them: the input columns
+/// Distinct elements of groups that cover `positions` neighbouring outputs of a row, and channels beside them: the input columns
 /// that each such run touches, the filter taps it loads, the outputs. Runs are taken not to cross rows.
 fn grouped(p: &Depthwise, positions: u64, whole_filter: bool) -> u64 {
     let (oh, ow) = p.out();
     let rows = p.axis(p.h).inside();
     let (columns, used) = p.axis(p.w).touched(positions);
     let taps = if whole_filter { oh * p.k * p.k * ow.div_ceil(positions) } else { rows * used };
-    4 * p.n * p.c * (rows * columns + taps + oh * ow)
+    p.n * p.c * (rows * columns + taps + oh * ow)
 }

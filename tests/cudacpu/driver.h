@@ -116,6 +116,7 @@ int cuModuleGetFunction(const void** function, void* module, const char* name) {
     }
     return NOT_FOUND;
 }
+int cuFuncSetAttribute(const void*, int, int) { return OK; }
 int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned, void*,
                    void** parameters, void**) {
     const auto* entry = static_cast<const cudacpu::Entry*>(function);
@@ -134,10 +135,10 @@ int nvrtcGetNumSupportedArchs(int* count) { return *count = 2, OK; }
 int nvrtcGetSupportedArchs(int* known) { return known[0] = 80, known[1] = 90, OK; }
 int nvrtcCreateProgram(void** program, const char* text, const char* name, int, const char* const*, const char* const*) {
     // One file is rendered for several storage types; the text begins with the one it is for.
-    const std::string prefix = "using T = ", start(text);
-    const size_t end = start.find(';');
-    const bool typed = start.rfind(prefix, 0) == 0;
-    return *program = new Program{name + (typed ? "_" + start.substr(prefix.size(), end - prefix.size()) : ""), ""}, OK;
+    const std::string start = std::string(text).substr(0, 256), prefix = "using T = ";
+    const size_t at = start.find(prefix), from = at + prefix.size();
+    const bool typed = at != std::string::npos;
+    return *program = new Program{name + (typed ? "_" + start.substr(from, start.find(';', from) - from) : ""), ""}, OK;
 }
 int nvrtcDestroyProgram(void** program) { return delete static_cast<Program*>(*program), OK; }
 int nvrtcCompileProgram(void* program, int count, const char* const* options) {

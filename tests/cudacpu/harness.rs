@@ -91,6 +91,8 @@ fn table(folder: &Path, modules: &[Module]) -> String {
     let mut includes = String::new();
     let mut table = String::from("static const cudacpu::Entry ENTRIES[] = {\n");
     for Module { name, text, defines, entries, value } in modules {
+        // Shared memory sized at launch is as much as any device gives.
+        let text = text.replace("extern __shared__", "__shared__").replace("pool[];", "pool[232448];");
         std::fs::write(folder.join(format!("{name}.cu")), text).expect("the folder can be written");
         let macros: Vec<(String, String)> = defines
             .iter()

@@ -213,6 +213,7 @@ pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
             DType::F64 => bytes.extend(value.to_ne_bytes()),
             DType::F32 => bytes.extend((value as f32).to_ne_bytes()),
             DType::F16 => bytes.extend(half::f16::from_f64(value).to_ne_bytes()),
+            DType::BF16 => bytes.extend(half::bf16::from_f64(value).to_ne_bytes()),
         }
     }
     bytes
@@ -227,6 +228,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         DType::F64 => each(bytes, f64::from_ne_bytes),
         DType::F32 => each(bytes, |b| f32::from_ne_bytes(b) as f64),
         DType::F16 => each(bytes, |b| half::f16::from_ne_bytes(b).to_f64()),
+        DType::BF16 => each(bytes, |b| half::bf16::from_ne_bytes(b).to_f64()),
     }
 }
 
@@ -267,7 +269,7 @@ mod tests {
     #[test]
     fn values_come_back_as_they_were_stored() {
         let values = [0.0, -1.5, 0.6875, 1.0 / 1024.0];
-        for dtype in [DType::F64, DType::F32, DType::F16] {
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
             let stored = encode(dtype, &values);
             assert_eq!(stored.len() as u64, 4 * dtype.bytes());
             assert_eq!(decode(dtype, &stored), values);

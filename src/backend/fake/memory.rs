@@ -33,6 +33,7 @@ impl Buffer {
             DType::F64 => bytemuck::pod_read_unaligned::<f64>(at),
             DType::F32 => bytemuck::pod_read_unaligned::<f32>(at) as f64,
             DType::F16 => bytemuck::pod_read_unaligned::<half::f16>(at).to_f64(),
+            DType::BF16 => bytemuck::pod_read_unaligned::<half::bf16>(at).to_f64(),
         }
     }
 
@@ -43,6 +44,7 @@ impl Buffer {
             DType::F64 => at.copy_from_slice(bytemuck::bytes_of(&value)),
             DType::F32 => at.copy_from_slice(bytemuck::bytes_of(&(value as f32))),
             DType::F16 => at.copy_from_slice(bytemuck::bytes_of(&half::f16::from_f64(value))),
+            DType::BF16 => at.copy_from_slice(bytemuck::bytes_of(&half::bf16::from_f64(value))),
         }
     }
 

@@ -192,7 +192,7 @@ fn tensor_group(device: &Device, step: &Step, set: &[Memory], scratch: &[Memory]
         let (at, memory) = match *arg {
             Arg::Tensor(t) => (t, set.get(t)?),
             Arg::Scratch(i) => (set.len() + i, scratch.get(i)?),
-            Arg::Dims => return None,
+            Arg::Dims | Arg::Map { .. } => return None,
         };
         Some(BindGroupEntry { binding: at as u32, resource: BindingResource::Buffer(memory.binding()) })
     });

@@ -93,7 +93,7 @@ fn step(device: &Device, named: &str, module: &wgpu::ShaderModule, dispatch: &Di
     let tensors = dispatch.args.iter().filter_map(|arg| match *arg {
         Arg::Tensor(t) => Some(storage(t)),
         Arg::Scratch(i) => Some(storage(count + i)),
-        Arg::Dims => None,
+        Arg::Dims | Arg::Map { .. } => None,
     });
     let tensors: Vec<_> = tensors.collect();
     let dims: Vec<_> = dispatch.args.contains(&Arg::Dims).then(|| entry(0, BufferBindingType::Uniform)).into_iter().collect();
