@@ -332,7 +332,10 @@ fn the_program_itself_verifies_every_cuda_source_over_the_stand_in() {
     assert!(last.contains(" 0 failed, ") && !last.starts_with("0 "), "{stdout}");
     // Only what needs four warps together is left out, with the reason.
     let skips = stdout.lines().filter(|line| line.contains(" skipped: "));
-    assert!(skips.clone().count() > 0 && skips.clone().all(|line| line.contains("on wgmma needs sm_90a, and this device has sm_80")), "{stdout}");
+    assert!(
+        skips.clone().count() > 0 && skips.clone().all(|line| line.contains("on wgmma needs sm_90a, and this device has sm_80")),
+        "{stdout}"
+    );
     memory_is_what_the_driver_gave_out(&folder);
     let _ = std::fs::remove_dir_all(&folder);
 }
