@@ -17,6 +17,7 @@ const BQ: u32 = 8u * TM;
 const WIDE: u32 = 32u; // vectors of the widest head
 const PER: u32 = BK / 8u; // keys of a tile a lane scores
 const COLS: u32 = WIDE / 8u; // vectors of a row a lane sums
+const STRIDE: u32 = BK + 1u; // of a row of weights: rows that lanes read together begin in different banks
 const HIDDEN: S = -1e30;
 
 @group(0) @binding(0) var<storage, read> q4: array<vec4<T>>; // [batch, heads, seq_q, d / 4], of `whole`
@@ -30,7 +31,7 @@ const HIDDEN: S = -1e30;
 @group(1) @binding(0) var<uniform> dims: Dims;
 
 var<workgroup> tile: array<vec4<S>, BK * WIDE>; // [key, d / 4] of K, then of V
-var<workgroup> weights: array<S, BQ * BK>; // [row, key]
+var<workgroup> weights: array<S, BQ * STRIDE>; // [row, key]
 var<workgroup> maxima: array<S, BQ * 8u>; // [row, lane]
 
 // What a lane knows of its TM rows.
@@ -69,6 +70,11 @@ fn begin(group: vec3<u32>, local: vec3<u32>) {
     }
 }
 
+// Where the tile holds vector c of a key: swizzled, so that neighbouring lanes meet no bank twice.
+fn place(key: u32, c: u32) -> u32 {
+    return key * WIDE + (c ^ (key % 8u));
+}
+
 fn row_of(i: u32) -> u32 {
     return min(own.row + i, own.last);
 }
@@ -104,7 +110,7 @@ fn weigh() {
         for (var j = 0u; j < PER; j++) {
             let weight = exp(score[i * PER + j] - most);
             fresh += weight;
-            weights[line * BK + own.lane + 8u * j] = weight;
+            weights[line * STRIDE + own.lane + 8u * j] = weight;
         }
         total[i] = fma(total[i], shrunk, fresh);
     }
@@ -115,11 +121,11 @@ fn add(cols: u32) {
     for (var key = 0u; key < BK; key++) {
         var weight: array<S, TM>;
         for (var i = 0u; i < TM; i++) {
-            weight[i] = weights[(own.line * TM + i) * BK + key];
+            weight[i] = weights[(own.line * TM + i) * STRIDE + key];
         }
         for (var j = 0u; j < COLS; j++) {
             if (own.lane + 8u * j < cols) {
-                let value = tile[key * WIDE + own.lane + 8u * j];
+                let value = tile[place(key, own.lane + 8u * j)];
                 for (var i = 0u; i < TM; i++) {
                     sum[i * COLS + j] = fma(vec4<S>(weight[i]), value, sum[i * COLS + j]);
                 }
@@ -131,7 +137,7 @@ fn add(cols: u32) {
 // Adds one vector of the lane's queries times that of its keys.
 fn multiply(i: u32, query: vec4<S>, c: u32) {
     for (var j = 0u; j < PER; j++) {
-        let key = tile[(own.lane + 8u * j) * WIDE + c];
+        let key = tile[place(own.lane + 8u * j, c)];
         var s = score[i * PER + j];
         s = fma(query.x, key.x, s);
         s = fma(query.y, key.y, s);
@@ -169,7 +175,7 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
             if (key < own.reach) {
                 value = vec4<S>(k4[(own.keys + key) * cols + at % cols]);
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         score = array<S, TM * PER>();
@@ -187,7 +193,7 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
             if (key < own.reach) {
                 value = vec4<S>(v4[(own.keys + key) * cols + at % cols]);
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         add(cols);
@@ -221,7 +227,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
                     value[n] = S(k[(own.keys + key) * d + at % cols * 4u + n]);
                 }
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         score = array<S, TM * PER>();
@@ -247,7 +253,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
                     value[n] = S(v[(own.keys + key) * d + at % cols * 4u + n]);
                 }
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         add(cols);
