@@ -7,6 +7,7 @@
 // Guards:  rows past the end repeat the last one and are not stored; keys past the last that a row of the group sees are zeros in the
 //          tile, are hidden, and are not loaded; tiles behind it are not visited.
 // Changed: from naive: no scores in memory. When a larger score appears, sums and outputs so far shrink by exp(old - new).
+//          A product is never left for the compiler to fuse with a sum or not: modules with and without checks must agree to the bit.
 //          `whole` needs d divisible by four; `ragged` takes any d with scalar loads.
 
 const_assert TM >= 1u && TM <= 8u;
@@ -16,6 +17,7 @@ const BQ: u32 = 8u * TM;
 const WIDE: u32 = 32u; // vectors of the widest head
 const PER: u32 = BK / 8u; // keys of a tile a lane scores
 const COLS: u32 = WIDE / 8u; // vectors of a row a lane sums
+const STRIDE: u32 = BK + 1u; // of a row of weights: rows that lanes read together begin in different banks
 const HIDDEN: S = -1e30;
 
 @group(0) @binding(0) var<storage, read> q4: array<vec4<T>>; // [batch, heads, seq_q, d / 4], of `whole`
@@ -29,7 +31,7 @@ const HIDDEN: S = -1e30;
 @group(1) @binding(0) var<uniform> dims: Dims;
 
 var<workgroup> tile: array<vec4<S>, BK * WIDE>; // [key, d / 4] of K, then of V
-var<workgroup> weights: array<S, BQ * BK>; // [row, key]
+var<workgroup> weights: array<S, BQ * STRIDE>; // [row, key]
 var<workgroup> maxima: array<S, BQ * 8u>; // [row, lane]
 
 // What a lane knows of its TM rows.
@@ -68,18 +70,22 @@ fn begin(group: vec3<u32>, local: vec3<u32>) {
     }
 }
 
+// Where the tile holds vector c of a key: swizzled, so that neighbouring lanes meet no bank twice.
+fn place(key: u32, c: u32) -> u32 {
+    return key * WIDE + (c ^ (key % 8u));
+}
+
 fn row_of(i: u32) -> u32 {
     return min(own.row + i, own.last);
 }
 
 // Scores of the lane's keys so far are sums of products: hides what must not be seen and leaves the lane's largest to its row.
 fn hide(first: u32) {
-    let scale = inverseSqrt(S(dims.head_dim));
     for (var i = 0u; i < TM; i++) {
         let seen = visible(row_of(i));
         var most = HIDDEN;
         for (var j = 0u; j < PER; j++) {
-            let s = select(HIDDEN, score[i * PER + j] * scale, first + own.lane + 8u * j < seen);
+            let s = select(HIDDEN, score[i * PER + j], first + own.lane + 8u * j < seen);
             score[i * PER + j] = s;
             most = max(most, s);
         }
@@ -97,15 +103,16 @@ fn weigh() {
         }
         let shrunk = exp(largest[i] - most);
         largest[i] = most;
-        total[i] *= shrunk;
         for (var j = 0u; j < COLS; j++) {
             sum[i * COLS + j] *= shrunk;
         }
+        var fresh = S();
         for (var j = 0u; j < PER; j++) {
             let weight = exp(score[i * PER + j] - most);
-            total[i] += weight;
-            weights[line * BK + own.lane + 8u * j] = weight;
+            fresh += weight;
+            weights[line * STRIDE + own.lane + 8u * j] = weight;
         }
+        total[i] = fma(total[i], shrunk, fresh);
     }
 }
 
@@ -114,11 +121,11 @@ fn add(cols: u32) {
     for (var key = 0u; key < BK; key++) {
         var weight: array<S, TM>;
         for (var i = 0u; i < TM; i++) {
-            weight[i] = weights[(own.line * TM + i) * BK + key];
+            weight[i] = weights[(own.line * TM + i) * STRIDE + key];
         }
         for (var j = 0u; j < COLS; j++) {
             if (own.lane + 8u * j < cols) {
-                let value = tile[key * WIDE + own.lane + 8u * j];
+                let value = tile[place(key, own.lane + 8u * j)];
                 for (var i = 0u; i < TM; i++) {
                     sum[i * COLS + j] = fma(vec4<S>(weight[i]), value, sum[i * COLS + j]);
                 }
@@ -130,7 +137,7 @@ fn add(cols: u32) {
 // Adds one vector of the lane's queries times that of its keys.
 fn multiply(i: u32, query: vec4<S>, c: u32) {
     for (var j = 0u; j < PER; j++) {
-        let key = tile[(own.lane + 8u * j) * WIDE + c];
+        let key = tile[place(own.lane + 8u * j, c)];
         var s = score[i * PER + j];
         s = fma(query.x, key.x, s);
         s = fma(query.y, key.y, s);
@@ -158,6 +165,7 @@ fn totals() {
 fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     begin(group, local);
     let cols = dims.head_dim / 4u;
+    let scale = inverseSqrt(S(dims.head_dim));
     let me = local.y * 8u + local.x;
     for (var first = 0u; first < own.reach; first += BK) {
         workgroupBarrier();
@@ -167,13 +175,13 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
             if (key < own.reach) {
                 value = vec4<S>(k4[(own.keys + key) * cols + at % cols]);
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         score = array<S, TM * PER>();
         for (var c = 0u; c < cols; c++) {
             for (var i = 0u; i < TM; i++) {
-                multiply(i, vec4<S>(q4[row_of(i) * cols + c]), c);
+                multiply(i, scale * vec4<S>(q4[row_of(i) * cols + c]), c);
             }
         }
         hide(first);
@@ -185,7 +193,7 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
             if (key < own.reach) {
                 value = vec4<S>(v4[(own.keys + key) * cols + at % cols]);
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         add(cols);
@@ -207,6 +215,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     begin(group, local);
     let d = dims.head_dim;
     let cols = (d + 3u) / 4u;
+    let scale = inverseSqrt(S(d));
     let me = local.y * 8u + local.x;
     for (var first = 0u; first < own.reach; first += BK) {
         workgroupBarrier();
@@ -218,7 +227,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
                     value[n] = S(k[(own.keys + key) * d + at % cols * 4u + n]);
                 }
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         score = array<S, TM * PER>();
@@ -230,7 +239,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
                         query[n] = S(q[row_of(i) * d + c * 4u + n]);
                     }
                 }
-                multiply(i, query, c);
+                multiply(i, scale * query, c);
             }
         }
         hide(first);
@@ -244,7 +253,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
                     value[n] = S(v[(own.keys + key) * d + at % cols * 4u + n]);
                 }
             }
-            tile[at / cols * WIDE + at % cols] = value;
+            tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
         add(cols);

@@ -353,9 +353,9 @@ const FLASH: Variant<Attention> = Variant {
         };
         let (tm, bk) = (s.tuned.get("TM"), s.tuned.get("BK"));
         let width = if entry.ends_with("64") { WIDEST / 2 } else { WIDEST } as u32;
-        // A tile of K or V, the weights, and in WGSL each lane's largest score of its rows.
-        let maxima = if s.language == Language::Wgsl { 8 * 8 * tm } else { 0 };
-        let shared_bytes = 4 * (bk * width + 8 * tm * bk + maxima);
+        // A tile of K or V, the weights, and in WGSL a column of padding and each lane's largest score of its rows.
+        let more = if s.language == Language::Wgsl { 8 * tm * (1 + 8) } else { 0 };
+        let shared_bytes = 4 * (bk * width + 8 * tm * bk + more);
         let grid = [tiles(p.group_rows(), 8 * tm as u64), tiles(p.groups(), 1), 1];
         vec![Dispatch { shared_bytes, ..Dispatch::over(4, entry, grid, [lanes, 8, 1]) }]
     },

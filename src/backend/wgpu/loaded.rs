@@ -7,7 +7,7 @@ use wgpu::{BindGroup, BindGroupDescriptor, BindGroupEntry, BindingResource, Buff
 
 use super::device::Device;
 use super::memory::{Filler, Memory, Mode};
-use super::program::{Program, Step};
+use super::program::{FENCE, Program, Step};
 use crate::backend::{Audit, Facts, Loaded, Sample};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub(super) struct LoadedPlan<'a> {
     scratch: Vec<Memory>,
     /// Group 0 by set and step.
     groups: Vec<Vec<BindGroup>>,
-    /// Group 1 by step.
+    /// Group 1 by step: `Dims` and the fence between launches.
     dims: Vec<BindGroup>,
     clock: Option<Clock>,
     first: Option<Duration>,
@@ -55,7 +55,8 @@ impl<'a> LoadedPlan<'a> {
         let sizes = device.uniform("dims", &sizes)?;
         let groups = memory.iter().map(|set| program.steps.iter().map(|step| tensor_group(device, step, set, &scratch)).collect());
         let groups = groups.collect::<Result<Vec<_>>>()?;
-        let dims = program.steps.iter().map(|step| dims_group(device, step, &sizes)).collect::<Result<Vec<_>>>()?;
+        let fence = device.buffer("fence", 16, BufferUsages::STORAGE)?;
+        let dims = program.steps.iter().map(|step| dims_group(device, step, &sizes, &fence)).collect::<Result<Vec<_>>>()?;
         let clock = device.period.map(|period| Clock::new(device, period)).transpose()?;
         Ok(LoadedPlan { device, filler, program, tensors: plan.tensors.clone(), seeded, memory, scratch, groups, dims, clock, first: None })
     }
@@ -201,9 +202,12 @@ fn tensor_group(device: &Device, step: &Step, set: &[Memory], scratch: &[Memory]
     device.made("bind group", 0, || device.raw.create_bind_group(&descriptor))
 }
 
-fn dims_group(device: &Device, step: &Step, dims: &wgpu::Buffer) -> Result<BindGroup> {
-    let bound = step.dispatch.args.contains(&Arg::Dims);
-    let entries: Vec<_> = bound.then(|| BindGroupEntry { binding: 0, resource: dims.as_entire_binding() }).into_iter().collect();
+fn dims_group(device: &Device, step: &Step, dims: &wgpu::Buffer, fence: &wgpu::Buffer) -> Result<BindGroup> {
+    fn entry(binding: u32, buffer: &wgpu::Buffer) -> BindGroupEntry<'_> {
+        BindGroupEntry { binding, resource: buffer.as_entire_binding() }
+    }
+    let dims = step.dispatch.args.contains(&Arg::Dims).then(|| entry(0, dims));
+    let entries: Vec<_> = dims.into_iter().chain([entry(FENCE, fence)]).collect();
     let descriptor = BindGroupDescriptor { label: Some("dims"), layout: &step.dims, entries: &entries };
     device.made("bind group", 0, || device.raw.create_bind_group(&descriptor))
 }

@@ -9,12 +9,16 @@ use crate::backend::Checks;
 use crate::error::{Error, Result};
 use crate::plan::{Arg, Dispatch, Plan};
 
+/// Binding in group 1 of a buffer that no kernel names but every launch may write, as far as wgpu knows. It puts a barrier between
+/// any two of them, so that a launch is timed by itself: launches on different sets would run side by side, which a CUDA stream's do not.
+pub(super) const FENCE: u32 = 1;
+
 /// One dispatch, compiled.
 pub(super) struct Step {
     pub(super) pipeline: wgpu::ComputePipeline,
     /// Layout of group 0, the tensors.
     pub(super) tensors: wgpu::BindGroupLayout,
-    /// Layout of group 1, `Dims`.
+    /// Layout of group 1: `Dims` and the fence.
     pub(super) dims: wgpu::BindGroupLayout,
     /// The dispatch itself.
     pub(super) dispatch: Dispatch,
@@ -96,7 +100,8 @@ fn step(device: &Device, named: &str, module: &wgpu::ShaderModule, dispatch: &Di
         Arg::Dims | Arg::Map { .. } => None,
     });
     let tensors: Vec<_> = tensors.collect();
-    let dims: Vec<_> = dispatch.args.contains(&Arg::Dims).then(|| entry(0, BufferBindingType::Uniform)).into_iter().collect();
+    let dims = dispatch.args.contains(&Arg::Dims).then(|| entry(0, BufferBindingType::Uniform));
+    let dims: Vec<_> = dims.into_iter().chain([entry(FENCE, BufferBindingType::Storage { read_only: false })]).collect();
     let made = device.scoped(|| {
         let layout = |entries: &[BindGroupLayoutEntry]| {
             device.raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(named), entries })
