@@ -14,7 +14,7 @@ use super::{Definition, Entry, Op, OpRole, Real, Size, TensorSpec, Tensors, pars
 use crate::draw::{Fill, Rows};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// An attention layer's core, without its projections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,8 +49,12 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Kernel,
     fields: &["batch", "heads", "kv_heads", "seq", "seq_q", "seq_kv", "head_dim", "causal"],
     parse,
-    grid: |size, _| {
+    grid: |size, device| {
         let mut problems = vec![problem(1, 8, 8, (512, 512), 64, false)];
+        if device.kind == DeviceKind::Gpu && size != Size::Small {
+            // GPT-3's heads of 128, 16 of them, on two prompts.
+            problems.push(problem(2, 16, 16, (2048, 2048), 128, true));
+        }
         if size != Size::Small {
             problems.extend([
                 // A prompt through GPT-2's 12 heads of 64; a long one through 8 of them.

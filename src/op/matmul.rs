@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,11 +29,14 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Kernel,
     fields: &["m", "n", "k"],
     parse: |fields| parse_over(ENTRY.fields, &Matmul { m: 1024, n: 1024, k: 1024 }, fields),
-    grid: |size, _| {
-        let squares: &[u64] = match size {
-            Size::Small => &[128, 256, 512],
-            Size::Standard => &[256, 512, 1024],
-            Size::Large => &[256, 512, 1024, 2048, 4096],
+    grid: |size, device| {
+        let squares: &[u64] = match (device.kind, size) {
+            (DeviceKind::Cpu, Size::Small) => &[128, 256, 512],
+            (DeviceKind::Cpu, Size::Standard) => &[256, 512, 1024],
+            (DeviceKind::Cpu, Size::Large) => &[256, 512, 1024, 2048, 4096],
+            (DeviceKind::Gpu, Size::Small) => &[512, 2048],
+            (DeviceKind::Gpu, Size::Standard) => &[512, 1024, 2048, 4096],
+            (DeviceKind::Gpu, Size::Large) => &[512, 1024, 2048, 4096, 8192],
         };
         squares.iter().map(|s| json!({"m": s, "n": s, "k": s})).collect()
     },
