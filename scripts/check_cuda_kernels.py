@@ -85,7 +85,7 @@ def promises(kernel, ptx):
     for entry in kernel["entries"]:
         body = bodies.get(entry, "")
         if kernel["op"] == "stream":
-            if entry != "write" and not re.search(r"ld\.global(\.nc)?\.v4\.(f|b|u)32", body):
+            if entry != "write" and not re.search(r"ld\.global(\.nc|\.cg)?\.v4\.(f|b|u)32", body):
                 yield f"{entry}: no 16-byte load"
             if entry != "read" and not re.search(r"st\.global\.v4\.(f|b|u)32", body):
                 yield f"{entry}: no 16-byte store"
