@@ -100,8 +100,6 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     wgsl("stream", "linear", "copies shifted by one vector", "out[i] = s * a[i];", "out[i] = s * a[i + 1u];"),
     wgsl("stream", "linear", "swaps the operands of triad", "fma(vec4<T>(s), a[i], b[i])", "fma(vec4<T>(s), b[i], a[i])"),
-    wgsl("stream", "linear", "stores a vector twice in copy", "out[i + 2u * BLOCK] = s * a2;", "out[i + 2u * BLOCK] = s * a1;"),
-    wgsl("stream", "linear", "takes a vector twice in triad", "let b3 = b[i + 3u * BLOCK];", "let b3 = b[i + 2u * BLOCK];"),
     wgsl("stream", "linear", "writes the first pass's scalar in all", "out[i] = vec4<T>(s);", "out[i] = vec4<T>(coef[0]);"),
     wgsl("fma", "chains", "stops one trip early", "trip < dims.trips", "trip + 1u < dims.trips"),
     wgsl("fma", "chains", "never grows the addend", "b += step;", "b += T();"),

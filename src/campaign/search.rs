@@ -13,10 +13,8 @@ use crate::worker::{Effort, Item};
 
 /// A sweep point or candidate: 5 ms at least, 50 ms at most.
 pub(super) const GLANCE: Effort = Effort { samples: 10, least_ns: 5_000_000, budget_ns: 50_000_000, canary: false };
-/// Bytes that a launch of a bandwidth probe moves at least; on a GPU, whose caches would pass them in the time that a launch takes to
-/// begin, so many for each of its units.
+/// Bytes that a launch of a bandwidth probe moves at least.
 const LAUNCH: u64 = 64 << 20;
-const LAUNCH_UNIT: u64 = 16 << 20;
 /// Groups of four warps on each processor that the probe of matrix units is tried with.
 const GROUPS: [u64; 3] = [2, 1, 3];
 /// Trips of that probe: half a millisecond, and few enough that a trip in two hundred shows.
@@ -174,7 +172,7 @@ impl Campaign<'_> {
         Ok(best.map(|(_, setup)| setup.clone()))
     }
 
-    /// A stream of this working set that moves at least [`LAUNCH`] a launch. On the host, where a thread takes any number of parts,
+    /// A stream of this working set that moves at least 64 MiB a launch. On the host, where a thread takes any number of parts,
     /// long sums are cut into many, so that the oracle need not evaluate every one.
     pub(super) fn stream_item(&mut self, kind: Kind, working_set: u64, setup: &Setup, effort: Effort) -> Item {
         let (read, written) = kind.arrays();
@@ -184,12 +182,7 @@ impl Campaign<'_> {
         };
         // Whole cache lines for every part.
         let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
-        let device = self.bench.device();
-        let launch = match device.kind {
-            DeviceKind::Gpu => LAUNCH.max(LAUNCH_UNIT * device.compute_units as u64),
-            DeviceKind::Cpu => LAUNCH,
-        };
-        let passes = launch.div_ceil(elements * 4 * (read + written)).min(4096);
+        let passes = LAUNCH.div_ceil(elements * 4 * (read + written)).min(4096);
         let problem = json!({"kind": kind.name(), "elements": elements, "passes": passes, "parts": parts});
         Item { tunables: setup.tuned.clone(), ..self.item("stream", "linear", problem, effort) }
     }
