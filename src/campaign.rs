@@ -63,6 +63,8 @@ pub struct Campaign<'a> {
     records: Vec<Record>,
     order: u32,
     winners: Vec<Winner>,
+    /// Bytes that a launch of a bandwidth probe moves at least.
+    launch_bytes: u64,
     /// Largest cache that the sweep found, in bytes.
     llc: Option<u64>,
     /// Peak memory of the kernels so far, by all that it depends on.
@@ -89,7 +91,9 @@ fn limit(goal: &Goal) -> Duration {
 impl<'a> Campaign<'a> {
     /// A campaign on an open bench.
     pub fn new(bench: &'a mut dyn Bench, watcher: &'a mut dyn Watcher, scope: Scope) -> Self {
-        Campaign { bench, watcher, scope, records: Vec::new(), order: 0, winners: Vec::new(), llc: None, peaks: HashMap::new() }
+        let launch_bytes = search::LAUNCH;
+        let (records, winners, peaks) = (Vec::new(), Vec::new(), HashMap::new());
+        Campaign { bench, watcher, scope, records, order: 0, winners, launch_bytes, llc: None, peaks }
     }
 
     /// Roofs only.

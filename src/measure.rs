@@ -22,9 +22,11 @@ mod canary;
 mod clock;
 mod peak;
 mod sampling;
+mod wake;
 
 use canary::{Canaries, Pulse};
 use sampling::{Sampled, Sampler};
+use wake::Alarm;
 
 /// Launches before the verified one when only verifying: a kernel that goes wrong after the tenth must be seen.
 const REHEARSALS: u32 = 12;
@@ -38,6 +40,7 @@ pub struct Engine<'b> {
     backend: &'b dyn Backend,
     clock: Clock,
     canaries: Option<Canaries<'b>>,
+    alarm: Option<Alarm<'b>>,
     oracle: Oracle,
 }
 
@@ -48,7 +51,7 @@ impl<'b> Engine<'b> {
     /// Those of loading and launching the smallest probe.
     pub fn new(backend: &'b dyn Backend) -> Result<Self> {
         let clock = clock::learn(backend)?;
-        Ok(Engine { backend, clock, canaries: None, oracle: Oracle::default() })
+        Ok(Engine { backend, clock, canaries: None, alarm: None, oracle: Oracle::default() })
     }
 
     /// An engine on the device that a selector names. The device stays open until the process ends. One that stays for a single
@@ -60,7 +63,7 @@ impl<'b> Engine<'b> {
         let backend: &'static dyn Backend = Box::leak(backend::open(selector)?);
         Ok(Box::new(match stay {
             Stay::Long => Engine::new(backend)?,
-            Stay::Once => Engine { backend, clock: Clock::default(), canaries: None, oracle: Oracle::default() },
+            Stay::Once => Engine { backend, clock: Clock::default(), canaries: None, alarm: None, oracle: Oracle::default() },
         }))
     }
 
@@ -70,6 +73,7 @@ impl<'b> Engine<'b> {
         let seeded = Seeded { draw: item.draw, seed: item.seed };
         let before = self.pulse(effort)?;
         let mut loaded = self.backend.load(&plan, seeded, sets, Checks::Trusted)?;
+        self.wake()?;
         let mut sampled = Sampler::new(&mut *loaded, &self.clock, sets, item.cache).run(effort)?;
         let set = poisoned_sample(&mut *loaded, &mut sampled, &self.clock, sets)?;
         let after = self.pulse(effort)?;
@@ -149,10 +153,22 @@ impl<'b> Engine<'b> {
         Ok((op, plan))
     }
 
+    /// Brings a GPU that may have lowered its clock back to speed.
+    fn wake(&mut self) -> Result<()> {
+        if !Alarm::needed(self.backend.device()) {
+            return Ok(());
+        }
+        if self.alarm.is_none() {
+            self.alarm = Some(Alarm::new(self.backend, &self.clock)?);
+        }
+        self.alarm.as_mut().map_or(Ok(()), Alarm::ring)
+    }
+
     fn pulse(&mut self, effort: Effort) -> Result<Option<Pulse>> {
         if !effort.canary {
             return Ok(None);
         }
+        self.wake()?;
         if self.canaries.is_none() {
             self.canaries = Some(Canaries::new(self.backend, &self.clock)?);
         }

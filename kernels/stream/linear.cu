@@ -16,8 +16,23 @@ template <unsigned W> struct alignas(W * sizeof(T)) Lanes {
     T v[W];
 };
 
+// Loads skip the first-level caches: every group walks its own part again and again, so tens of MiB would sit in them all together
+// and hide the cache that the device shares. Volatile, so that no pass is taken for another.
 template <unsigned W> __device__ __forceinline__ Lanes<W> load(const T* from, unsigned i) {
+#ifdef __CUDA_ARCH__
+    static_assert(sizeof(T) == 4 && (W == 1 || W == 4), "the instructions below load one or four f32");
+    Lanes<W> x;
+    const Lanes<W>* at = reinterpret_cast<const Lanes<W>*>(from) + i;
+    if constexpr (W == 4)
+        asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(x.v[0]), "=f"(x.v[1]), "=f"(x.v[2]), "=f"(x.v[3])
+                     : "l"(at));
+    else
+        asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x.v[0]) : "l"(at));
+    return x;
+#else
     return reinterpret_cast<const Lanes<W>*>(from)[i];
+#endif
 }
 
 template <unsigned W> __device__ __forceinline__ void store(T* to, unsigned i, const Lanes<W>& x) {

@@ -13,8 +13,12 @@ use crate::worker::{Effort, Item};
 
 /// A sweep point or candidate: 5 ms at least, 50 ms at most.
 pub(super) const GLANCE: Effort = Effort { samples: 10, least_ns: 5_000_000, budget_ns: 50_000_000, canary: false };
-/// Bytes that a launch of a bandwidth probe moves at least.
-const LAUNCH: u64 = 64 << 20;
+/// Bytes that a launch of a bandwidth probe moves at least, as long as nothing is known of the device.
+pub(super) const LAUNCH: u64 = 64 << 20;
+/// The same at most.
+const LAUNCH_MOST: u64 = 2 << 30;
+/// How long a launch lasts on a GPU at the speed of memory: its overhead of some microseconds must not count.
+const LAUNCH_NS: f64 = 500_000.0;
 /// Groups of four warps on each processor that the probe of matrix units is tried with.
 const GROUPS: [u64; 3] = [2, 1, 3];
 /// Trips of that probe: half a millisecond, and few enough that a trip in two hundred shows.
@@ -172,7 +176,17 @@ impl Campaign<'_> {
         Ok(best.map(|(_, setup)| setup.clone()))
     }
 
-    /// A stream of this working set that moves at least 64 MiB a launch. On the host, where a thread takes any number of parts,
+    /// Sizes the launches of bandwidth probes on a GPU for one that reads memory with this configuration; slow devices stay with
+    /// little. One size for all, or those measured later would have less overhead.
+    pub(super) fn size_launches(&mut self, setup: &Setup, working_set: u64) -> Result<()> {
+        let item = self.stream_item(Kind::Read, working_set, setup, GLANCE);
+        if let Some(rate) = self.run_item(item)?.as_ref().and_then(|m| rate(m, m.bytes_compulsory)) {
+            self.launch_bytes = ((rate * LAUNCH_NS) as u64).clamp(LAUNCH, LAUNCH_MOST).next_power_of_two();
+        }
+        Ok(())
+    }
+
+    /// A stream of this working set whose launch moves enough to hide its overhead. On the host, where a thread takes any number of parts,
     /// long sums are cut into many, so that the oracle need not evaluate every one.
     pub(super) fn stream_item(&mut self, kind: Kind, working_set: u64, setup: &Setup, effort: Effort) -> Item {
         let (read, written) = kind.arrays();
@@ -182,7 +196,7 @@ impl Campaign<'_> {
         };
         // Whole cache lines for every part.
         let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
-        let passes = LAUNCH.div_ceil(elements * 4 * (read + written)).min(4096);
+        let passes = self.launch_bytes.div_ceil(elements * 4 * (read + written)).min(4096);
         let problem = json!({"kind": kind.name(), "elements": elements, "passes": passes, "parts": parts});
         Item { tunables: setup.tuned.clone(), ..self.item("stream", "linear", problem, effort) }
     }

@@ -27,11 +27,17 @@ impl Campaign<'_> {
     /// Searches each direction's configuration, sweeps the working set and finds the levels.
     pub(super) fn search_memory(&mut self, device: &DeviceInfo) -> Result<()> {
         let last = last_size(device);
+        if device.kind == DeviceKind::Gpu
+            && let Some(setup) = setups(Kind::Read, device).get(1)
+        {
+            self.size_launches(setup, (2 * device.llc_bytes()).min(last))?;
+        }
         let mut chosen: Vec<Chosen> = Vec::new();
         for kind in [Kind::Read, Kind::Triad, Kind::Copy, Kind::Write] {
-            // In a hurry, copy and write take what was best for triad.
+            // In a hurry, copy and write take what was best for triad, but for GPUs, where candidates are quick and differ.
+            let hurry = self.scope.size == Size::Small && device.kind == DeviceKind::Cpu;
             let triad = chosen.iter().find(|c| c.kind == Kind::Triad);
-            if let (Size::Small, Kind::Copy | Kind::Write, Some(triad)) = (self.scope.size, kind, triad) {
+            if let (true, Kind::Copy | Kind::Write, Some(triad)) = (hurry, kind, triad) {
                 chosen.push(Chosen { kind, cached: triad.cached.clone(), memory: triad.memory.clone() });
                 continue;
             }
@@ -40,7 +46,7 @@ impl Campaign<'_> {
             let Some(memory) = self.best_stream(kind, (2 * device.llc_bytes()).min(last), &all)? else { continue };
             // Caches are best written by ordinary stores, and a working set stays in one only if all its parts are walked at once.
             let resident: Vec<_> = all.into_iter().filter(|setup| stays(setup, device)).collect();
-            let Some(cached) = self.best_stream(kind, first_size(device) * 2, &resident)? else { continue };
+            let Some(cached) = self.best_stream(kind, cached_size(device), &resident)? else { continue };
             chosen.push(Chosen { kind, cached, memory });
         }
         self.sweep(&chosen, device, last)?;
@@ -126,9 +132,15 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
     let parts: &[u64] = match (device.language, device.kind) {
         (Language::Host, _) => &[1],
         (_, DeviceKind::Cpu) => &[1, 2, 8, 32],
+        // Where the number of units is assumed, the real one may be several times that.
+        (_, DeviceKind::Gpu) if device.has("compute-units-assumed") => &[4, 8, 16, 32, 64, 128],
         (_, DeviceKind::Gpu) => &[2, 4, 8, 16, 32],
     };
     let mut tuned = candidates("stream", "linear", Precision::F32, device);
+    if device.kind == DeviceKind::Gpu {
+        // Lanes of a GPU work by the 32 or 64.
+        tuned.retain(|t| t.0.get("BLOCK").is_none_or(|&block| block >= 32));
+    }
     if kind == Kind::Read {
         // Nothing is stored: the kind of store makes no candidate.
         tuned.retain(|t| t.0.get("STORE").is_none_or(|&s| s == 0));
@@ -155,6 +167,15 @@ fn first_size(device: &DeviceInfo) -> u64 {
         (Language::Host, _) => device.compute_units as u64 * (8 << 10),
         (_, DeviceKind::Cpu) => 4 << 20,
         (_, DeviceKind::Gpu) => 1 << 20,
+    }
+}
+
+/// The working set that chooses the configuration for caches: on GPUs a quarter of the last-level cache, for in less the launch
+/// has too few lanes to show anything, but no more than a small GPU caches.
+fn cached_size(device: &DeviceInfo) -> u64 {
+    match device.kind {
+        DeviceKind::Cpu => first_size(device) * 2,
+        DeviceKind::Gpu => (device.llc_bytes() / 4).clamp(2 << 20, 8 << 20),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::sampling::chosen;
-use crate::backend::{Backend, Checks, Loaded};
+use crate::backend::{Backend, Checks, Loaded, Sample};
 use crate::draw::{Draw, Seeded};
 use crate::error::Result;
 use crate::op;
@@ -87,14 +87,16 @@ impl<'b> Canaries<'b> {
     }
 }
 
-struct Bird<'b> {
+/// One canary, loaded and sized.
+pub(super) struct Bird<'b> {
     loaded: Box<dyn Loaded + 'b>,
     launches: u32,
     bytes: u64,
 }
 
 impl<'b> Bird<'b> {
-    fn hatch(backend: &'b dyn Backend, clock: &Clock, name: &str, variant: &str, problem: Value) -> Result<Self> {
+    /// Loads it and sizes a slice.
+    pub(super) fn hatch(backend: &'b dyn Backend, clock: &Clock, name: &str, variant: &str, problem: Value) -> Result<Self> {
         let device = backend.device();
         let op = (op::find(name)?.parse)(&problem)?;
         let plan = op.plan(variant, Precision::F32, device.language, &Tuned::default(), device)?;
@@ -108,8 +110,13 @@ impl<'b> Bird<'b> {
     fn sing(&mut self, clock: &Clock) -> Result<u64> {
         let mut fastest = u64::MAX;
         for _ in 0..SLICES {
-            fastest = fastest.min(chosen(clock, &self.loaded.sample(self.launches, 0)?));
+            fastest = fastest.min(chosen(clock, &self.slice()?));
         }
         Ok(fastest / self.launches as u64)
+    }
+
+    /// One slice.
+    pub(super) fn slice(&mut self) -> Result<Sample> {
+        self.loaded.sample(self.launches, 0)
     }
 }

@@ -103,7 +103,7 @@ fn gathered(best: BTreeMap<(usize, u64), Point>) -> Vec<Sweep> {
     sweeps
 }
 
-/// A direction (index in [`Kind::ALL`]), working set, variant and tunables: what is pooled.
+/// A direction (index in [`Kind::ALL`]), working set, variant, and tunables with the number of parts: what is pooled.
 type Configuration = (usize, u64, String, String);
 
 /// Every configuration measured, its samples pooled.
@@ -112,7 +112,8 @@ fn candidates<'a>(measurements: impl IntoIterator<Item = &'a Measurement>) -> Ve
     for m in measurements {
         let Some((direction, bytes)) = working_set(m) else { continue };
         let Ok(times) = launch_times(m) else { continue };
-        let tuned = m.tunables.0.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        let mut tuned: String = m.tunables.0.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        tuned += &m.problem.get("parts").map(Value::to_string).unwrap_or_default();
         let pool = pools.entry((direction, bytes, m.variant.clone(), tuned)).or_insert_with(|| (Vec::new(), Vec::new(), true));
         pool.0.extend(times.iter().map(|ns| ns / m.bytes_compulsory as f64));
         pool.1.push(m.id.clone());
