@@ -152,3 +152,23 @@ fn every_ceiling_stands_on_three_blocks_of_its_winner() {
         assert_eq!(ceiling.from.len(), 3, "{}", ceiling.name);
     }
 }
+
+#[test]
+fn a_launch_on_a_fast_device_moves_enough_to_hide_its_overhead_and_shows_its_cache() {
+    let script = r#"{"device": {"caches": [[2, 4194304]]},
+        "speed": {"levels": [{"capacity": 4194304, "byte_per_s": 5.5e12}], "dram_byte_per_s": 3e12, "launch_ns": 3000}}"#;
+    let (output, out) = run("fast", script, &["--op", "matmul", "--m", "40", "--n", "24", "--k", "48"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = record::read(&out.join("records.jsonl")).expect("a readable file");
+    let streams: Vec<_> = file
+        .records
+        .iter()
+        .filter_map(|r| if let Record::Measurement(m) = r { Some(m) } else { None })
+        .filter(|m| m.op == "stream" && m.set_bytes >= 1 << 20)
+        .collect();
+    // But for the look that sizes them, every launch takes fifty times its overhead.
+    let short = streams.iter().filter(|m| m.samples_ns.iter().any(|&ns| ns < 150_000 * m.launches as u64)).count();
+    assert!(streams.len() > 20 && short <= 1, "{short} of {}", streams.len());
+    let levels: Vec<_> = file.records.iter().filter_map(|r| if let Record::Ceiling(c) = r { c.level.clone() } else { None }).collect();
+    assert!(levels.contains(&"l2".to_string()) && !levels.contains(&"l1".to_string()), "{levels:?}");
+}

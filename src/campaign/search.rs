@@ -179,9 +179,12 @@ impl Campaign<'_> {
     /// Sizes the launches of bandwidth probes on a GPU for one that reads memory with this configuration; slow devices stay with
     /// little. One size for all, or those measured later would have less overhead.
     pub(super) fn size_launches(&mut self, setup: &Setup, working_set: u64) -> Result<()> {
-        let item = self.stream_item(Kind::Read, working_set, setup, GLANCE);
-        if let Some(rate) = self.run_item(item)?.as_ref().and_then(|m| rate(m, m.bytes_compulsory)) {
-            self.launch_bytes = ((rate * LAUNCH_NS) as u64).clamp(LAUNCH, LAUNCH_MOST).next_power_of_two();
+        // The first look is short enough for any device, and its overhead counts; the second is true.
+        for _ in 0..2 {
+            let item = self.stream_item(Kind::Read, working_set, setup, GLANCE);
+            if let Some(rate) = self.run_item(item)?.as_ref().and_then(|m| rate(m, m.bytes_compulsory)) {
+                self.launch_bytes = ((rate * LAUNCH_NS) as u64).clamp(LAUNCH, LAUNCH_MOST).next_power_of_two();
+            }
         }
         Ok(())
     }
