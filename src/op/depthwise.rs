@@ -74,6 +74,9 @@ pub const ENTRY: Entry = Entry {
             case(3, 8, 8, 64, 3, 1, 0, 1),
             case(1, 17, 19, 5, 7, 3, 3, 1),
             case(1, 6, 40, 130, 3, 1, 1, 1),
+            // Enough work for long strips on devices, without and with a stride.
+            case(1, 40, 33, 64, 3, 1, 1, 1),
+            case(1, 66, 70, 32, 3, 2, 1, 1),
         ]
     },
 };
@@ -170,7 +173,7 @@ const NAIVE: Variant<Depthwise> = Variant {
         Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/naive.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[],
         },
         Implementation {
@@ -194,8 +197,8 @@ const WINDOW: Variant<Depthwise> = Variant {
         Implementation { source: Source::Host(host::depthwise::window), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
-            precisions: &[Precision::F32],
-            tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32] }, Tunable { name: "BLOCK", values: &[64, 256] }],
+            precisions: &[Precision::F32, Precision::F16],
+            tunables: &[Tunable { name: "LANES", values: &[1024, 16384, 262_144] }, Tunable { name: "BLOCK", values: &[64, 256] }],
         },
     ],
     dispatches: |p, s| {
@@ -204,7 +207,7 @@ const WINDOW: Variant<Depthwise> = Variant {
             // The host's work-group is an output row.
             return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
         }
-        let strips = p.n * oh * ow.div_ceil(s.tuned.get("STRIP") as u64) * p.c.div_ceil(p.width());
+        let strips = p.n * oh * ow.div_ceil(p.strip(s)) * p.c.div_ceil(p.width());
         let entry = match p.width() {
             1 => "single",
             _ if p.slides() => "three",
@@ -225,6 +228,14 @@ impl Depthwise {
         if self.c.is_multiple_of(4) { 4 } else { 1 }
     }
 
+    /// Outputs that a lane of `window` holds: as many as leave `LANES` lanes, at most 16, in fours where it does not slide.
+    fn strip(&self, s: &Setting<'_>) -> u64 {
+        let (oh, ow) = self.out();
+        let outputs = self.n * oh * ow * self.c.div_ceil(self.width());
+        let length = (outputs / s.tuned.get("LANES") as u64).clamp(1, 16);
+        if self.width() == 4 && self.slides() { length } else { length.next_multiple_of(4) }
+    }
+
     /// Whether `window` can keep the whole filter and a sliding 3×3 window in registers.
     fn slides(&self) -> bool {
         self.k == 3 && self.dilation == 1
@@ -240,12 +251,12 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     match s.language {
         Language::Host => Demand::new(lane, lane),
         // A group is 256 consecutive outputs, channels fastest.
-        _ => Demand::new(grouped(p, 256 / p.c.min(256), false), lane),
+        _ => Demand::new(s.precision.storage().bytes() * grouped(p, 256 / p.c.min(256), false), lane),
     }
 }
 
 fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
-    let (strip, block) = (s.tuned.get("STRIP") as u64, s.tuned.get("BLOCK") as u64);
+    let (strip, block) = (p.strip(s), s.tuned.get("BLOCK") as u64);
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
     let rows = p.axis(p.h).inside();
@@ -254,10 +265,10 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     for first in (0..ow).step_by(strip as usize) {
         let end = (first + strip).min(ow);
         if p.width() == 4 && p.slides() {
-            // Three columns to begin with, then min(stride, 3) new ones after each output, the last included.
+            // Three columns to begin with, then min(stride, 3) new ones for each output after the first.
             columns += (0..3).map(|s| is_inside(first * p.stride + s)).sum::<u64>();
-            let fresh = |o: u64| (3 - p.stride.min(3)..3).map(|s| is_inside((o + 1) * p.stride + s)).sum::<u64>();
-            columns += (first..end).map(fresh).sum::<u64>();
+            let fresh = |o: u64| (3 - p.stride.min(3)..3).map(|s| is_inside(o * p.stride + s)).sum::<u64>();
+            columns += (first + 1..end).map(fresh).sum::<u64>();
             filters += 9;
         } else {
             // Four outputs at a time, each with all its taps.
@@ -266,17 +277,18 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
             filters += p.k * p.k * (end - first).div_ceil(4);
         }
     }
-    let lane = 4 * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
+    let width = s.precision.storage().bytes();
+    let lane = width * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
     let units = p.c.div_ceil(p.width());
-    Demand::new(grouped(p, strip * (block / units.min(block)), true), lane)
+    Demand::new(width * grouped(p, strip * (block / units.min(block)), true), lane)
 }
 
-/// Distinct bytes of groups that cover `positions` neighbouring outputs of a row, and channels beside them: the input columns
+/// Distinct elements of groups that cover `positions` neighbouring outputs of a row, and channels beside them: the input columns
 /// that each such run touches, the filter taps it loads, the outputs. Runs are taken not to cross rows.
 fn grouped(p: &Depthwise, positions: u64, whole_filter: bool) -> u64 {
     let (oh, ow) = p.out();
     let rows = p.axis(p.h).inside();
     let (columns, used) = p.axis(p.w).touched(positions);
     let taps = if whole_filter { oh * p.k * p.k * ow.div_ceil(positions) } else { rows * used };
-    4 * p.n * p.c * (rows * columns + taps + oh * ow)
+    p.n * p.c * (rows * columns + taps + oh * ow)
 }

@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, BLOCKED];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -110,7 +110,7 @@ const NAIVE: Variant<Matmul> = Variant {
         Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/matmul/naive.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[],
         },
         Implementation {
@@ -126,7 +126,7 @@ const NAIVE: Variant<Matmul> = Variant {
             let width = s.precision.storage().bytes();
             Demand::new(width * p.m * (p.k + p.k * p.n + p.n), width * p.m * (p.k + 2 * p.k * p.n + p.n))
         }
-        _ => tiled(p, 16, 16, 1, 1),
+        _ => tiled(p, storage(s), storage(s), [16, 16], [1, 1]),
     },
 };
 
@@ -150,7 +150,7 @@ const TILED: Variant<Matmul> = Variant {
     unit: Unit::Vector,
     sources: &[Implementation {
         source: Source::Wgsl(include_str!("../../shaders/matmul/tiled.wgsl")),
-        precisions: &[Precision::F32],
+        precisions: &[Precision::F32, Precision::F16],
         tunables: &[Tunable { name: "TILE", values: &[16, 8] }],
     }],
     dispatches: |p, s| {
@@ -158,7 +158,7 @@ const TILED: Variant<Matmul> = Variant {
         let grid = [tiles(p.n, tile as u64), tiles(p.m, tile as u64), 1];
         vec![Dispatch { shared_bytes: 2 * 4 * tile * tile, ..Dispatch::over(3, "matmul", grid, [tile, tile, 1]) }]
     },
-    demand: |p, s| tiled(p, s.tuned.get("TILE") as u64, s.tuned.get("TILE") as u64, 1, 1),
+    demand: |p, s| tiled(p, storage(s), sums(s), [s.tuned.get("TILE") as u64; 2], [1, 1]),
 };
 
 /// A register tile a lane: `TM` rows by `TN` vectors of four columns, 8×8 lanes a group.
@@ -167,7 +167,7 @@ const REGISTER: Variant<Matmul> = Variant {
     unit: Unit::Vector,
     sources: &[Implementation {
         source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
-        precisions: &[Precision::F32],
+        precisions: &[Precision::F32, Precision::F16],
         tunables: &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }],
     }],
     dispatches: |p, s| {
@@ -178,8 +178,26 @@ const REGISTER: Variant<Matmul> = Variant {
     },
     demand: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
-        tiled(p, 8 * tm, 8 * tn, tm, tn)
+        tiled(p, storage(s), storage(s), [8 * tm, 8 * tn], [tm, tn])
     },
+};
+
+/// Tiles of both operands in workgroup memory and 8×8 outputs a lane: every operand is loaded once a group and read once a lane.
+const BLOCKED: Variant<Matmul> = Variant {
+    name: "blocked",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/blocked.wgsl")),
+        precisions: &[Precision::F32, Precision::F16],
+        tunables: &[Tunable { name: "BM", values: &[64, 128] }, Tunable { name: "BN", values: &[64, 128] }],
+    }],
+    dispatches: |p, s| {
+        let (bm, bn) = (s.tuned.get("BM"), s.tuned.get("BN"));
+        let entry = if p.n.is_multiple_of(4) && p.k.is_multiple_of(4) { "whole" } else { "ragged" };
+        let grid = [tiles(p.n, bn as u64), tiles(p.m, bm as u64), 1];
+        vec![Dispatch { shared_bytes: 4 * 16 * (bm + bn), ..Dispatch::over(3, entry, grid, [bn / 8, bm / 8, 1]) }]
+    },
+    demand: |p, s| tiled(p, storage(s), sums(s), [s.tuned.get("BM") as u64, s.tuned.get("BN") as u64], [8, 8]),
 };
 
 const fn tiles(extent: u64, tile: u64) -> u32 {
@@ -187,11 +205,19 @@ const fn tiles(extent: u64, tile: u64) -> u32 {
     if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
 }
 
-/// Demand of a bm × bn group tile whose lanes hold tm × tn outputs: distinct bytes a group, and what all its lanes name.
-/// Edge groups load only what exists.
-fn tiled(p: &Matmul, bm: u64, bn: u64, tm: u64, tn: u64) -> Demand {
+const fn storage(s: &Setting<'_>) -> u64 {
+    s.precision.storage().bytes()
+}
+
+const fn sums(s: &Setting<'_>) -> u64 {
+    s.precision.sum().bytes()
+}
+
+/// Demand of a bm × bn group tile whose lanes hold tm × tn outputs: distinct bytes a group, and what all its lanes name. `width` is
+/// that of an element in memory, `shared` of one where lanes read it from. Edge groups load only what exists.
+fn tiled(p: &Matmul, width: u64, shared: u64, [bm, bn]: [u64; 2], [tm, tn]: [u64; 2]) -> Demand {
     let (m, n, k) = (p.m, p.n, p.k);
-    let requested = 4 * (m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n);
-    let lane = 4 * (m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm) + m * n);
-    Demand::new(requested, lane)
+    let requested = m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n;
+    let lane = m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm);
+    Demand::new(width * requested, shared * lane + width * m * n)
 }
