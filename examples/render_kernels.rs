@@ -52,10 +52,13 @@ fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
 
 fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, precision: Precision, tuned: &Tuned) -> Result<Value> {
     let mut entries: Vec<&str> = Vec::new();
-    let mut rendered = None;
+    let mut shared = serde_json::Map::new();
+    let (mut rendered, mut unit) = (None, None);
     for problem in problems {
         let plan = problem.plan(variant, precision, Language::Cuda, tuned, &host::device())?;
         entries.extend(plan.dispatches.iter().map(|d| d.entry));
+        shared.extend(plan.dispatches.iter().map(|d| (d.entry.to_string(), json!(d.shared_bytes))));
+        unit = Some(plan.unit);
         let Code::Cuda { text, defines } = plan.code else { bail!("{}/{variant} has no CUDA text", problem.name()) };
         if rendered.as_ref().is_some_and(|before| *before != (text.clone(), defines.clone())) {
             bail!("{}/{variant} renders differently for {}", problem.name(), problem.label());
@@ -70,15 +73,17 @@ fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, pre
     let file = format!("{op}-{variant}-{precision}{choice}.cu");
     write(folder, &file, &text)?;
     Ok(
-        json!({"file": file, "op": op, "variant": variant, "precision": precision, "tunables": tuned, "defines": defines, "entries": entries}),
+        json!({"file": file, "op": op, "variant": variant, "precision": precision, "tunables": tuned, "defines": defines, "entries": entries,
+            "unit": unit, "shared": shared}),
     )
 }
 
 /// The fill kernels belong to no op.
 fn draw(folder: &Path) -> Result<Value> {
-    let entries = ["draw", "changed"].map(|what| ["f64", "f32", "f16"].map(|dtype| format!("{what}_{dtype}"))).concat();
+    let entries = ["draw", "changed"].map(|what| ["f64", "f32", "f16", "bf16"].map(|dtype| format!("{what}_{dtype}"))).concat();
     write(folder, "draw.cu", include_str!("../kernels/draw.cu"))?;
-    Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries}))
+    Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries,
+        "unit": "memory", "shared": {}}))
 }
 
 fn write(folder: &Path, file: &str, text: &str) -> Result<()> {

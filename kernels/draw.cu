@@ -8,9 +8,15 @@ struct Draw {
     unsigned long long elements;
     unsigned keys[4];
     unsigned exact; // 1: multiples of 1/64 in [-1, 1]; 0: near-normal
+    // `Rows` of src/draw.rs; zeros for a plain draw
+    unsigned columns, rows, first, keys_of_head, shift, step;
 };
 
 struct Half {
+    unsigned short bits;
+};
+
+struct Brain {
     unsigned short bits;
 };
 
@@ -24,13 +30,21 @@ __device__ __forceinline__ unsigned mix(unsigned x) {
 
 __device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
     const unsigned at = (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u;
+    const float scale = (float)(1u << d.shift);
+    if (d.exact && d.columns) {
+        const unsigned long long row = i / d.columns;
+        if (d.step == 2 && row % 2 == 1) return 0.0f;
+        const unsigned key = ((unsigned)(row % d.rows) + d.first) % d.keys_of_head;
+        const unsigned hash = mix((key * d.columns + (unsigned)(i % d.columns)) ^ 0x2c1b3c6du);
+        return hash >> 31 == 0 ? scale * scale : -scale * scale;
+    }
     if (d.exact) {
         const unsigned step = ((mix(at + d.keys[0]) >> 16) * 129) >> 16;
         return (float)((int)step - 64) * (1.0f / 64.0f);
     }
     int sum = 0;
     for (int j = 0; j < 4; ++j) sum += (int)(mix(at + d.keys[j]) >> 10);
-    return (float)(sum - (1 << 23)) * (1.0f / (1 << 22));
+    return (float)(sum - (1 << 23)) * (1.0f / (1 << 22)) * scale;
 }
 
 union Bits {
@@ -52,9 +66,17 @@ __device__ __forceinline__ Half half_of(float x) {
     return {(unsigned short)(sign | ((rebased + 0xfff + (rebased >> 13 & 1)) >> 13))};
 }
 
+// Nearest bf16, ties to even, for finite x.
+__device__ __forceinline__ Brain brain_of(float x) {
+    Bits b;
+    b.f = x;
+    return {(unsigned short)((b.u + 0x7fff + (b.u >> 16 & 1)) >> 16)};
+}
+
 __device__ __forceinline__ void convert(float x, float& out) { out = x; }
 __device__ __forceinline__ void convert(float x, double& out) { out = x; }
 __device__ __forceinline__ void convert(float x, Half& out) { out = half_of(x); }
+__device__ __forceinline__ void convert(float x, Brain& out) { out = brain_of(x); }
 
 __device__ __forceinline__ bool same(float a, float b) {
     Bits x, y;
@@ -72,6 +94,7 @@ __device__ __forceinline__ bool same(double a, double b) {
     return x.u == y.u;
 }
 __device__ __forceinline__ bool same(Half a, Half b) { return a.bits == b.bits; }
+__device__ __forceinline__ bool same(Brain a, Brain b) { return a.bits == b.bits; }
 
 __device__ __forceinline__ unsigned long long first() { return (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ unsigned long long stride() { return (unsigned long long)gridDim.x * blockDim.x; }
@@ -93,6 +116,7 @@ template <class Out> __device__ __forceinline__ void compare(const Out* data, un
 extern "C" __global__ void __launch_bounds__(256) draw_f32(float* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_f64(double* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_f16(Half* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_bf16(Brain* out, const Draw d) { fill(out, d); }
 
 extern "C" __global__ void __launch_bounds__(256) changed_f32(const float* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
@@ -101,5 +125,8 @@ extern "C" __global__ void __launch_bounds__(256) changed_f64(const double* data
     compare(data, changed, d);
 }
 extern "C" __global__ void __launch_bounds__(256) changed_f16(const Half* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_bf16(const Brain* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
 }

@@ -13,6 +13,8 @@ out=$target/rendered-kernels
 if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip show -q nvidia-cuda-nvrtc 2>/dev/null; then
     python3 -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "nvidia-cuda-nvrtc==$version"
+    # Reads the machine code; its own releases read those of any NVRTC since 12.9.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check nvidia-cuda-nvdisasm
 fi
 libraries=$("$venv/bin/python" - <<'PY'
 import pathlib, sysconfig

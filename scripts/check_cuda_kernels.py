@@ -3,16 +3,23 @@
 usage: check_cuda_kernels.py FOLDER LIBFOLDER
 
 FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLDER holds libnvrtc.so.*. Fails on an error, a
-spill, local memory, a missing entry point, and on memory accesses that a source promises to be 16 bytes wide and are not.
+spill, local memory, a missing entry point, more shared memory than the plan says, and on memory accesses that a source promises to
+be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have them. Where nvdisasm is installed
+beside NVRTC, the machine code for sm_90a is read too: matrix instructions where they are promised, no local memory anywhere.
 """
 
 import ctypes
 import json
 import pathlib
 import re
+import subprocess
 import sys
+import tempfile
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
+HAVE = {"mma": ARCHITECTURES[1:], "wgmma": ["sm_90a"]}
+READ = "sm_90a"
+INSTRUCTION = {"mma": "HMMA", "wgmma": "HGMMA"}
 
 
 def library(folder):
@@ -48,12 +55,12 @@ class Nvrtc:
         given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         status = self.lib.nvrtcCompileProgram(program, len(options), given)
         log = self.text(program, "ProgramLog").decode().strip("\0")
-        ptx, size = "", 0
+        ptx, cubin = "", b""
         if status == 0:
             ptx = self.text(program, "PTX").decode().strip("\0")
-            size = len(self.text(program, "CUBIN"))
+            cubin = self.text(program, "CUBIN")
         self.lib.nvrtcDestroyProgram(ctypes.byref(program))
-        return status, log, ptx, size
+        return status, log, ptx, cubin
 
 
 def usages(log):
@@ -88,15 +95,53 @@ def promises(kernel, ptx):
                 yield f"{entry}: {found} multiply-adds, expected at least {wanted}"
 
 
-def check(nvrtc, folder, kernel, architecture):
+def disassembled(libraries, cubin):
+    """Entry point -> its instructions; nothing where there is no nvdisasm."""
+    program = pathlib.Path(libraries).parent / "bin" / "nvdisasm"
+    if not program.exists():
+        return {}
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([program, "-c", file.name], check=True, capture_output=True, text=True).stdout
+    found = {}
+    for line in text.splitlines():
+        if match := re.match(r"\.text\.(\w+):", line):
+            found[match[1]] = own = []
+        elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+ +)?([A-Z][A-Z0-9_.]*)", line):
+            own.append(match[1])
+    return found
+
+
+def machine_promises(kernel, found):
+    """What the machine code must and must not hold."""
+    for entry in kernel["entries"] if found else []:
+        own = found.get(entry, [])
+        if not own:
+            yield f"{entry}: no machine code"
+        local = [name for name in own if re.match(r"(LDL|STL)\b", name)]
+        if local:
+            yield f"{entry}: {len(local)} accesses to local memory"
+        wanted = INSTRUCTION.get(kernel["unit"])
+        if wanted and not any(name.startswith(wanted) for name in own):
+            yield f"{entry}: no {wanted}"
+        if (kernel["op"], kernel["variant"]) == ("matmul", "pipelined") and entry == "whole":
+            if not all(any(name.startswith(wide) for name in own) for wide in ("LDG.E.128", "LDS.128", "STG.E.128")):
+                yield f"{entry}: an access is not 16 bytes wide"
+        if (kernel["op"], kernel["variant"]) == ("matmul", "mma") and entry == "whole":
+            if not all(any(name.startswith(wanted) for name in own) for wanted in ("LDGSTS", "LDSM")):
+                yield f"{entry}: no asynchronous copies or matrix loads"
+
+
+def check(nvrtc, libraries, folder, kernel, architecture):
     """(registers by entry, complaints)"""
     text = (folder / kernel["file"]).read_text()
     options = [f"--gpu-architecture={architecture}", "--std=c++17", "--ptxas-options=-v"]
     options += ["--ptxas-options=--warn-on-spills", "--ptxas-options=-Werror"]
     options += [f"-D{define}" for define in kernel["defines"]]
-    status, log, ptx, size = nvrtc.compile(kernel["file"], text, options)
-    if status != 0 or size == 0:
-        return {}, [f"does not compile (status {status}, {size} bytes):\n{log}"]
+    status, log, ptx, cubin = nvrtc.compile(kernel["file"], text, options)
+    if status != 0 or not cubin:
+        return {}, [f"does not compile (status {status}, {len(cubin)} bytes):\n{log}"]
     complaints = [line for line in log.splitlines() if "warning" in line or re.search(r"\(C75\d\d\)", line)]
     found = usages(log)
     for entry in kernel["entries"]:
@@ -104,7 +149,11 @@ def check(nvrtc, folder, kernel, architecture):
             complaints.append(f"{entry}: not in the log")
         elif found[entry][1] or found[entry][2]:
             complaints.append(f"{entry}: {found[entry][1]} bytes of stack, {found[entry][2]} bytes of spills")
+        elif entry in kernel["shared"] and found[entry][3] > kernel["shared"][entry]:
+            complaints.append(f"{entry}: {found[entry][3]} bytes of shared memory where the plan says {kernel['shared'][entry]}")
     complaints += promises(kernel, ptx)
+    if architecture == READ:
+        complaints += machine_promises(kernel, disassembled(libraries, cubin))
     return {entry: use[0] for entry, use in found.items()}, complaints
 
 
@@ -113,8 +162,8 @@ def main():
     manifest = json.loads((folder / "manifest.json").read_text())
     nvrtc, failures, compiled, rows = Nvrtc(libraries), 0, 0, {}
     for kernel in manifest:
-        for architecture in ARCHITECTURES:
-            registers, complaints = check(nvrtc, folder, kernel, architecture)
+        for architecture in HAVE.get(kernel["unit"], ARCHITECTURES):
+            registers, complaints = check(nvrtc, libraries, folder, kernel, architecture)
             compiled += 1
             for complaint in complaints:
                 failures += 1
@@ -127,10 +176,13 @@ def main():
     for row, found in rows.items():
         cells = []
         for architecture in ARCHITECTURES:
-            numbers = sorted({n for n in found[architecture] if n is not None})
+            numbers = sorted({n for n in found.get(architecture, []) if n is not None})
+            if architecture not in found:
+                cells.append("-")
+                continue
             cells.append("failed" if not numbers else "-".join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1]))))
         print(f"{row:34}" + "".join(f"{cell:>10}" for cell in cells))
-    print(f"\n{len(manifest)} sources x {len(ARCHITECTURES)} architectures = {compiled} compiled, {failures} complaints")
+    print(f"\n{len(manifest)} sources, {len(ARCHITECTURES)} architectures, {compiled} compiled, {failures} complaints")
     sys.exit(1 if failures or not manifest else 0)
 
 

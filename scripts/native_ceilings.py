@@ -94,7 +94,8 @@ def main():
         return best([stream("copy", store, n, sets) for store in (0, 1)])
 
     def matmul(size, sets):
-        return host("matmul", "packed", {"m": size, "n": size, "k": size}, {}, sets, sets)
+        fields = {"m": size, "n": size, "k": size}
+        return best([host("matmul", "packed", fields, {"KC": depth}, sets, sets) for depth in (256, 384, 512, 1024)])
 
     def cold(size):
         return max(2, -(-2 * llc // (12 * size * size)) + 1)

@@ -12,6 +12,13 @@ struct Params {
     dtype: u32, // 0 f32, 1 f64, 2 f16
     mode: u32, // 0 dense, 1 exact, 2 NaN
     guard: u32, // the guard's pattern
+    // `Rows` of src/draw.rs; zeros for a plain draw
+    columns: u32,
+    rows: u32,
+    first: u32,
+    keys_of_head: u32,
+    shift: u32,
+    step: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> words: array<u32>;
@@ -27,24 +34,34 @@ fn mix(v: u32) -> u32 {
     return x ^ (x >> 16u);
 }
 
-// Element i in units of 2^-22: an integer in [-2^23, 2^23).
+// Element i in units of 2^-22: an integer of at most 24 bits, shifted by at most twice `shift`.
 fn element(i: u32) -> i32 {
+    if (p.mode == 1u && p.columns != 0u) {
+        let row = i / p.columns;
+        if (p.step == 2u && row % 2u == 1u) {
+            return 0;
+        }
+        let key = (row % p.rows + p.first) % p.keys_of_head;
+        let positive = mix((key * p.columns + i % p.columns) ^ 0x2c1b3c6du) >> 31u == 0u;
+        return select(-1, 1, positive) * (4194304i << (2u * p.shift));
+    }
     if (p.mode == 1u) {
         let step = ((mix(i + p.keys.x) >> 16u) * 129u) >> 16u;
         return (i32(step) - 64) * 65536;
     }
     let sum = (mix(i + p.keys.x) >> 10u) + (mix(i + p.keys.y) >> 10u) + (mix(i + p.keys.z) >> 10u) + (mix(i + p.keys.w) >> 10u);
-    return i32(sum) - 8388608;
+    return (i32(sum) - 8388608) << p.shift;
 }
 
-// The bits of v * 2^-22 as f32: exact, for |v| <= 2^23.
+// The bits of v * 2^-22 as f32: exact, as |v| has at most 24 bits that are not zeros at its end.
 fn f32_bits(v: i32) -> u32 {
     if (v == 0) {
         return 0u;
     }
     let m = u32(abs(v));
     let e = firstLeadingBit(m);
-    return select(0u, 0x80000000u, v < 0) | ((e + 105u) << 23u) | ((m << (23u - e)) & 0x7fffffu);
+    let fraction = select(m << (23u - min(e, 23u)), m >> (max(e, 23u) - 23u), e > 23u);
+    return select(0u, 0x80000000u, v < 0) | ((e + 105u) << 23u) | (fraction & 0x7fffffu);
 }
 
 // The bits of v * 2^-22 as f16, rounded to nearest, ties to even.

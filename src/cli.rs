@@ -170,6 +170,30 @@ struct Shape {
     /// Groups of channels that see nothing of each other (conv2d)
     #[arg(long, value_name = "N")]
     groups: Option<u64>,
+    /// Sequences (attention)
+    #[arg(long, value_name = "N")]
+    batch: Option<u64>,
+    /// Heads of queries (attention)
+    #[arg(long, value_name = "N")]
+    heads: Option<u64>,
+    /// Heads of keys and values; as many as --heads unless given (attention)
+    #[arg(long, value_name = "N")]
+    kv_heads: Option<u64>,
+    /// Queries and keys of a head (attention)
+    #[arg(long, value_name = "N")]
+    seq: Option<u64>,
+    /// Queries of a head, where not --seq (attention)
+    #[arg(long, value_name = "N")]
+    seq_q: Option<u64>,
+    /// Keys of a head, where not --seq (attention)
+    #[arg(long, value_name = "N")]
+    seq_kv: Option<u64>,
+    /// Elements of a query, a key and a value (attention)
+    #[arg(long, value_name = "N")]
+    head_dim: Option<u64>,
+    /// A query sees no key behind its own position (attention)
+    #[arg(long)]
+    causal: bool,
 }
 
 impl Shape {
@@ -190,8 +214,16 @@ impl Shape {
             ("padding", self.padding),
             ("dilation", self.dilation),
             ("groups", self.groups),
+            ("batch", self.batch),
+            ("heads", self.heads),
+            ("kv_heads", self.kv_heads),
+            ("seq", self.seq),
+            ("seq_q", self.seq_q),
+            ("seq_kv", self.seq_kv),
+            ("head_dim", self.head_dim),
         ];
-        let fields: Map<String, Value> = given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into()))).collect();
+        let numbers = given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into())));
+        let fields: Map<String, Value> = numbers.chain(self.causal.then(|| ("causal".to_string(), true.into()))).collect();
         if fields.is_empty() {
             return Ok(None);
         }

@@ -2,7 +2,8 @@
 //!
 //! The same bits come out on every backend: [`element`] here, `shaders/draw.wgsl` and `kernels/draw.cu` on the devices. A
 //! *dense* draw is the sum of four 22-bit hashes, near-normal with σ 0.577, rounded once to the storage type; an *exact* draw
-//! has multiples of 1/64 in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit.
+//! has multiples of 1/64 in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit. Attention's queries
+//! and keys have a fill of their own ([`Rows`]), because softmax hides nearly everything about scores that are all alike.
 //! The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
 
 use serde::{Deserialize, Serialize};
@@ -24,9 +25,59 @@ pub enum Draw {
 pub enum Fill {
     /// From the draw.
     Draw,
+    /// From the draw, in rows that know of each other.
+    Rows(Rows),
     /// These values, each exact in the storage type.
     Values(Vec<f64>),
 }
+
+/// A tensor of queries or keys. Under a dense draw its elements are those of [`element`], times `scale`. Under an exact draw every row
+/// names a key: it holds that key's signature, ±`scale`² by a hash of key and column, so that a query and the key it names have a dot
+/// product that no other key comes near. Where `step` is 2, rows of odd number hold zeros: such a query sees all keys alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Rows {
+    /// Elements of a row.
+    pub columns: u32,
+    /// Rows of a head.
+    pub rows: u32,
+    /// Key that a head's first row names; the next row names the next key.
+    pub first: u32,
+    /// Keys of a head, after which their numbers start anew.
+    pub keys: u32,
+    /// log₂ of `scale`.
+    pub shift: u32,
+    /// 2 where only rows of even number name a key, else 1.
+    pub step: u32,
+}
+
+impl Rows {
+    /// As kernels take them, in order; all zeros stand for a plain draw.
+    pub fn words(fill: &Fill) -> [u32; 6] {
+        match fill {
+            Fill::Rows(r) => [r.columns, r.rows, r.first, r.keys, r.shift, r.step],
+            Fill::Draw | Fill::Values(_) => [0; 6],
+        }
+    }
+
+    /// Element `index` before rounding to the storage type; exact in f32.
+    #[inline]
+    pub fn element(&self, draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
+        let scale = (1u32 << self.shift) as f32;
+        if draw == Draw::Dense {
+            return element(draw, keys, index) * scale;
+        }
+        let (row, column) = (index / self.columns as u64, (index % self.columns as u64) as u32);
+        if self.step == 2 && row % 2 == 1 {
+            return 0.0;
+        }
+        let key = ((row % self.rows as u64) as u32 + self.first) % self.keys;
+        let hash = mix(key.wrapping_mul(self.columns).wrapping_add(column) ^ SIGNATURE);
+        if hash >> 31 == 0 { scale * scale } else { -scale * scale }
+    }
+}
+
+/// Tells signatures from other hashes.
+const SIGNATURE: u32 = 0x2c1b_3c6d;
 
 /// A draw and its seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,32 +124,51 @@ pub fn element(draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
 #[derive(Debug, Clone)]
 pub struct Drawn {
     draw: Draw,
-    tensors: Vec<(DType, Option<Vec<f64>>, [u32; 4])>,
+    tensors: Vec<(DType, Fill, [u32; 4])>,
+    /// Tensors drawn whole, where that was asked for.
+    held: Vec<Vec<f32>>,
 }
+
+/// Elements that are drawn whole at most, over all tensors.
+const HELD: u64 = 1 << 26;
 
 impl Drawn {
     /// The inputs of these tensors under this draw. Tensor numbers are binding positions.
     pub fn new(tensors: &[TensorSpec], seeded: Seeded) -> Self {
-        let tensors = tensors.iter().enumerate().map(|(t, spec)| {
-            let values = match &spec.fill {
-                Fill::Draw => None,
-                Fill::Values(values) => Some(values.clone()),
+        let tensors = tensors.iter().enumerate().map(|(t, spec)| (spec.dtype, spec.fill.clone(), keys(seeded.seed, t as u32)));
+        Drawn { draw: seeded.draw, tensors: tensors.collect(), held: Vec::new() }
+    }
+
+    /// Draws the inputs whole where they are few enough: worth it where every element is asked for many times.
+    pub fn held(mut self, tensors: &[TensorSpec]) -> Self {
+        let input = |spec: &TensorSpec| spec.role.is_input() && !matches!(spec.fill, Fill::Values(_));
+        if tensors.iter().filter(|spec| input(spec)).map(TensorSpec::elements).sum::<u64>() <= HELD {
+            // In f32, as which every draw is exact before it is stored.
+            let whole = |(t, spec)| match input(spec) {
+                true => (0..spec.elements()).map(|i| self.value(t, i) as f32).collect(),
+                false => Vec::new(),
             };
-            (spec.dtype, values, keys(seeded.seed, t as u32))
-        });
-        Drawn { draw: seeded.draw, tensors: tensors.collect() }
+            self.held = tensors.iter().enumerate().map(whole).collect();
+        }
+        self
     }
 
     /// Element `index` of tensor `tensor` as stored.
     #[inline]
     pub fn value(&self, tensor: usize, index: u64) -> f64 {
-        let (dtype, values, keys) = &self.tensors[tensor];
-        match values {
-            Some(values) => values[index as usize],
-            None => match dtype {
-                DType::F16 => half::f16::from_f32(element(self.draw, keys, index)).to_f64(),
-                DType::F32 | DType::F64 => element(self.draw, keys, index) as f64,
-            },
+        if let Some(&held) = self.held.get(tensor).and_then(|held| held.get(index as usize)) {
+            return held as f64;
+        }
+        let (dtype, fill, keys) = &self.tensors[tensor];
+        let drawn = match fill {
+            Fill::Values(values) => return values[index as usize],
+            Fill::Draw => element(self.draw, keys, index),
+            Fill::Rows(rows) => rows.element(self.draw, keys, index),
+        };
+        match dtype {
+            DType::F16 => half::f16::from_f32(drawn).to_f64(),
+            DType::BF16 => half::bf16::from_f32(drawn).to_f64(),
+            DType::F32 | DType::F64 => drawn as f64,
         }
     }
 }
@@ -137,6 +207,23 @@ mod tests {
         let drawn: Vec<f32> = (0..10_000).map(|i| element(Draw::Exact, &keys, i)).collect();
         assert!(drawn.iter().all(|x| x.abs() <= 1.0 && (x * 64.0).fract() == 0.0));
         assert!(drawn.contains(&1.0) && drawn.contains(&-1.0) && drawn.contains(&0.0));
+    }
+
+    #[test]
+    fn a_selecting_query_has_a_large_product_with_the_key_it_names_and_a_small_one_with_every_other() {
+        let keys_ = Rows { columns: 64, rows: 1024, first: 0, keys: 1024, shift: 0, step: 1 };
+        let queries = Rows { rows: 512, first: 512, shift: 3, step: 2, ..keys_ };
+        let at = |rows: &Rows, row: u64, column: u64| rows.element(Draw::Exact, &[0; 4], row * 64 + column) as f64;
+        let score = |query: u64, key: u64| (0..64).map(|c| at(&queries, query, c) * at(&keys_, key, c)).sum::<f64>() / 8.0;
+        // Row 514 is row 2 of the second head.
+        for (query, named) in [(0, 512), (10, 522), (514, 514)] {
+            assert_eq!(score(query, named), 512.0);
+            let next = (0..1024).filter(|&key| key != named).map(|key| score(query, key)).fold(f64::MIN, f64::max);
+            assert!(512.0 - next >= 40.0, "query {query}: the next key scores {next}");
+        }
+        assert!((0..1024).all(|key| score(7, key) == 0.0), "a query of odd number sees all keys alike");
+        let dense = |rows: &Rows| rows.element(Draw::Dense, &keys(1, 0), 5);
+        assert_eq!(dense(&queries), 8.0 * dense(&keys_));
     }
 
     #[test]

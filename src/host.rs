@@ -9,9 +9,11 @@ use std::ops::Range;
 use crate::op::{DType, Definition, Real, Tensors};
 use crate::plan::{Precision, Tuned};
 
+pub(crate) mod attention;
 pub(crate) mod conv2d;
 pub(crate) mod depthwise;
 pub(crate) mod draw;
+mod exp;
 pub(crate) mod fma;
 pub(crate) mod gemm;
 pub(crate) mod lanes;
@@ -109,7 +111,7 @@ unsafe impl Sync for Memory {}
 pub struct Call<'a> {
     /// Threads to run on.
     pub pool: &'a Pool,
-    /// Tensors in binding order.
+    /// Tensors in binding order, then scratch.
     pub tensors: &'a [Memory],
     /// Chosen tunables.
     pub tuned: &'a Tuned,

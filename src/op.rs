@@ -14,16 +14,20 @@ use serde_json::Value;
 
 use crate::draw::{Drawn, Fill};
 use crate::error::{Error, Result};
-use crate::plan::{DeviceInfo, Language, Plan, Precision, Tuned, Variant, VariantInfo};
+use crate::plan::{DeviceInfo, Precision, Setting, Variant};
 
+pub mod attention;
 pub mod conv2d;
 pub mod depthwise;
 pub mod fma;
 pub mod matmul;
+pub mod matrix;
+mod object;
 mod real;
 pub mod stream;
 mod window;
 
+pub use object::Op;
 pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
 
 /// Storage type of a tensor's elements.
@@ -36,6 +40,8 @@ pub enum DType {
     F32,
     /// IEEE binary16.
     F16,
+    /// The upper half of an IEEE binary32.
+    BF16,
 }
 
 impl DType {
@@ -44,7 +50,7 @@ impl DType {
         match self {
             DType::F64 => 8,
             DType::F32 => 4,
-            DType::F16 => 2,
+            DType::F16 | DType::BF16 => 2,
         }
     }
 
@@ -54,6 +60,7 @@ impl DType {
             DType::F64 => f64::EPSILON,
             DType::F32 => f32::EPSILON as f64,
             DType::F16 => 9.765625e-4,
+            DType::BF16 => 7.8125e-3,
         }
     }
 
@@ -63,6 +70,7 @@ impl DType {
             DType::F64 => value,
             DType::F32 => value as f32 as f64,
             DType::F16 => half::f16::from_f64(value).to_f64(),
+            DType::BF16 => half::bf16::from_f64(value).to_f64(),
         }
     }
 }
@@ -77,6 +85,15 @@ pub enum Role {
     Weight,
     /// Written by the kernel.
     Output,
+    /// Written by one launch of a call and read by a later one.
+    Scratch,
+}
+
+impl Role {
+    /// Whether kernels only read it.
+    pub const fn is_input(self) -> bool {
+        matches!(self, Role::Input | Role::Weight)
+    }
 }
 
 /// One tensor of an op, in binding order.
@@ -108,6 +125,11 @@ impl TensorSpec {
     /// An output.
     pub fn output(name: &'static str, shape: &[u64], dtype: DType) -> Self {
         TensorSpec { role: Role::Output, ..Self::input(name, shape, dtype) }
+    }
+
+    /// Scratch.
+    pub fn scratch(name: &'static str, shape: &[u64], dtype: DType) -> Self {
+        TensorSpec { role: Role::Scratch, ..Self::input(name, shape, dtype) }
     }
 
     /// Run-time scalars that the kernel loads from memory, so that no compiler can fold them.
@@ -190,7 +212,7 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
 
     /// Arithmetic of the yardstick; ops sum in the precision's sum type.
     fn arithmetic(&self, precision: Precision) -> Arithmetic {
-        Arithmetic::of(precision.sum())
+        Arithmetic::summing(precision)
     }
 
     /// Whether every sum of an exact draw is exact in f32, whatever its order, so that outputs must agree to the bit.
@@ -203,107 +225,29 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
         false
     }
 
+    /// Whether a variant can take this problem on this device, beyond what every plan is checked for.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with what the problem needs and what the variant has.
+    fn fits(&self, _variant: &str, _setting: &Setting<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Rows of the output that belong together, where rows are checked whole, one at least of every 64 of a group: attention's rows cost
+    /// the same however few of their columns are wanted.
+    fn whole_rows(&self) -> Option<u64> {
+        None
+    }
+
+    /// What transcendental functions may add to an output's error, relative to Σ|a·b|: the accuracy that the languages promise for them.
+    fn promised(&self, _precision: Precision) -> f64 {
+        0.0
+    }
+
     /// Freivalds' check for linear ops: for output weights `r` (one per column), the value Σ_j r_j · out\[row, j\] of every row,
     /// at a cost far below the op's own. `None` where there is no such shortcut.
     fn projected(&self, _inputs: &Drawn, _r: &[f64]) -> Option<Vec<f64>> {
         None
-    }
-}
-
-/// One problem of one op, object-safe: what everything below the command line takes.
-pub trait Op: Send + Sync {
-    /// The op's name.
-    fn name(&self) -> &'static str;
-    /// Probe or kernel.
-    fn role(&self) -> OpRole;
-    /// The problem's fields as they stand in records.
-    fn problem(&self) -> Value;
-    /// Short text for tables.
-    fn label(&self) -> String;
-    /// Tensors in binding order; see [`Definition::tensors`].
-    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>>;
-    /// Multiply-adds of one launch.
-    fn macs(&self) -> u64;
-    /// FLOPs of one launch.
-    fn flops(&self) -> u64;
-    /// See [`Definition::traffic`].
-    fn traffic(&self, precision: Precision) -> Option<Traffic>;
-    /// See [`Definition::arithmetic`].
-    fn arithmetic(&self, precision: Precision) -> Arithmetic;
-    /// [`Definition::row`] in the arithmetic asked for, widened to f64.
-    fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64>;
-    /// See [`Definition::exact`].
-    fn exact(&self) -> bool;
-    /// See [`Definition::uniform`].
-    fn uniform(&self) -> bool;
-    /// See [`Definition::projected`].
-    fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>>;
-    /// Facts about every variant.
-    fn variants(&self) -> Vec<VariantInfo>;
-    /// The plan of one variant; see [`Plan`].
-    fn plan(&self, variant: &str, precision: Precision, language: Language, tuned: &Tuned, device: &DeviceInfo) -> Result<Plan>;
-}
-
-impl<P: Definition> Op for P {
-    fn name(&self) -> &'static str {
-        P::NAME
-    }
-    fn role(&self) -> OpRole {
-        P::ROLE
-    }
-    fn problem(&self) -> Value {
-        serde_json::to_value(self).unwrap_or(Value::Null)
-    }
-    fn label(&self) -> String {
-        Definition::label(self)
-    }
-    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
-        Definition::tensors(self, precision)
-    }
-    fn macs(&self) -> u64 {
-        Definition::macs(self)
-    }
-    fn flops(&self) -> u64 {
-        Definition::flops(self)
-    }
-    fn traffic(&self, precision: Precision) -> Option<Traffic> {
-        Definition::traffic(self, precision)
-    }
-    fn arithmetic(&self, precision: Precision) -> Arithmetic {
-        Definition::arithmetic(self, precision)
-    }
-    fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64> {
-        fn widened<P: Definition, R: Real>(p: &P, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64> {
-            let mut out = vec![R::from_f64(f64::NAN); (cols.end - cols.start) as usize];
-            p.row::<R, Drawn>(x, row, cols, &mut out);
-            out.into_iter().map(R::to_f64).collect()
-        }
-        match arithmetic {
-            Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
-            Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
-            Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
-            Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
-            Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
-        }
-    }
-    fn exact(&self) -> bool {
-        Definition::exact(self)
-    }
-    fn uniform(&self) -> bool {
-        Definition::uniform(self)
-    }
-    fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
-        Definition::projected(self, inputs, r)
-    }
-    fn variants(&self) -> Vec<VariantInfo> {
-        P::VARIANTS.iter().map(Variant::info).collect()
-    }
-    fn plan(&self, variant: &str, precision: Precision, language: Language, tuned: &Tuned, device: &DeviceInfo) -> Result<Plan> {
-        let found = P::VARIANTS.iter().find(|v| v.name == variant).ok_or_else(|| {
-            let known: Vec<_> = P::VARIANTS.iter().map(|v| v.name).collect();
-            Error::usage(format!("{} has no variant '{variant}'; it has {}", P::NAME, known.join(", ")))
-        })?;
-        Plan::of(self, found, precision, language, tuned, device)
     }
 }
 
@@ -353,7 +297,7 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, stream::ENTRY, fma::ENTRY];
+pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY];
 
 /// The built-in op of that name.
 ///

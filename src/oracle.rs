@@ -6,8 +6,9 @@
 //! (R. Freivalds, "Probabilistic machines can use less running time", 1977).
 //!
 //! Tolerance comes from one function with no per-kernel constant: e is the largest deviation of the same loop in the variant's
-//! own arithmetic from f64, floored at one rounding of Σ|a·b|; allowed is 4e plus one rounding of the output type. Exact draws of
-//! ops whose sums stay exact must agree to the bit.
+//! own arithmetic from f64, floored at one rounding of Σ|a·b|; allowed is 4e plus one rounding of the output type, plus what the
+//! languages' promises for transcendental functions permit. Exact draws of ops whose sums stay exact must agree to the bit. Where an
+//! element costs as much as its row (attention), whole rows are compared: the first, the last and one of every 64 of each head.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -50,6 +51,8 @@ pub struct Expectation {
     tiles: u64,
     /// Largest deviation of the yardstick, floored; see the module's head.
     yardstick: f64,
+    /// What transcendental functions may add.
+    promised: f64,
     /// Agreement to the bit is demanded.
     exact: bool,
     /// The one value of all elements, where the op says so: then every element is compared.
@@ -75,9 +78,11 @@ impl Expectation {
         let output = output.ok_or_else(|| Error::usage(format!("{} has no output tensor", op.name())))?;
         let (elements, columns) = (output.elements(), *output.shape.last().unwrap_or(&1));
         let inputs = Drawn::new(&tensors, seeded);
-        let (spans, tiles) = match op.uniform() {
-            true => (vec![(0, 0..columns.min(UNIFORM))], elements.div_ceil(TILE * TILE)),
-            false => spans(elements / columns, columns, op.macs(), seeded.seed),
+        let inputs = if op.whole_rows().is_some() { inputs.held(&tensors) } else { inputs };
+        let (spans, tiles) = match (op.uniform(), op.whole_rows()) {
+            (true, _) => (vec![(0, 0..columns.min(UNIFORM))], elements.div_ceil(TILE * TILE)),
+            (_, Some(head)) if op.macs() > WHOLE_MACS => whole_rows(elements / columns, columns, head, seeded.seed),
+            _ => spans(elements / columns, columns, op.macs(), seeded.seed),
         };
         let arithmetic = op.arithmetic(precision);
         let (mut runs, mut deviation, mut checked, mut largest) = (Vec::with_capacity(spans.len()), 0f64, 0, 0f64);
@@ -93,10 +98,15 @@ impl Expectation {
         let step = spans.len().div_ceil(64).max(1);
         let sampled =
             spans.iter().step_by(step).flat_map(|(row, cols)| op.row(Arithmetic::Absolute, &inputs, *row, cols.start..cols.start + 1));
-        let floor = 0.5 * arithmetic.epsilon() * sampled.fold(0f64, f64::max);
+        let scale = sampled.fold(0f64, f64::max);
+        let (floor, promised) = (0.5 * arithmetic.epsilon() * scale, op.promised(precision) * scale);
         let exact = seeded.draw == Draw::Exact && op.exact() && deviation == 0.0;
+        if exact {
+            // An exact sum is rounded once, when it is stored.
+            runs.iter_mut().flat_map(|run| &mut run.truth).for_each(|truth| *truth = output.dtype.round(*truth));
+        }
         let yardstick = deviation.max(floor);
-        let allowed = 4.0 * yardstick + output.dtype.epsilon() * largest;
+        let allowed = 4.0 * yardstick + promised + output.dtype.epsilon() * largest;
         // Of a uniform output every element is compared anyway.
         let projection =
             (elements > PROJECTED && !op.uniform()).then(|| Projection::of(op, &inputs, columns, allowed, seeded.seed)).flatten();
@@ -106,12 +116,12 @@ impl Expectation {
             runs.clear();
         }
         runs.sort_by_key(|run| run.start);
-        Ok(Expectation { runs, elements, columns, checked, tiles, yardstick, exact, uniform, output: output.dtype, projection })
+        Ok(Expectation { runs, elements, columns, checked, tiles, yardstick, promised, exact, uniform, output: output.dtype, projection })
     }
 
     /// How far an element whose true value is `truth` may lie off.
     pub fn allowed(&self, truth: f64) -> f64 {
-        if self.exact { 0.0 } else { 4.0 * self.yardstick + self.output.epsilon() * truth.abs() }
+        if self.exact { 0.0 } else { 4.0 * self.yardstick + self.promised + self.output.epsilon() * truth.abs() }
     }
 
     /// Compares an output, read in ranges of flat elements.
@@ -297,6 +307,22 @@ fn spans(rows: u64, columns: u64, macs: u64, seed: u32) -> (Vec<Span>, u64) {
     elements.sort_unstable();
     elements.dedup();
     (elements.into_iter().map(|(row, col)| (row, col..col + 1)).collect(), tiles)
+}
+
+/// Whole rows that are compared, and how many tiles of 64 rows they stand for: of each head (so many rows) the first, the last, and one
+/// of every 64.
+fn whole_rows(rows: u64, columns: u64, head: u64, seed: u32) -> (Vec<Span>, u64) {
+    let mut chosen = Vec::new();
+    for first in (0..rows).step_by(head as usize) {
+        chosen.extend([first, first + head - 1]);
+        for top in (0..head).step_by(TILE as usize) {
+            let high = TILE.min(head - top);
+            chosen.push(first + top + ((mix(seed ^ mix((first + top) as u32)) as u64 * high) >> 32));
+        }
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    (chosen.into_iter().map(|row| (row, 0..columns)).collect(), rows / head * head.div_ceil(TILE))
 }
 
 /// Rows and columns of a tile: 64 × 64, or as many elements of an output that has one row only.

@@ -27,12 +27,24 @@ pub use variant::{Demand, Implementation, Language, Precision, Setting, Source, 
 pub enum Arg {
     /// Tensor number i.
     Tensor(usize),
+    /// Scratch number i, which lies behind the tensors: WGSL binds it as number `tensors + i`.
+    Scratch(usize),
     /// The sizes, as a uniform buffer (WGSL) or a by-value struct (CUDA).
     Dims,
+    /// Tensor number `tensor`, read as a matrix of its last extent's columns, by the unit of CUDA devices that copies boxes of it: `rows`
+    /// by `columns`, a line's 128 bytes exchanged in units of 16 by its number.
+    Map {
+        /// The tensor.
+        tensor: usize,
+        /// Rows of a box.
+        rows: u32,
+        /// Columns of a box.
+        columns: u32,
+    },
 }
 
 /// One launch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Dispatch {
     /// Entry point in the source.
     pub entry: &'static str,
@@ -42,12 +54,16 @@ pub struct Dispatch {
     pub block: [u32; 3],
     /// Statically declared workgroup (shared) memory in bytes, which wgpu 30 does not check itself.
     pub shared_bytes: u32,
+    /// Shared memory given at launch on top of what is declared; CUDA alone has it, and past 48 KiB no other kind.
+    pub dynamic_bytes: u32,
     /// Arguments: by default every tensor, then `Dims`.
     pub args: Vec<Arg>,
-    /// Tensors it reads.
+    /// Tensors it reads; scratch i counts as number `tensors + i`.
     pub reads: Vec<usize>,
-    /// Tensors it writes.
+    /// Tensors it writes, counted likewise.
     pub writes: Vec<usize>,
+    /// Scratch that it is the first of a call's launches to use: numbers go on from those of earlier launches.
+    pub scratch: Vec<TensorSpec>,
 }
 
 impl Dispatch {
@@ -55,7 +71,8 @@ impl Dispatch {
     pub fn over(tensors: usize, entry: &'static str, grid: [u32; 3], block: [u32; 3]) -> Self {
         let args = (0..tensors).map(Arg::Tensor).chain([Arg::Dims]).collect();
         let reads = (0..tensors - 1).collect();
-        Dispatch { entry, grid, block, shared_bytes: 0, args, reads, writes: vec![tensors - 1] }
+        let writes = vec![tensors - 1];
+        Dispatch { entry, grid, block, shared_bytes: 0, dynamic_bytes: 0, args, reads, writes, scratch: Vec::new() }
     }
 
     /// Work-groups in all.
@@ -138,6 +155,8 @@ pub struct Plan {
     pub tuned: Tuned,
     /// Tensors in binding order.
     pub tensors: Vec<TensorSpec>,
+    /// Memory that launches of one call hand on to each other: one for all sets, of arbitrary content between calls.
+    pub scratch: Vec<TensorSpec>,
     /// Sizes for `Dims`.
     pub dims: Vec<(&'static str, u32)>,
     /// Launches of one call.
@@ -155,7 +174,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Usage`] for an unknown tunable or value, [`Error::Unsupported`] where there is no source for this language and
-    /// precision or a size does not fit the kernels' 32-bit indices.
+    /// precision or a size does not fit the kernels' 32-bit indices, [`Error::OutOfMemory`] where scratch could never fit.
     pub fn of<P: Definition>(
         problem: &P,
         variant: &Variant<P>,
@@ -177,10 +196,14 @@ impl Plan {
         for tensor in &tensors {
             crate::op::checked_shape(P::NAME, tensor.name, &tensor.shape)?;
         }
-        let dims = checked_dims(&named, problem.dims(), &tensors, language)?;
         let setting = Setting { tuned: &tuned, device, language, precision };
+        problem.fits(variant.name, &setting)?;
         let dispatches = (variant.dispatches)(problem, &setting);
-        let cost = cost_of(problem, precision, &tensors, &dispatches, (variant.demand)(problem, &setting));
+        let scratch: Vec<TensorSpec> = dispatches.iter().flat_map(|d| d.scratch.clone()).collect();
+        let memory: Vec<TensorSpec> = tensors.iter().chain(&scratch).cloned().collect();
+        let dims = checked_dims(&named, problem.dims(), &memory, language)?;
+        let cost = cost_of(problem, precision, &memory, &dispatches, (variant.demand)(problem, &setting));
+        checked_scratch(&named, &memory, device)?;
         let (code, source_hash) = render::render(problem, source, precision, tunables, &tuned, &dims);
         Ok(Plan {
             op: P::NAME,
@@ -191,6 +214,7 @@ impl Plan {
             language,
             tuned,
             tensors,
+            scratch,
             dims,
             dispatches,
             cost,
@@ -202,6 +226,11 @@ impl Plan {
     /// Number of the output tensor.
     pub fn output(&self) -> usize {
         self.tensors.iter().position(|t| t.role == Role::Output).unwrap_or(0)
+    }
+
+    /// Tensors, then scratch.
+    pub fn memory(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.tensors.iter().chain(&self.scratch)
     }
 
     /// Bytes of one set: inputs, weights, outputs and scratch.
@@ -252,23 +281,37 @@ fn checked_dims(
     dims.into_iter().map(narrow).collect()
 }
 
-fn cost_of<P: Definition>(problem: &P, precision: Precision, tensors: &[TensorSpec], dispatches: &[Dispatch], demand: Demand) -> Cost {
+/// Refuses scratch that no device memory of this size holds beside the tensors.
+fn checked_scratch(named: &str, memory: &[TensorSpec], device: &DeviceInfo) -> Result<()> {
+    let Some(largest) = memory.iter().filter(|t| t.role == Role::Scratch).max_by_key(|t| t.bytes()) else { return Ok(()) };
+    let need = memory.iter().fold(0u64, |sum, t| sum.saturating_add(t.bytes()));
+    match need <= device.memory_bytes {
+        true => Ok(()),
+        false => {
+            let what = format!("{named} with its {} of {:?}", largest.name, largest.shape);
+            Err(Error::OutOfMemory { what, need, have: device.memory_bytes })
+        }
+    }
+}
+
+fn cost_of<P: Definition>(problem: &P, precision: Precision, memory: &[TensorSpec], dispatches: &[Dispatch], demand: Demand) -> Cost {
     let macs = Definition::macs(problem);
     let flops = Definition::flops(problem);
     if let Some(traffic) = Definition::traffic(problem, precision) {
         let all = traffic.read + traffic.written;
         return Cost { macs, flops, compulsory: all, written: traffic.written, moved: all, requested: all, lane: all, workspace: 0 };
     }
-    let bytes = |numbers: &[usize]| numbers.iter().map(|&t| tensors[t].bytes()).sum::<u64>();
+    let bytes = |numbers: &[usize]| numbers.iter().map(|&t| memory[t].bytes()).sum::<u64>();
+    let of = |wanted: fn(Role) -> bool| memory.iter().filter(move |t| wanted(t.role)).map(TensorSpec::bytes).sum::<u64>();
     Cost {
         macs,
         flops,
-        compulsory: tensors.iter().map(TensorSpec::bytes).sum(),
-        written: tensors.iter().filter(|t| t.role == Role::Output).map(TensorSpec::bytes).sum(),
+        compulsory: of(|role| role != Role::Scratch),
+        written: of(|role| role == Role::Output),
         moved: dispatches.iter().map(|d| bytes(&d.reads) + bytes(&d.writes)).sum(),
         requested: demand.requested,
         lane: demand.lane,
-        workspace: demand.workspace,
+        workspace: demand.workspace + of(|role| role == Role::Scratch),
     }
 }
 

@@ -11,21 +11,21 @@ mod harness;
 
 use cases::{Case, DRAW, cases, combinations, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
-use rooftrace::draw::{Draw, Seeded, element, keys};
+use rooftrace::draw::{Draw, Fill, Rows, Seeded, element, keys};
 use rooftrace::mutant::MUTANTS;
 use rooftrace::op::{Entry, OPS};
-use rooftrace::plan::{Language, Tuned, VariantInfo};
+use rooftrace::plan::{Language, Tuned, Unit, VariantInfo};
 
 /// Forward, backward, shuffled.
 const ORDERS: [u32; 3] = [0, 1, 7];
 
-/// Every variant with a CUDA source.
+/// Every variant with a CUDA source that a CPU can run: what four warps do together, and the units that copy tiles, only a GPU has.
 fn variants() -> Vec<(&'static Entry, VariantInfo)> {
     let of = |entry: &'static Entry| {
         let problem = (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal");
         problem.variants().into_iter().map(move |variant| (entry, variant))
     };
-    OPS.iter().flat_map(of).filter(|(_, variant)| variant.source(Language::Cuda).is_some()).collect()
+    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some() && v.unit != Unit::Wgmma).collect()
 }
 
 /// Runs one module over cases; the first complaint, if any. Dense draws go in every order; exact ones, whose sums have no order, go in
@@ -35,9 +35,11 @@ fn complaint(program: &Program, folder: &std::path::Path, module: &str, cases: &
         let of: Vec<_> = cases.iter().filter(|case| case.draw == Draw::Dense || order == ORDERS[0]).collect();
         // A few at a time, so that a mutant is refused early.
         for some in of.chunks(8) {
-            let jobs: Vec<Job> = some.iter().map(|case| case.job(module, &plan(case, variant, tuned), order)).collect();
-            for (answer, case) in program.run(&jobs).into_iter().zip(some) {
-                if let Err(why) = answer.and_then(|()| case.verdict(folder)) {
+            let jobs: Vec<Vec<Job>> = some.iter().map(|case| case.jobs(module, &plan(case, variant, tuned), order)).collect();
+            let mut answers = program.run(&jobs.concat()).into_iter();
+            for (jobs, case) in jobs.iter().zip(some) {
+                let all = answers.by_ref().take(jobs.len()).collect::<Result<(), _>>();
+                if let Err(why) = all.and_then(|()| case.verdict(folder)) {
                     return Some(format!("{} in order {order} with {tuned:?}: {why}", case.label()));
                 }
             }
@@ -101,18 +103,23 @@ fn every_mutant_of_a_cuda_source_is_refused() {
 }
 
 /// `Draw` of kernels/draw.cu as words, its padding included.
-fn draw_words(seeded: Seeded, tensor: u32, elements: u64) -> Vec<u32> {
+fn draw_words(seeded: Seeded, tensor: u32, elements: u64, fill: &Fill) -> Vec<u32> {
     let exact = (seeded.draw == Draw::Exact) as u32;
-    [vec![elements as u32, (elements >> 32) as u32], keys(seeded.seed, tensor).to_vec(), vec![exact, 0]].concat()
+    let head = [vec![elements as u32, (elements >> 32) as u32], keys(seeded.seed, tensor).to_vec(), vec![exact]].concat();
+    [head, Rows::words(fill).to_vec(), vec![0]].concat()
 }
 
 /// Element bytes as src/draw.rs has them.
-fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64) -> Vec<u8> {
+fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64, fill: &Fill) -> Vec<u8> {
     let keys = keys(seeded.seed, tensor);
-    let all = (0..elements).map(|i| element(seeded.draw, &keys, i));
+    let all = (0..elements).map(|i| match fill {
+        Fill::Rows(rows) => rows.element(seeded.draw, &keys, i),
+        _ => element(seeded.draw, &keys, i),
+    });
     match dtype {
         "f64" => all.flat_map(|x| (x as f64).to_ne_bytes()).collect(),
         "f32" => all.flat_map(|x| x.to_ne_bytes()).collect(),
+        "bf16" => all.flat_map(|x| half::bf16::from_f32(x).to_ne_bytes()).collect(),
         _ => all.flat_map(|x| half::f16::from_f32(x).to_ne_bytes()).collect(),
     }
 }
@@ -123,17 +130,19 @@ fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
     let folder = folder("draw");
     let program = build(&cxx, &folder, &[draw_module("draw", DRAW)]).unwrap_or_else(|log| panic!("{log}"));
     const ELEMENTS: u64 = 100_003;
-    for draw in [Draw::Dense, Draw::Exact] {
-        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16")] {
+    let queries = Fill::Rows(Rows { columns: 40, rows: 77, first: 52, keys: 129, shift: 3, step: 2 });
+    let draws = [Draw::Dense, Draw::Exact].into_iter().flat_map(|draw| [(draw, Fill::Draw), (draw, queries.clone())]);
+    for (draw, fill) in draws {
+        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16"), (3, "bf16")] {
             let seeded = Seeded { draw, seed: 3 };
-            let mut expected = drawn_bytes(dtype, seeded, tensor, ELEMENTS);
+            let mut expected = drawn_bytes(dtype, seeded, tensor, ELEMENTS, &fill);
             let job = |entry: &str, tensors| Job {
                 module: "draw".into(),
                 entry: format!("{entry}_{dtype}"),
                 grid: [7, 1, 1],
                 block: [256, 1, 1],
                 order: 0,
-                words: draw_words(seeded, tensor, ELEMENTS),
+                words: draw_words(seeded, tensor, ELEMENTS, &fill),
                 tensors,
             };
             let filled = program.run(&[job("draw", vec![Data::Out("filled".into(), expected.len() as u64)])]);
@@ -173,7 +182,7 @@ fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range()
         grid: [4, 1, 1],
         block: [64, 1, 1],
         order: 0,
-        words: draw_words(Seeded { draw: Draw::Dense, seed: 0 }, 0, floats.len() as u64),
+        words: draw_words(Seeded { draw: Draw::Dense, seed: 0 }, 0, floats.len() as u64, &Fill::Draw),
         tensors: vec![Data::In("x".into(), 4 << 18), Data::Out("y".into(), 2 << 18)],
     };
     assert_eq!(program.run(&[job]), [Ok(())]);

@@ -41,6 +41,10 @@ fn conv(hw: u64, c_in: u64, c_out: u64, k: u64, stride: u64, groups: u64) -> Val
     json!({"n": 1, "h": hw, "w": hw, "c_in": c_in, "c_out": c_out, "k": k, "stride": stride, "padding": k / 2, "dilation": 1, "groups": groups})
 }
 
+fn attended(batch: u64, heads: u64, kv_heads: u64, (seq_q, seq_kv): (u64, u64), head_dim: u64, causal: bool) -> Value {
+    json!({"batch": batch, "heads": heads, "kv_heads": kv_heads, "seq_q": seq_q, "seq_kv": seq_kv, "head_dim": head_dim, "causal": causal})
+}
+
 #[test]
 fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
     let layers = [
@@ -65,6 +69,11 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         ("conv2d", conv(224, 3, 64, 7, 2, 1), 118_013_952, 3_851_008),
         ("conv2d", conv(56, 128, 128, 3, 1, 32), 14_450_688, 3_229_696),
         ("conv2d", conv(56, 64, 256, 1, 1, 1), 51_380_224, 4_079_616),
+        // 8 heads of 512 · 512 pairs of 64; causal: 1 + 2 + 3 + 4 pairs; 3 + 4 + 5 of them; one query sees all keys.
+        ("attention", attended(1, 8, 8, (512, 512), 64, false), 268_435_456, 4_194_304),
+        ("attention", attended(1, 2, 2, (4, 4), 3, true), 120, 384),
+        ("attention", attended(1, 1, 1, (3, 5), 2, true), 48, 128),
+        ("attention", attended(2, 4, 2, (1, 5), 8, true), 640, 1_792),
         ("stream", json!({"kind": "triad", "elements": 1000, "passes": 3, "parts": 1}), 1000, 36_000),
         ("stream", json!({"kind": "copy", "elements": 1000, "passes": 1, "parts": 1}), 1000, 8_000),
         ("stream", json!({"kind": "read", "elements": 1000, "passes": 2, "parts": 10}), 1000, 8_000),
@@ -162,6 +171,12 @@ fn impossible_shapes_are_refused_in_one_sentence_that_names_the_size() {
         ("depthwise", json!({"dilation": 0}), "dilation 0"),
         ("depthwise", json!({"h": 2, "w": 2, "k": 7, "padding": 0}), "does not fit"),
         ("depthwise", json!({"padding": u64::MAX}), "does not fit"),
+        ("attention", json!({"head_dim": 0}), "extent 0"),
+        ("attention", json!({"heads": 6, "kv_heads": 4}), "4 heads of keys do not divide 6"),
+        ("attention", json!({"kv_heads": 0}), "0 heads of keys"),
+        ("attention", json!({"seq_q": 9, "seq_kv": 8, "causal": true}), "9 need more than 8 keys"),
+        ("attention", json!({"seq": 1u64 << 36, "head_dim": 1}), "2^60"),
+        ("attention", json!({"causal": 2}), "attention"),
         ("stream", json!({"kind": "sideways"}), "sideways"),
         ("stream", json!({"elements": 4, "parts": 9}), "parts 9"),
         ("fma", json!({"steps": 7}), "multiple of 8"),
@@ -171,6 +186,51 @@ fn impossible_shapes_are_refused_in_one_sentence_that_names_the_size() {
         let message = refused.err().unwrap_or_else(|| panic!("{name} {problem} was accepted")).to_string();
         assert!(message.contains(says), "{name} {problem}: {message}");
         assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn attention_hides_the_future_shares_keys_and_weighs_by_softmax() {
+    // Two heads of queries share one of keys; the second query of each sees both keys.
+    let op = parse("attention", &attended(1, 2, 1, (2, 2), 1, true));
+    let tensors = op.tensors(Precision::F32).expect("possible");
+    let drawn = Drawn::new(&tensors, SEEDED);
+    for head in 0..2 {
+        let (q, k, v) = (drawn.value(0, 2 * head + 1), [0, 1].map(|j| drawn.value(1, j)), [0, 1].map(|j| drawn.value(2, j)));
+        assert_eq!(op.row(Arithmetic::F64, &drawn, 2 * head, 0..1), [v[0]], "the first query sees the first key alone");
+        let second = 1.0 / (1.0 + (q * k[0] - q * k[1]).exp());
+        let found = op.row(Arithmetic::F64, &drawn, 2 * head + 1, 0..1)[0];
+        assert!((found - (v[0] * (1.0 - second) + v[1] * second)).abs() < 1e-12, "head {head}: {found}");
+    }
+}
+
+#[test]
+fn seq_stands_for_both_lengths_and_heads_for_those_of_keys() {
+    let given = |fields: Value| parse("attention", &fields).problem();
+    let both = given(json!({"heads": 3, "seq": 7}));
+    assert_eq!((&both["seq_q"], &both["seq_kv"], &both["kv_heads"]), (&json!(7), &json!(7), &json!(3)));
+    let apart = given(json!({"heads": 4, "kv_heads": 2, "seq": 7, "seq_q": 1}));
+    assert_eq!((&apart["seq_q"], &apart["seq_kv"], &apart["kv_heads"]), (&json!(1), &json!(7), &json!(2)));
+}
+
+#[test]
+fn attention_without_a_score_matrix_moves_each_tensor_once_and_naive_moves_the_matrix_four_times() {
+    let op = parse("attention", &attended(1, 2, 2, (300, 300), 64, true));
+    let plan = |variant, device: &DeviceInfo| op.plan(variant, Precision::F32, device.language, &Tuned::default(), device);
+    let (naive, flash) = (plan("naive", &device()).expect("a plan"), plan("flash", &device()).expect("a plan"));
+    let (matrix, tensor) = (4 * 2 * 300 * 300, 4 * 2 * 300 * 64);
+    assert_eq!((naive.cost.moved, naive.cost.workspace), (4 * tensor + 4 * matrix, matrix));
+    assert_eq!((flash.cost.moved, flash.cost.compulsory), (4 * tensor, 4 * tensor));
+    assert!(flash.scratch.is_empty() && flash.cost.workspace < matrix);
+    // What no memory holds is refused with both numbers, by naive alone; what no tile holds, by flash on devices alone.
+    let small = DeviceInfo { memory_bytes: 4 * tensor + matrix - 1, ..device() };
+    let refused = plan("naive", &small).expect_err("too large").to_string();
+    assert!(refused.contains("[1, 2, 300, 300]") && refused.contains(&(4 * tensor + matrix).to_string()), "{refused}");
+    assert!(plan("flash", &small).is_ok());
+    let wide = parse("attention", &json!({"head_dim": 200}));
+    for language in [Language::Wgsl, Language::Cuda] {
+        let refused = wide.plan("flash", Precision::F32, language, &Tuned::default(), &device()).expect_err("too wide").to_string();
+        assert!(refused.contains("head_dim needs 200") && refused.contains("128"), "{refused}");
     }
 }
 

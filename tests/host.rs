@@ -125,6 +125,13 @@ fn conv2d_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn attention_kernels_follow_the_definition_on_awkward_shapes() {
+    // Past several blocks of keys and panels of queries, and a panel that holds queries of several heads.
+    let long = json!({"heads": 2, "seq_q": 150, "seq_kv": 333, "head_dim": 24, "causal": true});
+    check_all("attention", &[long, json!({"heads": 8, "kv_heads": 2, "seq_q": 5, "seq_kv": 70, "head_dim": 33, "causal": true})]);
+}
+
+#[test]
 fn stream_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("stream", &[json!({"kind": "read", "elements": 5, "passes": 2, "parts": 4})]);
 }
@@ -211,6 +218,31 @@ fn poison_fills_exactly_the_output_with_nan() {
         assert!(loaded.read(2, 0, 0..129 * 67).unwrap().iter().all(|x| x.is_nan()));
         assert_eq!(loaded.audit(0).unwrap(), Default::default());
     }
+}
+
+#[test]
+fn scratch_is_one_for_all_sets_guarded_and_poisoned_with_the_output() {
+    let host = Host::new().unwrap();
+    let op = problem("attention", json!({"heads": 2, "seq": 20, "head_dim": 8}));
+    let mut plan = plan(&*op, "naive", Precision::F32, &Tuned::default(), &host);
+    assert_eq!((plan.cost.workspace, plan.set_bytes()), (4 * 2 * 20 * 20, 4 * 2 * 20 * (4 * 8 + 20)));
+    // It writes what it finds in scratch to the output, and the set's number of launches to scratch.
+    plan.code = Code::Host(Arc::new(|call: &Call<'_>| {
+        let (out, scratch) = (call.output::<f32>(3), call.output::<f32>(4));
+        // SAFETY: one thread runs this.
+        let (out, scratch) = unsafe { (out.slice(0..1), scratch.slice(0..800)) };
+        out[0] = scratch[799];
+        scratch.fill(if out[0].is_nan() { 1.0 } else { out[0] + 1.0 });
+    }));
+    let mut loaded = host.load(&plan, DENSE, 2, Checks::Trusted).unwrap();
+    let found =
+        |loaded: &mut Box<dyn rooftrace::backend::Loaded + '_>| (0..2).map(|set| loaded.read(3, set, 0..1).unwrap()[0]).collect::<Vec<_>>();
+    loaded.sample(3, 0).unwrap();
+    assert_eq!(found(&mut loaded), [2.0, 1.0], "the second set found what the first one's launch left");
+    loaded.poison(1).unwrap();
+    loaded.sample(1, 1).unwrap();
+    assert!(found(&mut loaded)[1].is_nan());
+    assert_eq!(loaded.audit(0).unwrap(), Default::default());
 }
 
 /// A plan whose kernel is replaced.

@@ -44,6 +44,8 @@ fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
         ("matmul", json!({"m": 64, "n": 64, "k": 140_000})),
         ("conv2d", json!({"n": 1, "h": 5, "w": 7, "c_in": 3, "c_out": 5, "k": 3})),
         ("conv2d", json!({"n": 4, "h": 128, "w": 128, "c_in": 32, "c_out": 96, "k": 1, "padding": 0})),
+        ("attention", json!({"heads": 2, "seq": 33, "head_dim": 20, "causal": true})),
+        ("attention", json!({"heads": 2, "seq": 1536, "head_dim": 64, "causal": true})),
         ("depthwise", json!({"n": 1, "h": 7, "w": 7, "c": 5, "k": 3})),
         ("depthwise", json!({"n": 1, "h": 256, "w": 256, "c": 128, "k": 3})),
     ];
@@ -161,7 +163,9 @@ fn a_campaign_keeps_every_measurement_whatever_the_memory_pass_says() {
     let mut rows: BTreeMap<String, Vec<&Measurement>> = BTreeMap::new();
     for record in &records {
         match record {
-            Record::Measurement(m) if m.role == OpRole::Kernel => rows.entry(format!("{} {}", m.variant, m.precision)).or_default().push(m),
+            Record::Measurement(m) if m.role == OpRole::Kernel && !m.candidate => {
+                rows.entry(format!("{} {}", m.variant, m.precision)).or_default().push(m)
+            }
             _ => {}
         }
     }

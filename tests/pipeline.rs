@@ -115,7 +115,7 @@ fn every_kernel_record_carries_the_peak_memory_of_one_set_and_no_probe_does() {
 
 #[test]
 fn kernels_are_measured_with_the_fastest_of_all_settings_and_what_was_tried_is_no_row() {
-    let script = r#"{"ease": [{"op": "matmul", "variant": "packed", "tunables": {"KC": 192}, "factor": 0.5}]}"#;
+    let script = r#"{"ease": [{"op": "matmul", "variant": "packed", "tunables": {"KC": 512}, "factor": 0.5}]}"#;
     let (output, out) = run("tune", script, &["--op", "matmul"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let file = record::read(&out.join("records.jsonl")).expect("a readable file");
@@ -126,9 +126,9 @@ fn kernels_are_measured_with_the_fastest_of_all_settings_and_what_was_tried_is_n
     let (tried, measured): (Vec<_>, Vec<_>) = packed.partition(|m| m.candidate);
     let mut depths: Vec<u32> = tried.iter().map(|m| m.tunables.get("KC")).collect();
     depths.sort_unstable();
-    assert_eq!(depths, [128, 192, 256, 384], "each setting is tried once");
+    assert_eq!(depths, [256, 384, 512, 1024], "each setting is tried once");
     assert!(tried.iter().all(|m| m.verification.is_some() && m.peak_bytes.is_none()), "{tried:?}");
-    assert!(measured.len() >= 6 && measured.iter().all(|m| m.tunables.get("KC") == 192), "{measured:?}");
+    assert!(measured.len() >= 6 && measured.iter().all(|m| m.tunables.get("KC") == 512), "{measured:?}");
     let view = roofline::view(&file.records).expect("a view");
     assert!(tried.iter().all(|m| view.rows.iter().all(|row| row.id != m.id)), "no candidate is a row");
 }

@@ -110,6 +110,11 @@ fn every_depthwise_shader_agrees_with_its_definition() {
 }
 
 #[test]
+fn every_attention_shader_agrees_with_its_definition() {
+    every_awkward_problem("attention");
+}
+
+#[test]
 fn every_stream_shader_agrees_with_its_definition() {
     every_awkward_problem("stream");
 }
@@ -130,6 +135,8 @@ fn other_tunables_give_right_outputs_too() {
         ("conv2d", json!({"n": 2, "h": 9, "w": 11, "c_in": 5, "c_out": 40, "k": 3, "stride": 2})),
         ("depthwise", json!({"n": 2, "h": 7, "w": 70, "c": 12, "k": 3, "stride": 1, "padding": 1, "dilation": 1})),
         ("depthwise", json!({"n": 1, "h": 9, "w": 40, "c": 8, "k": 3, "stride": 3, "padding": 2, "dilation": 1})),
+        ("attention", json!({"heads": 2, "seq_q": 45, "seq_kv": 71, "head_dim": 40, "causal": true})),
+        ("attention", json!({"heads": 4, "kv_heads": 2, "seq": 37, "head_dim": 101})),
         ("stream", json!({"kind": "read", "elements": 5003, "passes": 2, "parts": 3})),
         ("fma", json!({"elements": 1003, "trips": 3, "steps": 24})),
     ];
@@ -171,6 +178,41 @@ fn draws_on_the_device_have_the_bits_of_the_definition() {
             }
         }
     }
+}
+
+#[test]
+fn queries_and_keys_on_the_device_have_the_bits_of_the_definition_and_scratch_is_poisoned() {
+    let Some(wgpu) = adapter() else { return };
+    let device = wgpu.device().clone();
+    let problem = problem("attention", json!({"heads": 4, "kv_heads": 2, "seq_q": 13, "seq_kv": 29, "head_dim": 7, "causal": true}));
+    for &precision in &device.precisions {
+        for seeded in [DENSE, EXACT] {
+            // One program stands for all storage types: only the tensors are looked at.
+            let mut plan = plan(&*problem, "naive", Precision::F32, &Tuned::default(), &device);
+            plan.tensors = problem.tensors(precision).expect("legal");
+            let drawn = Drawn::new(&plan.tensors, seeded);
+            let mut loaded = wgpu.load(&plan, seeded, 2, Checks::Checked).expect("it loads");
+            for tensor in 0..3 {
+                let values = loaded.read(tensor, 1, 0..plan.tensors[tensor].elements()).expect("it can be read");
+                for (i, value) in values.iter().enumerate() {
+                    let want = drawn.value(tensor, i as u64);
+                    assert_eq!(value.to_bits(), want.to_bits(), "{precision} {seeded:?}: element {i} of {tensor} is {value}, not {want}");
+                }
+            }
+            assert_eq!(loaded.audit(1).expect("it can be audited"), Audit::default());
+        }
+    }
+    // Without its first launch, the others make NaN of a poisoned scratch.
+    let mut cut = plan(&*problem, "naive", Precision::F32, &Tuned::default(), &device);
+    let mut whole = wgpu.load(&cut, DENSE, 2, Checks::Checked).expect("it loads");
+    whole.sample(2, 0).expect("it runs");
+    assert!(whole.read(3, 1, 0..28).expect("it can be read").iter().all(|v| v.is_finite()));
+    drop(whole);
+    cut.dispatches.remove(0);
+    let mut loaded = wgpu.load(&cut, DENSE, 2, Checks::Checked).expect("it loads");
+    loaded.poison(0).expect("it can be poisoned");
+    loaded.sample(1, 0).expect("it runs");
+    assert!(loaded.read(3, 0, 0..28).expect("it can be read").iter().all(|v| v.is_nan()));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 // of a part go one by one, so any part is exact. Arrays start on a 16-byte boundary, hence equal indices are equally aligned.
 // The scalar of pass p is coef[0] + p * coef[1], unknown to the compiler, so no pass can be left out.
 
+static_assert(sizeof(T) == 4, "loads are named by their type");
 static_assert(BLOCK >= 32 && (BLOCK & (BLOCK - 1)) == 0, "the sum halves the group again and again");
 
 // Launch bounds ask for 1024 lanes a multiprocessor, which leaves 64 registers a lane; without a number the assembler may aim for
@@ -16,8 +17,21 @@ template <unsigned W> struct alignas(W * sizeof(T)) Lanes {
     T v[W];
 };
 
+// A multiprocessor's own cache is left out (`cg`), so that what a part's next pass finds is the second level or memory; a curve
+// through it would end where 132 of them do, and hide the second level. The words are volatile: no pass may reuse another's.
 template <unsigned W> __device__ __forceinline__ Lanes<W> load(const T* from, unsigned i) {
-    return reinterpret_cast<const Lanes<W>*>(from)[i];
+    const Lanes<W>* at = reinterpret_cast<const Lanes<W>*>(from) + i;
+#ifdef __CUDA_ARCH__
+    Lanes<W> x;
+    if constexpr (W == 4) {
+        asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x.v[0]), "=f"(x.v[1]), "=f"(x.v[2]), "=f"(x.v[3]) : "l"(at));
+    } else {
+        asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x.v[0]) : "l"(at));
+    }
+    return x;
+#else
+    return *at;
+#endif
 }
 
 template <unsigned W> __device__ __forceinline__ void store(T* to, unsigned i, const Lanes<W>& x) {

@@ -6,7 +6,7 @@
 // Guards:  groups past the last part do nothing; the array's last vector is stored by components, and a `read` part takes only
 //          its own components of its first and last vector. Backends pad allocations to a whole vector, so loads stay inside.
 // Note:    vectors of four because lanes' loads are gathers on software devices and 16 B transactions on hardware; four
-//          sums in flight, so that `read` waits for memory, not for additions. Pass p uses the scalar s + p * step.
+//          of each array in flight, all loaded before the first is stored, so that a lane waits for memory once for four. Pass p uses the scalar s + p * step.
 
 const_assert BLOCK >= 1u && BLOCK <= 1024u && (BLOCK & (BLOCK - 1u)) == 0u;
 
@@ -126,7 +126,18 @@ fn stream_copy(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
     let own = owned(group.y * groups.x + group.x);
     var s = coef[0];
     for (var turn = 0u; turn < dims.passes; turn++) {
-        for (var i = own.x + local; i < own.y; i += BLOCK) {
+        var i = own.x + local;
+        for (; i + 3u * BLOCK < own.y; i += 4u * BLOCK) {
+            let a0 = a[i];
+            let a1 = a[i + BLOCK];
+            let a2 = a[i + 2u * BLOCK];
+            let a3 = a[i + 3u * BLOCK];
+            out[i] = s * a0;
+            out[i + BLOCK] = s * a1;
+            out[i + 2u * BLOCK] = s * a2;
+            out[i + 3u * BLOCK] = s * a3;
+        }
+        for (; i < own.y; i += BLOCK) {
             out[i] = s * a[i];
         }
         if (local == 0u && own.z > 0u) {
@@ -142,7 +153,22 @@ fn stream_triad(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     let own = owned(group.y * groups.x + group.x);
     var s = coef[0];
     for (var turn = 0u; turn < dims.passes; turn++) {
-        for (var i = own.x + local; i < own.y; i += BLOCK) {
+        var i = own.x + local;
+        for (; i + 3u * BLOCK < own.y; i += 4u * BLOCK) {
+            let a0 = a[i];
+            let b0 = b[i];
+            let a1 = a[i + BLOCK];
+            let b1 = b[i + BLOCK];
+            let a2 = a[i + 2u * BLOCK];
+            let b2 = b[i + 2u * BLOCK];
+            let a3 = a[i + 3u * BLOCK];
+            let b3 = b[i + 3u * BLOCK];
+            out[i] = fma(vec4<T>(s), a0, b0);
+            out[i + BLOCK] = fma(vec4<T>(s), a1, b1);
+            out[i + 2u * BLOCK] = fma(vec4<T>(s), a2, b2);
+            out[i + 3u * BLOCK] = fma(vec4<T>(s), a3, b3);
+        }
+        for (; i < own.y; i += BLOCK) {
             out[i] = fma(vec4<T>(s), a[i], b[i]);
         }
         if (local == 0u && own.z > 0u) {

@@ -14,11 +14,12 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use super::{Backend, Checks, Found, Loaded, Occupied};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
-use crate::plan::{Code, DeviceInfo, Dispatch, Plan};
+use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Unit};
 
 mod compile;
 mod fill;
 mod loaded;
+mod map;
 mod memory;
 mod probe;
 
@@ -93,6 +94,7 @@ impl Backend for Cuda {
         if sets == 0 {
             return Err(Error::usage(format!("{}/{}: a plan needs at least one set of tensors", plan.op, plan.variant)));
         }
+        has_unit(plan, &self.architecture)?;
         for dispatch in &plan.dispatches {
             fits(plan, dispatch, &self.info)?;
         }
@@ -124,10 +126,25 @@ fn fits(plan: &Plan, dispatch: &Dispatch, device: &DeviceInfo) -> Result<()> {
     if lanes > device.limits.block as u64 {
         return Err(Error::unsupported(named("a group"), format!("{lanes} lanes"), device.limits.block));
     }
-    if dispatch.shared_bytes > device.limits.shared_bytes {
-        return Err(Error::unsupported(named("shared memory"), dispatch.shared_bytes, device.limits.shared_bytes));
+    let shared = dispatch.shared_bytes + dispatch.dynamic_bytes;
+    if shared > device.limits.shared_bytes {
+        return Err(Error::unsupported(named("shared memory"), shared, device.limits.shared_bytes));
     }
     Ok(())
+}
+
+/// Refuses a unit that the architecture does not have; `sm_90a` is the one with both.
+fn has_unit(plan: &Plan, architecture: &str) -> Result<()> {
+    let number = architecture.trim_start_matches("sm_").trim_end_matches('a').parse().unwrap_or(0);
+    let (has, need) = match plan.unit {
+        Unit::Vector | Unit::Memory => (true, ""),
+        Unit::Mma => (number >= 80, "sm_80 or later"),
+        Unit::Wgmma => (architecture == "sm_90a", "sm_90a"),
+    };
+    match has {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!("{}/{} on {}", plan.op, plan.variant, plan.unit), need, architecture)),
+    }
 }
 
 /// What an error code of the driver means to a caller.

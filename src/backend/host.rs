@@ -96,14 +96,14 @@ impl Backend for Host {
             let named = format!("the host backend running {}/{}", plan.op, plan.variant);
             return Err(Error::unsupported(named, "a Rust kernel", format!("{:?}", plan.language)));
         };
-        let memory = Sets::allocate(&self.shelf, &plan.tensors, sets)?;
+        let memory = Sets::allocate(&self.shelf, &plan.tensors, &plan.scratch, sets)?;
         let mut loaded = OnHost {
             pool: &self.pool,
             isa: self.isa,
             code: code.clone(),
             tuned: plan.tuned.clone(),
             precision: plan.precision,
-            tensors: plan.tensors.clone(),
+            tensors: plan.memory().cloned().collect(),
             seeded,
             memory,
             first_launch_ns: None,
@@ -124,6 +124,7 @@ struct OnHost<'a> {
     code: Arc<dyn Fn(&Call<'_>) + Send + Sync>,
     tuned: Tuned,
     precision: Precision,
+    /// Tensors, then scratch.
     tensors: Vec<TensorSpec>,
     seeded: Seeded,
     memory: Sets<'a>,
@@ -142,7 +143,7 @@ impl OnHost<'_> {
             for (number, spec) in self.tensors.iter().enumerate() {
                 let memory = self.memory.of(set)[number];
                 match spec.role {
-                    Role::Output => poisoned(self.pool, memory),
+                    Role::Output | Role::Scratch => poisoned(self.pool, memory),
                     Role::Input | Role::Weight => fill(self.pool, self.isa, memory, self.content(number)),
                 }
             }
@@ -185,7 +186,7 @@ impl Loaded for OnHost<'_> {
         let memories = self.set(set)?;
         let _pinned = self.pool.pin();
         for (memory, spec) in memories.iter().zip(&self.tensors) {
-            if spec.role == Role::Output {
+            if !spec.role.is_input() {
                 poisoned(self.pool, *memory);
             }
         }
@@ -202,13 +203,14 @@ impl Loaded for OnHost<'_> {
             DType::F32 => elements::<f32>(memory)[range].iter().map(|&x| x as f64).collect(),
             DType::F64 => elements::<f64>(memory)[range].to_vec(),
             DType::F16 => elements::<half::f16>(memory)[range].iter().map(|x| x.to_f64()).collect(),
+            DType::BF16 => elements::<half::bf16>(memory)[range].iter().map(|x| x.to_f64()).collect(),
         })
     }
 
     fn audit(&mut self, set: u32) -> Result<Audit> {
         let memories = self.set(set)?;
         let _pinned = self.pool.pin();
-        let changed = memories.iter().zip(&self.tensors).enumerate().filter(|(_, (_, spec))| spec.role != Role::Output);
+        let changed = memories.iter().zip(&self.tensors).enumerate().filter(|(_, (_, spec))| spec.role.is_input());
         let inputs_changed = changed.map(|(number, (memory, _))| differences(self.pool, self.isa, *memory, self.content(number))).sum();
         Ok(Audit { guards_broken: self.memory.broken_guards(set), inputs_changed })
     }

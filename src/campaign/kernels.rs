@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Campaign, Scope};
 use crate::error::{Error, Result};
 use crate::op::{self, Entry, OpRole, Size};
-use crate::plan::{DeviceInfo, Language, Precision};
+use crate::plan::{DeviceInfo, Language, Precision, VariantInfo};
 use crate::record::{Cache, State};
 use crate::worker::{Effort, Item};
 
@@ -48,8 +48,7 @@ impl Scope {
                 if !self.variants.is_empty() && !self.variants.iter().any(|v| v == variant.name) {
                     continue;
                 }
-                let precisions = if self.precisions.is_empty() { vec![Precision::F32] } else { self.precisions.clone() };
-                for precision in precisions.into_iter().filter(|&p| variant.has(device.language, p)) {
+                for precision in self.precisions_of(&variant, device.language).into_iter().filter(|&p| variant.has(device.language, p)) {
                     // The first rung is there to be compared with, and cold is the default: it is not measured twice.
                     let warm = device.language == Language::Host && variant.name != first;
                     let caches: &[Cache] = if warm { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
@@ -66,6 +65,15 @@ impl Scope {
             )));
         }
         Ok(wanted)
+    }
+
+    /// Those asked for; else f32, or all that a variant has which knows no f32: matrix units are there for the others.
+    fn precisions_of(&self, variant: &VariantInfo, language: Language) -> Vec<Precision> {
+        match variant.has(language, Precision::F32) {
+            _ if !self.precisions.is_empty() => self.precisions.clone(),
+            true => vec![Precision::F32],
+            false => Precision::ALL.to_vec(),
+        }
     }
 
     fn problems(&self, device: &DeviceInfo) -> Result<Vec<(&'static Entry, Value)>> {

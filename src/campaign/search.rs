@@ -6,15 +6,21 @@ use super::{Campaign, Winner};
 use crate::error::Result;
 use crate::op::stream::Kind;
 use crate::op::{self, Size};
-use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tunable, Tuned};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tunable, Tuned, Unit};
 use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats;
 use crate::worker::{Effort, Item};
 
 /// A sweep point or candidate: 5 ms at least, 50 ms at most.
 pub(super) const GLANCE: Effort = Effort { samples: 10, least_ns: 5_000_000, budget_ns: 50_000_000, canary: false };
-/// Bytes that a launch of a bandwidth probe moves at least.
+/// Bytes that a launch of a bandwidth probe moves at least; on a GPU, whose caches would pass them in the time that a launch takes to
+/// begin, so many for each of its units.
 const LAUNCH: u64 = 64 << 20;
+const LAUNCH_UNIT: u64 = 16 << 20;
+/// Groups of four warps on each processor that the probe of matrix units is tried with.
+const GROUPS: [u64; 3] = [2, 1, 3];
+/// Trips of that probe: half a millisecond, and few enough that a trip in two hundred shows.
+const TRIPS: u64 = 2048;
 /// Least bytes of a part that a long sum is cut into.
 const PART: u64 = 256 << 10;
 /// Doubling the trips of the fma winner must double its time within this share.
@@ -42,6 +48,7 @@ impl Campaign<'_> {
             let wanted = if self.scope.precisions.is_empty() { default } else { self.scope.precisions.contains(&precision) };
             if wanted && device.precisions.contains(&precision) {
                 self.search_fma(precision, &device)?;
+                self.search_matrix(precision, &device)?;
             }
         }
         self.search_memory(&device)
@@ -63,14 +70,45 @@ impl Campaign<'_> {
                 best = Some((rate, item));
             }
         }
-        let Some((_, mut item)) = best else { return Ok(()) };
+        match best {
+            Some((_, item)) => self.crown(item, precision, Unit::Vector),
+            None => Ok(()),
+        }
+    }
+
+    /// Every kind of matrix unit that the device has, with as many groups on each of its processors as are fastest.
+    fn search_matrix(&mut self, precision: Precision, device: &DeviceInfo) -> Result<()> {
+        let variants = op::find("matrix").and_then(|entry| (entry.parse)(&json!({})))?.variants();
+        for variant in variants.into_iter().filter(|variant| variant.has(device.language, precision)) {
+            self.watcher.stage(&format!("{precision} {}, {} candidates", variant.unit, GROUPS.len()), GROUPS.len());
+            let mut best: Option<(f64, Item)> = None;
+            for groups in GROUPS {
+                let problem = json!({"groups": device.compute_units as u64 * groups, "trips": TRIPS});
+                let item = Item { precision, ..self.item("matrix", variant.name, problem, GLANCE) };
+                // A device without this unit says so at once.
+                let Some(measured) = self.run_item(item.clone())? else { break };
+                if let Some(rate) = rate(&measured, measured.flops)
+                    && best.as_ref().is_none_or(|(best, _)| rate > *best)
+                {
+                    best = Some((rate, item));
+                }
+            }
+            if let Some((_, item)) = best {
+                self.crown(item, precision, variant.unit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the fastest candidate the probe of a compute ceiling.
+    fn crown(&mut self, mut item: Item, precision: Precision, unit: Unit) -> Result<()> {
         let doubt = self.doubling(&item, precision)?;
         item.goal = crate::worker::Goal::Measure(block_effort(self.scope.size));
         let ceiling = Ceiling {
             kind: CeilingKind::Compute,
             precision: Some(precision),
-            unit: Some(crate::plan::Unit::Vector),
-            ..self.ceiling(&format!("{precision} vector"), doubt)
+            unit: Some(unit),
+            ..self.ceiling(&format!("{precision} {unit}"), doubt)
         };
         self.winners.push(Winner { ceiling, item });
         Ok(())
@@ -136,7 +174,7 @@ impl Campaign<'_> {
         Ok(best.map(|(_, setup)| setup.clone()))
     }
 
-    /// A stream of this working set that moves at least 64 MiB a launch. On the host, where a thread takes any number of parts,
+    /// A stream of this working set that moves at least [`LAUNCH`] a launch. On the host, where a thread takes any number of parts,
     /// long sums are cut into many, so that the oracle need not evaluate every one.
     pub(super) fn stream_item(&mut self, kind: Kind, working_set: u64, setup: &Setup, effort: Effort) -> Item {
         let (read, written) = kind.arrays();
@@ -146,7 +184,12 @@ impl Campaign<'_> {
         };
         // Whole cache lines for every part.
         let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
-        let passes = LAUNCH.div_ceil(elements * 4 * (read + written)).min(4096);
+        let device = self.bench.device();
+        let launch = match device.kind {
+            DeviceKind::Gpu => LAUNCH.max(LAUNCH_UNIT * device.compute_units as u64),
+            DeviceKind::Cpu => LAUNCH,
+        };
+        let passes = launch.div_ceil(elements * 4 * (read + written)).min(4096);
         let problem = json!({"kind": kind.name(), "elements": elements, "passes": passes, "parts": parts});
         Item { tunables: setup.tuned.clone(), ..self.item("stream", "linear", problem, effort) }
     }

@@ -29,8 +29,8 @@ impl Campaign<'_> {
         let last = last_size(device);
         let mut chosen: Vec<Chosen> = Vec::new();
         for kind in [Kind::Read, Kind::Triad, Kind::Copy, Kind::Write] {
-            // In a hurry, copy and write take what was best for triad.
-            let triad = chosen.iter().find(|c| c.kind == Kind::Triad);
+            // In a hurry, copy and write take what was best for triad, but on a GPU, where that may be half of what they can.
+            let triad = chosen.iter().find(|c| c.kind == Kind::Triad && device.kind == DeviceKind::Cpu);
             if let (Size::Small, Kind::Copy | Kind::Write, Some(triad)) = (self.scope.size, kind, triad) {
                 chosen.push(Chosen { kind, cached: triad.cached.clone(), memory: triad.memory.clone() });
                 continue;
@@ -126,7 +126,7 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
     let parts: &[u64] = match (device.language, device.kind) {
         (Language::Host, _) => &[1],
         (_, DeviceKind::Cpu) => &[1, 2, 8, 32],
-        (_, DeviceKind::Gpu) => &[2, 4, 8, 16, 32],
+        (_, DeviceKind::Gpu) => &[2, 4, 8, 16, 32, 64],
     };
     let mut tuned = candidates("stream", "linear", Precision::F32, device);
     if kind == Kind::Read {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{Isa, Memory, Pool, share};
 use crate::draw::{Draw, Fill, element};
@@ -56,6 +56,16 @@ impl Stored for f16 {
     }
 }
 
+impl Stored for bf16 {
+    #[inline(always)]
+    fn of_draw(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+    fn of_value(x: f64) -> Self {
+        bf16::from_f64(x)
+    }
+}
+
 /// Elements drawn at a time when comparing.
 const BLOCK: usize = 1024;
 
@@ -65,6 +75,7 @@ pub(crate) fn fill(pool: &Pool, isa: Isa, memory: Memory, content: Content<'_>) 
         DType::F32 => fill_as::<f32>(pool, isa, memory, content),
         DType::F64 => fill_as::<f64>(pool, isa, memory, content),
         DType::F16 => fill_as::<f16>(pool, isa, memory, content),
+        DType::BF16 => fill_as::<bf16>(pool, isa, memory, content),
     }
 }
 
@@ -83,6 +94,7 @@ pub(crate) fn differences(pool: &Pool, isa: Isa, memory: Memory, content: Conten
         DType::F32 => differences_as::<f32>(pool, isa, memory, content),
         DType::F64 => differences_as::<f64>(pool, isa, memory, content),
         DType::F16 => differences_as::<f16>(pool, isa, memory, content),
+        DType::BF16 => differences_as::<bf16>(pool, isa, memory, content),
     }
 }
 
@@ -113,6 +125,11 @@ fn write<T: Stored>(isa: Isa, out: &mut [T], range: Range<usize>, content: &Cont
         Fill::Values(values) => {
             for (slot, &value) in out.iter_mut().zip(&values[range]) {
                 *slot = T::of_value(value);
+            }
+        }
+        Fill::Rows(rows) => {
+            for (slot, index) in out.iter_mut().zip(range.start as u64..) {
+                *slot = T::of_draw(rows.element(content.draw, &content.keys, index));
             }
         }
         Fill::Draw => {

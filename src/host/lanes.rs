@@ -33,10 +33,14 @@ pub(crate) trait Lanes: Copy {
     unsafe fn mul(self, a: Self) -> Self;
     /// `self + a`.
     unsafe fn add(self, a: Self) -> Self;
+    /// The larger of both; arbitrary where one is not a number.
+    unsafe fn max(self, a: Self) -> Self;
+    /// `self · 2ᵏ` by its exponent's bits, k an integer held in the lowest bits of `a`; the result must be a normal number.
+    unsafe fn scaled(self, a: Self) -> Self;
 }
 
 /// An element type with a register type for each instruction set.
-pub(crate) trait Scalar: Real + bytemuck::Pod + Add<Output = Self> + Mul<Output = Self> {
+pub(crate) trait Scalar: Real + bytemuck::Pod + PartialOrd + Add<Output = Self> + Mul<Output = Self> {
     /// 256-bit registers.
     #[cfg(target_arch = "x86_64")]
     type Avx2: Lanes<Scalar = Self>;
@@ -47,6 +51,8 @@ pub(crate) trait Scalar: Real + bytemuck::Pod + Add<Output = Self> + Mul<Output 
     type Portable: Lanes<Scalar = Self>;
     /// `self · a + b`, fused only where that is one instruction (a call of the C library's `fma` would be slow).
     fn fused(self, a: Self, b: Self) -> Self;
+    /// `self · 2ᵏ`, as [`Lanes::scaled`].
+    fn scaled(self, a: Self) -> Self;
 }
 
 /// Whether the compile target has scalar fused multiply-add.
@@ -62,6 +68,10 @@ impl Scalar for f32 {
     fn fused(self, a: Self, b: Self) -> Self {
         if FUSED { self.mul_add(a, b) } else { self * a + b }
     }
+    #[inline(always)]
+    fn scaled(self, a: Self) -> Self {
+        f32::from_bits(self.to_bits().wrapping_add(a.to_bits() << 23))
+    }
 }
 
 impl Scalar for f64 {
@@ -73,6 +83,10 @@ impl Scalar for f64 {
     #[inline(always)]
     fn fused(self, a: Self, b: Self) -> Self {
         if FUSED { self.mul_add(a, b) } else { self * a + b }
+    }
+    #[inline(always)]
+    fn scaled(self, a: Self) -> Self {
+        f64::from_bits(self.to_bits().wrapping_add(a.to_bits() << 52))
     }
 }
 
@@ -124,6 +138,20 @@ impl<S: Scalar, const N: usize> Lanes for Wide<S, N> {
         }
         self
     }
+    #[inline(always)]
+    unsafe fn max(mut self, a: Self) -> Self {
+        for i in 0..N {
+            self.0[i] = if self.0[i] > a.0[i] { self.0[i] } else { a.0[i] };
+        }
+        self
+    }
+    #[inline(always)]
+    unsafe fn scaled(mut self, a: Self) -> Self {
+        for i in 0..N {
+            self.0[i] = self.0[i].scaled(a.0[i]);
+        }
+        self
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -133,7 +161,8 @@ mod x86 {
 
     macro_rules! lanes {
         ($vector:ty, $scalar:ty, $count:literal, $registers:literal,
-         $splat:ident $load:ident $store:ident $stream:ident $fma:ident $mul:ident $add:ident) => {
+         $splat:ident $load:ident $store:ident $stream:ident $fma:ident $mul:ident $add:ident
+         $max:ident $bits:ident $value:ident $sum:ident $left:ident $fraction:literal) => {
             impl Lanes for $vector {
                 type Scalar = $scalar;
                 const COUNT: usize = $count;
@@ -173,14 +202,28 @@ mod x86 {
                     // SAFETY: as for `splat`.
                     unsafe { $add(self, a) }
                 }
+                #[inline(always)]
+                unsafe fn max(self, a: Self) -> Self {
+                    // SAFETY: as for `splat`.
+                    unsafe { $max(self, a) }
+                }
+                #[inline(always)]
+                unsafe fn scaled(self, a: Self) -> Self {
+                    // SAFETY: as for `splat`.
+                    unsafe { $value($sum($bits(self), $left::<$fraction>($bits(a)))) }
+                }
             }
         };
     }
 
-    lanes!(__m256, f32, 8, 16, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_stream_ps _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps);
-    lanes!(__m256d, f64, 4, 16, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_stream_pd _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd);
-    lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps);
-    lanes!(__m512d, f64, 8, 32, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_stream_pd _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd);
+    lanes!(__m256, f32, 8, 16, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_stream_ps _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps
+        _mm256_max_ps _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32 23);
+    lanes!(__m256d, f64, 4, 16, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_stream_pd _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd
+        _mm256_max_pd _mm256_castpd_si256 _mm256_castsi256_pd _mm256_add_epi64 _mm256_slli_epi64 52);
+    lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps
+        _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23);
+    lanes!(__m512d, f64, 8, 32, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_stream_pd _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd
+        _mm512_max_pd _mm512_castpd_si512 _mm512_castsi512_pd _mm512_add_epi64 _mm512_slli_epi64 52);
 }
 
 /// Asks for the line at `at`, wherever that is.

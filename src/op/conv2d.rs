@@ -11,7 +11,7 @@ use crate::draw::Drawn;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::host::gemm::Extents;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A convolution: `y[n,oh,ow,o] = Σ_rsc x[n, oh·stride + r·dilation − padding, …, c] · f[o,r,s,c]`, c over the input channels of o's group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,8 +123,9 @@ pub const ENTRY: Entry = Entry {
     fields: &["n", "h", "w", "c_in", "c_out", "k", "kh", "kw", "stride", "padding", "dilation", "groups"],
     parse: |fields| parse_over(ENTRY.fields, &Conv2d::same(1, 28, 128, 128, 3), fields),
     // ResNet-50 (He et al., 2016): 3×3 of its stages 3 and 2, a 1×1 that widens, the 3×3 of stage 4.
-    grid: |size, _| {
-        let layer = |hw: u64, c_in: u64, c_out: u64, k: u64| json!({"n": 1, "h": hw, "w": hw, "c_in": c_in, "c_out": c_out, "k": k, "stride": 1, "padding": k / 2, "dilation": 1, "groups": 1});
+    grid: |size, device| {
+        let batch = if device.kind == DeviceKind::Gpu { 32 } else { 1 };
+        let layer = |hw: u64, c_in: u64, c_out: u64, k: u64| json!({"n": batch, "h": hw, "w": hw, "c_in": c_in, "c_out": c_out, "k": k, "stride": 1, "padding": k / 2, "dilation": 1, "groups": 1});
         match size {
             Size::Small => vec![layer(28, 128, 128, 3)],
             _ => vec![layer(56, 64, 64, 3), layer(28, 128, 128, 3), layer(14, 256, 256, 3), layer(56, 64, 256, 1)],
@@ -288,6 +289,11 @@ const NAIVE: Variant<Conv2d> = Variant {
             precisions: &[Precision::F32],
             tunables: &[],
         },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/conv2d/naive.cu")),
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
+            tunables: &[],
+        },
     ],
     dispatches: |p, _| {
         let (oh, ow) = p.out();
@@ -296,8 +302,8 @@ const NAIVE: Variant<Conv2d> = Variant {
     demand: naive_demand,
 };
 
-/// The convolution as a matrix product whose left matrix is never stored: gathered into packed panels on the host, into registers on
-/// devices.
+/// The convolution as a matrix product whose left matrix is never stored: gathered into packed panels on the host, into registers
+/// by WGSL, into shared memory by CUDA.
 const IMPLICIT: Variant<Conv2d> = Variant {
     name: "implicit",
     unit: Unit::Vector,
@@ -312,6 +318,11 @@ const IMPLICIT: Variant<Conv2d> = Variant {
             precisions: &[Precision::F32],
             tunables: &[Tunable { name: "TM", values: &[4, 2, 8] }, Tunable { name: "TN", values: &[2, 4] }],
         },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/conv2d/implicit.cu")),
+            precisions: &[Precision::F32],
+            tunables: &[Tunable { name: "BM", values: &[64, 128] }, Tunable { name: "BN", values: &[64, 128] }],
+        },
     ],
     dispatches: |p, s| {
         if s.language == Language::Host {
@@ -319,7 +330,15 @@ const IMPLICIT: Variant<Conv2d> = Variant {
         }
         // Vector loads need every pixel, and every tap of a filter, to start on a vector.
         let entry = if p.channels().0.is_multiple_of(4) { "whole" } else { "ragged" };
-        vec![Dispatch::over(3, entry, fold(Tiles::of(s).groups(p)), [8, 8, 1])]
+        let tiles = Tiles::of(s);
+        let grid = fold(tiles.groups(p));
+        if s.language == Language::Wgsl {
+            return vec![Dispatch::over(3, entry, grid, [8, 8, 1])];
+        }
+        // 16 steps of both operands; `whole` has two tiles of each at a time.
+        let halves = if entry == "whole" { 2 } else { 1 };
+        let shared_bytes = halves * 4 * 16 * 16 * (tiles.tm + tiles.tn) as u32;
+        vec![Dispatch { shared_bytes, ..Dispatch::over(3, entry, grid, [256, 1, 1]) }]
     },
     demand: |p, s| match s.language {
         Language::Host => {
@@ -330,26 +349,31 @@ const IMPLICIT: Variant<Conv2d> = Variant {
     },
 };
 
-/// Register tiles of `implicit` on devices: a lane holds `tm` pixels by `tn` channels, a work-group 8 × 8 lanes.
+/// Register tiles of `implicit` on devices: a lane holds `tm` pixels by `tn` channels, a work-group `side` × `side` lanes.
 struct Tiles {
+    side: u64,
     tm: u64,
     tn: u64,
 }
 
 impl Tiles {
     fn of(s: &Setting<'_>) -> Self {
-        Tiles { tm: s.tuned.get("TM") as u64, tn: s.tuned.get("TN") as u64 }
+        let tuned = |name| s.tuned.get(name) as u64;
+        match s.language {
+            Language::Cuda => Tiles { side: 16, tm: tuned("BM") / 16, tn: tuned("BN") / 16 },
+            _ => Tiles { side: 8, tm: tuned("TM"), tn: tuned("TN") },
+        }
     }
 
     /// Work-groups along pixels.
     fn down(&self, p: &Conv2d) -> u64 {
         let (oh, ow) = p.out();
-        (p.n * oh * ow).div_ceil(8 * self.tm)
+        (p.n * oh * ow).div_ceil(self.side * self.tm)
     }
 
     /// Work-groups along channels; none crosses a group of the convolution.
     fn across(&self, p: &Conv2d) -> u64 {
-        p.groups * p.channels().1.div_ceil(8 * self.tn)
+        p.groups * p.channels().1.div_ceil(self.side * self.tn)
     }
 
     fn groups(&self, p: &Conv2d) -> u64 {
@@ -384,7 +408,7 @@ fn implicit_demand(p: &Conv2d, s: &Setting<'_>) -> Demand {
     let (c_in, c_out) = p.channels();
     let (pixels, outputs) = (p.n * oh * ow, p.n * oh * ow * p.c_out);
     // Pixels of a group are taken not to cross rows.
-    let (touched, _) = p.columns().touched(8 * tiles.tm);
+    let (touched, _) = p.columns().touched(tiles.side * tiles.tm);
     let inputs = p.n * p.rows().inside() * touched * c_in * tiles.across(p);
     let requested = inputs + tiles.down(p) * p.depth() * p.c_out + outputs;
     let lane = p.depth() * (pixels * p.groups * c_out.div_ceil(tiles.tn) + p.c_out * pixels.div_ceil(tiles.tm)) + outputs;

@@ -9,7 +9,7 @@ use super::window::Axis;
 use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A depthwise convolution: `y[n,oh,ow,c] = Σ_rs x[n, oh·stride + r·dilation − padding, …, c] · f[r,s,c]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,11 +55,14 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Kernel,
     fields: &["n", "h", "w", "c", "k", "stride", "padding", "dilation"],
     parse: |fields| parse_over(ENTRY.fields, &Depthwise::same(1, 56, 56, 128, 3), fields),
-    grid: |size, _| {
+    grid: |size, device| {
+        // A GPU is filled by a batch; by one image only with what its launches cost.
+        let batch = if device.kind == DeviceKind::Gpu { 64 } else { 1 };
         let layer = |n: u64, hw: u64, c: u64, k: u64, stride: u64| json!({"n": n, "h": hw, "w": hw, "c": c, "k": k, "stride": stride, "padding": k / 2, "dilation": 1});
-        let mut layers = vec![layer(1, 112, 32, 3, 1), layer(1, 56, 128, 3, 1), layer(1, 28, 256, 3, 1), layer(1, 56, 128, 3, 2)];
+        let mut layers =
+            vec![layer(1, 112, 32, 3, 1), layer(batch, 56, 128, 3, 1), layer(batch, 28, 256, 3, 1), layer(batch, 56, 128, 3, 2)];
         if size != Size::Small {
-            layers.extend([layer(16, 112, 64, 3, 1), layer(1, 56, 96, 7, 1)]);
+            layers.extend([layer(batch.max(16), 112, 64, 3, 1), layer(batch, 56, 96, 7, 1)]);
         }
         layers
     },
@@ -74,7 +77,9 @@ pub const ENTRY: Entry = Entry {
             case(3, 8, 8, 64, 3, 1, 0, 1),
             case(1, 17, 19, 5, 7, 3, 3, 1),
             case(1, 6, 40, 130, 3, 1, 1, 1),
-            // Enough work for long strips on devices, without and with a stride.
+            case(1, 9, 14, 16, 3, 2, 1, 1),
+            case(2, 11, 13, 8, 3, 3, 1, 1),
+            // Enough work for long strips in WGSL, without and with a stride.
             case(1, 40, 33, 64, 3, 1, 1, 1),
             case(1, 66, 70, 32, 3, 2, 1, 1),
         ]
@@ -178,7 +183,7 @@ const NAIVE: Variant<Depthwise> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/depthwise/naive.cu")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
             tunables: &[],
         },
     ],
@@ -200,6 +205,11 @@ const WINDOW: Variant<Depthwise> = Variant {
             precisions: &[Precision::F32, Precision::F16],
             tunables: &[Tunable { name: "LANES", values: &[1024, 16384, 262_144] }, Tunable { name: "BLOCK", values: &[64, 256] }],
         },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/depthwise/window.cu")),
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
+            tunables: &[Tunable { name: "STRIP", values: &[8, 16, 4] }, Tunable { name: "BLOCK", values: &[256, 128] }],
+        },
     ],
     dispatches: |p, s| {
         let (oh, ow) = p.out();
@@ -207,8 +217,8 @@ const WINDOW: Variant<Depthwise> = Variant {
             // The host's work-group is an output row.
             return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
         }
-        let strips = p.n * oh * ow.div_ceil(p.strip(s)) * p.c.div_ceil(p.width());
-        let entry = match p.width() {
+        let strips = p.n * oh * ow.div_ceil(p.strip(s)) * p.c.div_ceil(p.width(s));
+        let entry = match p.width(s) {
             1 => "single",
             _ if p.slides() => "three",
             _ => "strip",
@@ -223,17 +233,21 @@ const WINDOW: Variant<Depthwise> = Variant {
 };
 
 impl Depthwise {
-    /// Channels that a lane of `window` holds: vector loads need every pixel to start on a vector.
-    fn width(&self) -> u64 {
-        if self.c.is_multiple_of(4) { 4 } else { 1 }
+    /// Channels that a lane of `window` holds: vector loads (of 16 bytes in CUDA) need every pixel to start on a vector.
+    fn width(&self, s: &Setting<'_>) -> u64 {
+        let vector = if s.language == Language::Wgsl { 4 } else { 16 / s.precision.storage().bytes() };
+        if self.c.is_multiple_of(vector) { vector } else { 1 }
     }
 
-    /// Outputs that a lane of `window` holds: as many as leave `LANES` lanes, at most 16, in fours where it does not slide.
+    /// Outputs that a lane of `window` holds. In WGSL as many as leave `LANES` lanes, at most 16, in fours where it does not slide.
     fn strip(&self, s: &Setting<'_>) -> u64 {
+        if s.language == Language::Cuda {
+            return s.tuned.get("STRIP") as u64;
+        }
         let (oh, ow) = self.out();
-        let outputs = self.n * oh * ow * self.c.div_ceil(self.width());
+        let outputs = self.n * oh * ow * self.c.div_ceil(self.width(s));
         let length = (outputs / s.tuned.get("LANES") as u64).clamp(1, 16);
-        if self.width() == 4 && self.slides() { length } else { length.next_multiple_of(4) }
+        if self.width(s) > 1 && self.slides() { length } else { length.next_multiple_of(4) }
     }
 
     /// Whether `window` can keep the whole filter and a sliding 3×3 window in registers.
@@ -247,16 +261,19 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let outputs = p.n * oh * ow * p.c;
     // Every lane loads each tap inside the image and its filter element, and stores one output.
     let taps = p.n * p.c * p.axis(p.h).inside() * p.axis(p.w).inside();
-    let lane = s.precision.storage().bytes() * (2 * taps + outputs);
+    let width = s.precision.storage().bytes();
+    let lane = width * (2 * taps + outputs);
     match s.language {
         Language::Host => Demand::new(lane, lane),
         // A group is 256 consecutive outputs, channels fastest.
-        _ => Demand::new(s.precision.storage().bytes() * grouped(p, 256 / p.c.min(256), false), lane),
+        _ => Demand::new(width * grouped(p, 256 / p.c.min(256), false), lane),
     }
 }
 
 fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let (strip, block) = (p.strip(s), s.tuned.get("BLOCK") as u64);
+    // CUDA also loads the columns after a strip's last output.
+    let after = (s.language == Language::Cuda) as u64;
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
     let rows = p.axis(p.h).inside();
@@ -264,11 +281,11 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let (mut columns, mut filters) = (0, 0);
     for first in (0..ow).step_by(strip as usize) {
         let end = (first + strip).min(ow);
-        if p.width() == 4 && p.slides() {
+        if p.width(s) > 1 && p.slides() {
             // Three columns to begin with, then min(stride, 3) new ones for each output after the first.
             columns += (0..3).map(|s| is_inside(first * p.stride + s)).sum::<u64>();
             let fresh = |o: u64| (3 - p.stride.min(3)..3).map(|s| is_inside(o * p.stride + s)).sum::<u64>();
-            columns += (first + 1..end).map(fresh).sum::<u64>();
+            columns += (first + 1..end + after).map(fresh).sum::<u64>();
             filters += 9;
         } else {
             // Four outputs at a time, each with all its taps.
@@ -279,7 +296,7 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     }
     let width = s.precision.storage().bytes();
     let lane = width * (p.n * p.c * rows * columns + p.n * oh * p.c * filters + outputs);
-    let units = p.c.div_ceil(p.width());
+    let units = p.c.div_ceil(p.width(s));
     Demand::new(width * grouped(p, strip * (block / units.min(block)), true), lane)
 }
 

@@ -9,7 +9,7 @@ use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_ov
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,11 +29,14 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Kernel,
     fields: &["m", "n", "k"],
     parse: |fields| parse_over(ENTRY.fields, &Matmul { m: 1024, n: 1024, k: 1024 }, fields),
-    grid: |size, _| {
-        let squares: &[u64] = match size {
-            Size::Small => &[128, 256, 512],
-            Size::Standard => &[256, 512, 1024],
-            Size::Large => &[256, 512, 1024, 2048, 4096],
+    grid: |size, device| {
+        let squares: &[u64] = match (device.kind, size) {
+            (DeviceKind::Cpu, Size::Small) => &[128, 256, 512],
+            (DeviceKind::Cpu, Size::Standard) => &[256, 512, 1024],
+            (DeviceKind::Cpu, Size::Large) => &[256, 512, 1024, 2048, 4096],
+            (DeviceKind::Gpu, Size::Small) => &[512, 2048],
+            (DeviceKind::Gpu, Size::Standard) => &[512, 1024, 2048, 4096],
+            (DeviceKind::Gpu, Size::Large) => &[512, 1024, 2048, 4096, 8192],
         };
         squares.iter().map(|s| json!({"m": s, "n": s, "k": s})).collect()
     },
@@ -49,6 +52,8 @@ pub const ENTRY: Entry = Entry {
             (96, 200, 40),
             (130, 258, 17),
             (45, 36, 20),
+            // Whole tiles of every kernel, and more of them along k than any keeps at once.
+            (256, 128, 160),
         ];
         shapes.iter().map(|(m, n, k)| json!({"m": m, "n": n, "k": k})).collect()
     },
@@ -57,7 +62,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, BLOCKED];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, BLOCKED, PIPELINED, MMA, WGMMA];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -115,7 +120,7 @@ const NAIVE: Variant<Matmul> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/matmul/naive.cu")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
             tunables: &[],
         },
     ],
@@ -126,7 +131,7 @@ const NAIVE: Variant<Matmul> = Variant {
             let width = s.precision.storage().bytes();
             Demand::new(width * p.m * (p.k + p.k * p.n + p.n), width * p.m * (p.k + 2 * p.k * p.n + p.n))
         }
-        _ => tiled(p, storage(s), storage(s), [16, 16], [1, 1]),
+        _ => tiled(p, s, [16, 16], [1, 1]),
     },
 };
 
@@ -148,28 +153,44 @@ const PACKED: Variant<Matmul> = Variant {
 const TILED: Variant<Matmul> = Variant {
     name: "tiled",
     unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Wgsl(include_str!("../../shaders/matmul/tiled.wgsl")),
-        precisions: &[Precision::F32, Precision::F16],
-        tunables: &[Tunable { name: "TILE", values: &[16, 8] }],
-    }],
+    sources: &[
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/matmul/tiled.wgsl")),
+            precisions: &[Precision::F32, Precision::F16],
+            tunables: &[Tunable { name: "TILE", values: &[16, 8] }],
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/matmul/tiled.cu")),
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
+            tunables: &[Tunable { name: "TILE", values: &[32, 16] }],
+        },
+    ],
     dispatches: |p, s| {
         let tile = s.tuned.get("TILE");
         let grid = [tiles(p.n, tile as u64), tiles(p.m, tile as u64), 1];
         vec![Dispatch { shared_bytes: 2 * 4 * tile * tile, ..Dispatch::over(3, "matmul", grid, [tile, tile, 1]) }]
     },
-    demand: |p, s| tiled(p, storage(s), sums(s), [s.tuned.get("TILE") as u64; 2], [1, 1]),
+    demand: |p, s| tiled(p, s, [s.tuned.get("TILE") as u64; 2], [1, 1]),
 };
+
+const REGISTER_TILES: &[Tunable] = &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }];
 
 /// A register tile a lane: `TM` rows by `TN` vectors of four columns, 8×8 lanes a group.
 const REGISTER: Variant<Matmul> = Variant {
     name: "register",
     unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
-        precisions: &[Precision::F32, Precision::F16],
-        tunables: &[Tunable { name: "TM", values: &[4, 8] }, Tunable { name: "TN", values: &[1, 2] }],
-    }],
+    sources: &[
+        Implementation {
+            source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
+            precisions: &[Precision::F32, Precision::F16],
+            tunables: REGISTER_TILES,
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/matmul/register.cu")),
+            precisions: &[Precision::F32, Precision::F16, Precision::BF16],
+            tunables: REGISTER_TILES,
+        },
+    ],
     dispatches: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
         // Vector loads need every row of A, B and C to start on a vector.
@@ -178,7 +199,7 @@ const REGISTER: Variant<Matmul> = Variant {
     },
     demand: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
-        tiled(p, storage(s), storage(s), [8 * tm, 8 * tn], [tm, tn])
+        tiled(p, s, [8 * tm, 8 * tn], [tm, tn])
     },
 };
 
@@ -197,7 +218,75 @@ const BLOCKED: Variant<Matmul> = Variant {
         let grid = [tiles(p.n, bn as u64), tiles(p.m, bm as u64), 1];
         vec![Dispatch { shared_bytes: 4 * 16 * (bm + bn), ..Dispatch::over(3, entry, grid, [bn / 8, bm / 8, 1]) }]
     },
-    demand: |p, s| tiled(p, storage(s), sums(s), [s.tuned.get("BM") as u64, s.tuned.get("BN") as u64], [8, 8]),
+    demand: |p, s| tiled(p, s, [s.tuned.get("BM") as u64, s.tuned.get("BN") as u64], [8, 8]),
+};
+
+/// Register tiles fed from shared memory that the next tiles fill meanwhile: `TM` × 8 outputs a lane, `BM` × 128 a group.
+const PIPELINED: Variant<Matmul> = Variant {
+    name: "pipelined",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/matmul/pipelined.cu")),
+        precisions: &[Precision::F32],
+        tunables: &[Tunable { name: "BM", values: &[128, 256, 64] }, Tunable { name: "TM", values: &[16, 8] }],
+    }],
+    dispatches: |p, s| {
+        let (bm, tm) = (s.tuned.get("BM"), s.tuned.get("TM"));
+        let lanes = bm / (4 * tm) * 2 * 32;
+        let bk = if lanes >= 128 { 16 } else { 8 };
+        let whole = p.m.is_multiple_of(bm as u64) && p.n.is_multiple_of(128) && p.k.is_multiple_of(bk as u64);
+        // `whole` has two tiles of each operand at a time.
+        let (entry, halves) = if whole { ("whole", 2) } else { ("ragged", 1) };
+        let grid = [tiles(p.n, 128), tiles(p.m, bm as u64), 1];
+        vec![Dispatch { shared_bytes: halves * 4 * bk * (bm + 128), ..Dispatch::over(3, entry, grid, [lanes, 1, 1]) }]
+    },
+    demand: |p, s| tiled(p, s, [s.tuned.get("BM") as u64, 128], [s.tuned.get("TM") as u64, 8]),
+};
+
+/// Matrix units, a warp at a time, fed by a ring of `STAGES` tiles of 128 bytes of k; 128 × `BN` outputs a group, 64 × 64 a warp.
+const MMA: Variant<Matmul> = Variant {
+    name: "mma",
+    unit: Unit::Mma,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/matmul/mma.cu")),
+        precisions: &[Precision::BF16, Precision::F16, Precision::TF32],
+        tunables: &[Tunable { name: "BN", values: &[128, 256] }, Tunable { name: "STAGES", values: &[3, 4] }],
+    }],
+    dispatches: |p, s| {
+        let (bn, stages) = (s.tuned.get("BN"), s.tuned.get("STAGES"));
+        let vector = 16 / s.precision.storage().bytes();
+        let whole = p.n.is_multiple_of(vector) && p.k.is_multiple_of(vector);
+        let (entry, stages) = if whole { ("whole", stages) } else { ("ragged", 1) };
+        let grid = fold(p.m.div_ceil(128) * p.n.div_ceil(bn as u64));
+        vec![Dispatch { dynamic_bytes: stages * 128 * (128 + bn), ..Dispatch::over(3, entry, grid, [bn, 1, 1]) }]
+    },
+    demand: |p, s| tiled(p, s, [128, s.tuned.get("BN") as u64], [64, 64]),
+};
+
+/// Matrix units, four warps at a time, fed by a ring of `STAGES` tiles that the copying unit fills; 128 × 256 outputs a tile.
+const WGMMA: Variant<Matmul> = Variant {
+    name: "wgmma",
+    unit: Unit::Wgmma,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/matmul/wgmma.cu")),
+        precisions: &[Precision::BF16, Precision::F16],
+        tunables: &[Tunable { name: "STAGES", values: &[4, 3] }],
+    }],
+    dispatches: |p, s| {
+        const STAGE: u32 = 48 << 10;
+        let groups = (p.m.div_ceil(128) * p.n.div_ceil(256)).min(s.device.compute_units as u64) as u32;
+        // The tiles begin at a multiple of 1024 bytes.
+        if !p.n.is_multiple_of(8) || !p.k.is_multiple_of(8) {
+            return vec![Dispatch { dynamic_bytes: STAGE + 1024, ..Dispatch::over(3, "ragged", [groups, 1, 1], [256, 1, 1]) }];
+        }
+        let stages = s.tuned.get("STAGES");
+        let boxes = [Arg::Map { tensor: 0, rows: 128, columns: 64 }, Arg::Map { tensor: 1, rows: 64, columns: 64 }];
+        let args = [&boxes[..], &[Arg::Tensor(2), Arg::Dims]].concat();
+        let dynamic_bytes = stages * (STAGE + 16) + 1024;
+        vec![Dispatch { dynamic_bytes, args, ..Dispatch::over(3, "whole", [groups, 1, 1], [288, 1, 1]) }]
+    },
+    // A product reads its operands once for a team's 64 rows.
+    demand: |p, s| tiled(p, s, [128, 256], [64, 256]),
 };
 
 const fn tiles(extent: u64, tile: u64) -> u32 {
@@ -205,19 +294,12 @@ const fn tiles(extent: u64, tile: u64) -> u32 {
     if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
 }
 
-const fn storage(s: &Setting<'_>) -> u64 {
-    s.precision.storage().bytes()
-}
-
-const fn sums(s: &Setting<'_>) -> u64 {
-    s.precision.sum().bytes()
-}
-
-/// Demand of a bm × bn group tile whose lanes hold tm × tn outputs: distinct bytes a group, and what all its lanes name. `width` is
-/// that of an element in memory, `shared` of one where lanes read it from. Edge groups load only what exists.
-fn tiled(p: &Matmul, width: u64, shared: u64, [bm, bn]: [u64; 2], [tm, tn]: [u64; 2]) -> Demand {
+/// Demand of a bm × bn group tile whose lanes hold tm × tn outputs: distinct bytes a group, and what all its lanes name.
+/// Edge groups load only what exists.
+fn tiled(p: &Matmul, s: &Setting<'_>, [bm, bn]: [u64; 2], [tm, tn]: [u64; 2]) -> Demand {
     let (m, n, k) = (p.m, p.n, p.k);
-    let requested = m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n;
-    let lane = m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm);
-    Demand::new(width * requested, shared * lane + width * m * n)
+    let width = s.precision.storage().bytes();
+    let requested = width * (m * k * n.div_ceil(bn) + k * n * m.div_ceil(bm) + m * n);
+    let lane = width * (m * k * n.div_ceil(tn) + k * n * m.div_ceil(tm) + m * n);
+    Demand::new(requested, lane)
 }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 
 use super::DType;
+use crate::plan::Precision;
 
 /// Which number type a definition runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub enum Arithmetic {
     F32,
     /// Products and sums rounded to f16.
     F16,
+    /// Factors rounded to tf32, sums cut to f32: what matrix units do.
+    Matrix,
     /// Σ|a·b| in f64: the scale of rounding errors.
     Absolute,
     /// Counts multiply-adds, computes nothing.
@@ -22,12 +25,20 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// The arithmetic that sums in `dtype`.
+    /// The arithmetic that sums in `dtype`; no unit sums in bf16 itself.
     pub const fn of(dtype: DType) -> Self {
         match dtype {
             DType::F64 => Arithmetic::F64,
-            DType::F32 => Arithmetic::F32,
+            DType::F32 | DType::BF16 => Arithmetic::F32,
             DType::F16 => Arithmetic::F16,
+        }
+    }
+
+    /// The arithmetic of sums in `precision`.
+    pub const fn summing(precision: Precision) -> Self {
+        match precision {
+            Precision::TF32 => Arithmetic::Matrix,
+            _ => Self::of(precision.sum()),
         }
     }
 
@@ -35,7 +46,7 @@ impl Arithmetic {
     pub const fn epsilon(self) -> f64 {
         match self {
             Arithmetic::F64 | Arithmetic::Absolute | Arithmetic::Counted => DType::F64.epsilon(),
-            Arithmetic::F32 => DType::F32.epsilon(),
+            Arithmetic::F32 | Arithmetic::Matrix => DType::F32.epsilon(),
             Arithmetic::F16 => DType::F16.epsilon(),
         }
     }
@@ -57,6 +68,14 @@ pub trait Real: Copy + Send + Sync + 'static {
     fn plus(self, other: Self) -> Self;
     /// Product, not counted.
     fn times(self, other: Self) -> Self;
+    /// Difference, not counted.
+    fn minus(self, other: Self) -> Self;
+    /// Quotient, not counted.
+    fn over(self, other: Self) -> Self;
+    /// The larger of both, not counted.
+    fn larger(self, other: Self) -> Self;
+    /// e to this power, not counted.
+    fn exp(self) -> Self;
 }
 
 impl Real for f64 {
@@ -75,6 +94,18 @@ impl Real for f64 {
     }
     fn times(self, other: Self) -> Self {
         self * other
+    }
+    fn minus(self, other: Self) -> Self {
+        self - other
+    }
+    fn over(self, other: Self) -> Self {
+        self / other
+    }
+    fn larger(self, other: Self) -> Self {
+        self.max(other)
+    }
+    fn exp(self) -> Self {
+        f64::exp(self)
     }
 }
 
@@ -99,6 +130,18 @@ impl Real for f32 {
     fn times(self, other: Self) -> Self {
         self * other
     }
+    fn minus(self, other: Self) -> Self {
+        self - other
+    }
+    fn over(self, other: Self) -> Self {
+        self / other
+    }
+    fn larger(self, other: Self) -> Self {
+        self.max(other)
+    }
+    fn exp(self) -> Self {
+        f32::exp(self)
+    }
 }
 
 impl Real for half::f16 {
@@ -117,6 +160,65 @@ impl Real for half::f16 {
     }
     fn times(self, other: Self) -> Self {
         self * other
+    }
+    fn minus(self, other: Self) -> Self {
+        self - other
+    }
+    fn over(self, other: Self) -> Self {
+        self / other
+    }
+    fn larger(self, other: Self) -> Self {
+        self.max(other)
+    }
+    fn exp(self) -> Self {
+        half::f16::from_f64(self.to_f64().exp())
+    }
+}
+
+/// An f32 as matrix units compute it: factors rounded to tf32's eleven bits, which f16 and bf16 fit; sums cut, not rounded.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix(f32);
+
+impl Matrix {
+    /// A factor of a product: to nearest, ties away from zero.
+    fn operand(self) -> f64 {
+        f32::from_bits(self.0.to_bits().wrapping_add(0x1000) & !0x1fff) as f64
+    }
+}
+
+/// The nearest f32 that is not larger in magnitude.
+fn cut(x: f64) -> f32 {
+    let near = x as f32;
+    if (near as f64).abs() > x.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
+}
+
+impl Real for Matrix {
+    fn from_f64(x: f64) -> Self {
+        Matrix(x as f32)
+    }
+    fn to_f64(self) -> f64 {
+        self.0 as f64
+    }
+    fn mac(self, a: Self, b: Self) -> Self {
+        Matrix(cut(self.0 as f64 + a.operand() * b.operand()))
+    }
+    fn plus(self, other: Self) -> Self {
+        Matrix(cut(self.0 as f64 + other.0 as f64))
+    }
+    fn times(self, other: Self) -> Self {
+        Matrix(self.0 * other.0)
+    }
+    fn minus(self, other: Self) -> Self {
+        Matrix(self.0 - other.0)
+    }
+    fn over(self, other: Self) -> Self {
+        Matrix(self.0 / other.0)
+    }
+    fn larger(self, other: Self) -> Self {
+        Matrix(self.0.max(other.0))
+    }
+    fn exp(self) -> Self {
+        Matrix(self.0.exp())
     }
 }
 
@@ -152,6 +254,18 @@ impl Real for Counted {
     fn times(self, _: Self) -> Self {
         Counted
     }
+    fn minus(self, _: Self) -> Self {
+        Counted
+    }
+    fn over(self, _: Self) -> Self {
+        Counted
+    }
+    fn larger(self, _: Self) -> Self {
+        Counted
+    }
+    fn exp(self) -> Self {
+        Counted
+    }
 }
 
 /// Sums of absolute values: every term counts with its size.
@@ -173,5 +287,19 @@ impl Real for Absolute {
     }
     fn times(self, other: Self) -> Self {
         Absolute(self.0 * other.0)
+    }
+    /// A term counts with its size, whatever its sign.
+    fn minus(self, other: Self) -> Self {
+        Absolute(self.0 + other.0)
+    }
+    fn over(self, other: Self) -> Self {
+        Absolute(self.0 / other.0)
+    }
+    fn larger(self, other: Self) -> Self {
+        Absolute(self.0.max(other.0))
+    }
+    /// Weights that are told from absolute values would be meaningless: all count alike.
+    fn exp(self) -> Self {
+        Absolute(1.0)
     }
 }

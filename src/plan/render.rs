@@ -6,6 +6,9 @@ use super::{Code, Precision, Source, Tunable, Tuned};
 use crate::host::Call;
 use crate::op::{DType, Definition};
 
+/// Sixteen-bit numbers, and what a warp does as one, without headers.
+const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), include_str!("../../kernels/warp.cuh"));
+
 /// The program of a plan, and the hash of its unrendered text (0 for Rust).
 pub(super) fn render<P: Definition>(
     problem: &P,
@@ -27,7 +30,14 @@ pub(super) fn render<P: Definition>(
             // Aliases, not macros: NVRTC's own headers have templates over a T.
             let (storage, sum) = (cuda_type(precision.storage()), cuda_type(precision.sum()));
             let prefix = format!("using T = {storage}; using S = {sum}; struct Dims {{ unsigned {}; }};", names.join(", "));
-            (Code::Cuda { text: format!("{prefix} {text}"), defines }, fnv1a(text.as_bytes()))
+            let rendered = match precision {
+                // Types and instructions that CUDA C++ has in headers alone; `#line` keeps line numbers the file's own.
+                Precision::F16 | Precision::BF16 | Precision::TF32 => {
+                    format!("struct Half; struct Brain; {prefix}\n{CUDA_NUMBERS}\n#line 1\n{text}")
+                }
+                Precision::F32 | Precision::F64 => format!("{prefix} {text}"),
+            };
+            (Code::Cuda { text: rendered, defines }, fnv1a(text.as_bytes()))
         }
     }
 }
@@ -51,6 +61,8 @@ const fn wgsl_type(dtype: DType) -> &'static str {
         DType::F64 => "f64",
         DType::F32 => "f32",
         DType::F16 => "f16",
+        // No device has it in WGSL, and no variant lists it.
+        DType::BF16 => "bf16",
     }
 }
 
@@ -58,7 +70,8 @@ const fn cuda_type(dtype: DType) -> &'static str {
     match dtype {
         DType::F64 => "double",
         DType::F32 => "float",
-        DType::F16 => "__half",
+        DType::F16 => "Half",
+        DType::BF16 => "Brain",
     }
 }
 

@@ -18,25 +18,30 @@ pub enum Precision {
     F64,
     /// f16 in and out, f32 sums (the `fma` probe alone also sums in f16).
     F16,
+    /// bf16 in and out, f32 sums.
+    BF16,
+    /// f32 in, sums and out; factors rounded to tf32's eleven bits.
+    TF32,
 }
 
 impl Precision {
     /// Every precision, in table order.
-    pub const ALL: [Precision; 3] = [Precision::F32, Precision::F64, Precision::F16];
+    pub const ALL: [Precision; 5] = [Precision::F32, Precision::F64, Precision::F16, Precision::BF16, Precision::TF32];
 
     /// Type of inputs and outputs in memory.
     pub const fn storage(self) -> DType {
         match self {
-            Precision::F32 => DType::F32,
+            Precision::F32 | Precision::TF32 => DType::F32,
             Precision::F64 => DType::F64,
             Precision::F16 => DType::F16,
+            Precision::BF16 => DType::BF16,
         }
     }
 
     /// Type of sums.
     pub const fn sum(self) -> DType {
         match self {
-            Precision::F32 | Precision::F16 => DType::F32,
+            Precision::F32 | Precision::F16 | Precision::BF16 | Precision::TF32 => DType::F32,
             Precision::F64 => DType::F64,
         }
     }
@@ -47,6 +52,8 @@ impl Precision {
             Precision::F32 => "f32",
             Precision::F64 => "f64",
             Precision::F16 => "f16",
+            Precision::BF16 => "bf16",
+            Precision::TF32 => "tf32",
         }
     }
 }
@@ -65,6 +72,10 @@ pub enum Unit {
     Vector,
     /// No arithmetic to speak of: a bandwidth probe.
     Memory,
+    /// Matrix units, a warp at a time, operands in registers (CUDA: `mma.sync`, compute capability 8.0 and later).
+    Mma,
+    /// Matrix units, four warps at a time, operands in shared memory (CUDA: `wgmma`, compute capability 9.0 only).
+    Wgmma,
 }
 
 impl fmt::Display for Unit {
@@ -72,6 +83,8 @@ impl fmt::Display for Unit {
         f.pad(match self {
             Unit::Vector => "vector",
             Unit::Memory => "memory",
+            Unit::Mma => "mma",
+            Unit::Wgmma => "wgmma",
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A level is a plateau: a run of at least 1.5 octaves within ±7 % of its median, faster than everything that follows it by so
 //! much that two such bands do not touch. The last two octaves are DRAM, and only trusted as such when they lie far beyond the largest cache found and are flat. Levels are
-//! named by order; what the system reports is compared with the finding and never replaces it.
+//! named by order, from the smallest that the system reports on (a probe may leave the first out on purpose); what else the system
+//! reports is compared with the finding and never replaces it.
 
 use crate::record::State;
 use crate::stats::median_of;
@@ -46,11 +47,12 @@ pub fn levels(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> Vec<Level> {
     let Some(&(largest, _)) = curve.last() else { return Vec::new() };
     let smooth = without_spikes(curve);
     let floor = fastest(octaves_below(&smooth, largest, 2.0));
+    let first = reported.iter().map(|cache| cache.0).min().unwrap_or(1);
     let mut found: Vec<Level> = plateaus(&smooth)
         .into_iter()
         .filter(|run| middle(run) > APART * floor)
-        .enumerate()
-        .map(|(order, run)| cache(order, run, &smooth))
+        .zip(first..)
+        .map(|(run, number)| cache(number, run, &smooth))
         .collect();
     let dram = dram(curve, largest, found.last(), reported);
     found.push(dram);
@@ -153,7 +155,7 @@ fn longest(curve: &[(u64, f64)]) -> Option<(usize, usize)> {
     best.map(|(_, start, end)| (start, end))
 }
 
-fn cache(order: usize, run: &[(u64, f64)], curve: &[(u64, f64)]) -> Level {
+fn cache(number: u32, run: &[(u64, f64)], curve: &[(u64, f64)]) -> Level {
     let value = middle(run);
     let (first, mut held) = (run[0].0, run[run.len() - 1].0);
     let end = held;
@@ -164,7 +166,7 @@ fn cache(order: usize, run: &[(u64, f64)], curve: &[(u64, f64)]) -> Level {
         held = bytes;
     }
     Level {
-        name: format!("l{}", order + 1),
+        name: format!("l{number}"),
         capacity: Some(held),
         value,
         plateau: (first, run[run.len() - 1].0),
@@ -382,6 +384,17 @@ mod tests {
         }
         let found = levels(&ramp, &[]);
         assert_eq!(named(&found), ["l1", "dram"], "{found:?}");
+    }
+
+    #[test]
+    fn a_probe_past_the_first_level_finds_the_second_by_its_name() {
+        // As an H100 shows it through loads that leave the first level out: two partitions of 25 MiB, of which most shows, from 1 MiB on, half octaves.
+        let points: Vec<(u64, f64)> =
+            curve(&[(30 * MIB, 5.6e12)], 3.0e12, 1024 * MIB, 0.01, 7).into_iter().filter(|p| p.0 >= MIB).step_by(2).collect();
+        let found = levels(&points, &[(2, 50 * MIB)]);
+        assert_eq!(named(&found), ["l2", "dram"]);
+        assert!((0.5..1.0).contains(&(found[0].capacity.unwrap() as f64 / (50 * MIB) as f64)), "{found:?}");
+        assert!(found.iter().all(|level| level.state == State::Ok && level.reasons.is_empty()), "{found:?}");
     }
 
     #[test]

@@ -19,6 +19,7 @@
 #include <ucontext.h>
 #endif
 
+#define CUDACPU 1 // for the few sources that hold PTX
 #define __global__
 #define __device__
 #define __host__
@@ -28,6 +29,36 @@
 #define __shared__ static // one block at a time
 #define __align__(n) __attribute__((aligned(n)))
 #define warpSize 32
+
+inline float float_of_bits(unsigned bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline unsigned bits_of_float(float x) {
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+// Exact: the exponent is moved by a multiplication that cannot round.
+inline float half_to_float(unsigned short half) {
+    const unsigned sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+    if (magnitude >= 0x7c00) return float_of_bits(sign | 0x7f800000 | (magnitude & 1023) << 13);
+    return float_of_bits(sign | bits_of_float(float_of_bits(magnitude << 13) * 0x1p112f));
+}
+// To nearest, ties to even.
+inline unsigned short half_of_float(float x) {
+    const unsigned sign = bits_of_float(x) >> 16 & 0x8000;
+    const float magnitude = std::fabs(x);
+    if (std::isnan(x)) return 0x7fff;
+    if (magnitude >= 65520.0f) return sign | 0x7c00;
+    // The last bit of a half in x's binade: found by rounding x in units of it.
+    int exponent = -24;
+    if (magnitude > 0) std::frexp(magnitude, &exponent);
+    const int unit = std::max(exponent - 11, -24);
+    const unsigned steps = (unsigned)std::nearbyint(std::ldexp(magnitude, -unit));
+    return sign | (unit == -24 ? steps : ((unit + 24) << 10) + steps);
+}
 
 struct uint3 {
     unsigned x, y, z;
@@ -54,11 +85,18 @@ constexpr unsigned WARP = 32;
 
 enum class State { Running, AtBarrier, InWarp, Done };
 
+// A copy behind a lane's back: done no earlier than a wait asks for it, so that a missing wait shows.
+struct Copy {
+    void* to;
+    unsigned char bytes[16];
+};
+
 struct Fiber {
     State state;
     const void* barrier; // where it waits
     unsigned phase;      // shuffles done, for the exchange buffer
     uint3 index;
+    std::vector<std::vector<Copy>> copies; // under way, by group; the last group is open
     char* stack;
 #if defined(__x86_64__)
     void* top;
@@ -137,11 +175,17 @@ template <class T> T shuffle(T value, unsigned from) {
     return value;
 }
 
-// Lets go every warp whose lanes all wait in a warp operation; true if there was one.
-inline bool release_warps() {
+// Lanes that take turns until all of them wait at a barrier: the block, or each of its warps before the next one begins.
+struct Group {
+    size_t first, last;
+    std::vector<unsigned> turns;
+};
+
+// Lets go every warp of the group whose lanes all wait in a warp operation; true if there was one.
+inline bool release_warps(const Group& group) {
     bool released = false;
-    for (size_t warp = 0; warp < fibers.size(); warp += WARP) {
-        const auto first = fibers.begin() + warp, last = fibers.begin() + std::min(warp + WARP, fibers.size());
+    for (size_t warp = group.first; warp < group.last; warp += WARP) {
+        const auto first = fibers.begin() + warp, last = fibers.begin() + std::min(warp + WARP, group.last);
         const auto in = [&](State s) { return std::count_if(first, last, [&](const Fiber& f) { return f.state == s; }); };
         if (in(State::InWarp) == 0 || in(State::InWarp) + in(State::Done) != last - first) continue;
         for (auto f = first; f != last; ++f) {
@@ -170,28 +214,45 @@ inline bool release_block(size_t live) {
     return true;
 }
 
-inline void run_block(const std::vector<unsigned>& order) {
+inline void run_block(const std::vector<Group>& groups) {
     in_warp = 0;
     for (Fiber& f : fibers) {
         f.state = State::Running;
         f.phase = 0;
+        f.copies.clear();
         prepare(f);
     }
     for (size_t live = fibers.size();;) {
         bool progress = false;
-        for (unsigned lane : order) {
-            if (fibers[lane].state != State::Running) continue;
-            progress = true;
-            current = lane;
-            threadIdx = fibers[lane].index;
-            resume(fibers[lane]);
-            live -= fibers[lane].state == State::Done;
+        for (const Group& group : groups) {
+            do {
+                for (unsigned lane : group.turns) {
+                    if (fibers[lane].state != State::Running) continue;
+                    progress = true;
+                    current = lane;
+                    threadIdx = fibers[lane].index;
+                    resume(fibers[lane]);
+                    live -= fibers[lane].state == State::Done;
+                }
+            } while (in_warp > 0 && release_warps(group));
         }
         if (live == 0) break;
-        if (in_warp > 0) progress |= release_warps();
         progress |= release_block(live);
         if (!progress) die("deadlock: lanes wait for each other");
     }
+}
+
+// Forward, the lanes of a block side by side; in another order every warp as far as it gets before the next.
+inline std::vector<Group> grouped(const std::vector<unsigned>& turns, bool apart) {
+    if (!apart) return {{0, turns.size(), turns}};
+    std::vector<Group> groups;
+    for (unsigned lane : turns) {
+        const size_t first = lane / WARP * WARP;
+        auto own = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.first == first; });
+        if (own == groups.end()) own = groups.insert(own, {first, std::min(first + WARP, turns.size()), {}});
+        own->turns.push_back(lane);
+    }
+    return groups;
 }
 
 // Order 0 is forward, 1 backward, anything else a shuffle.
@@ -214,11 +275,12 @@ inline void launch(dim3 grid, dim3 block, unsigned order, std::function<void()> 
         seed = seed * 1664525u + 1013904223u;
         std::swap(turns[i], turns[seed % (i + 1)]);
     }
+    const std::vector<Group> groups = grouped(turns, order > 0);
     for (unsigned z = 0; z < grid.z; z++) {
         for (unsigned y = 0; y < grid.y; y++) {
             for (unsigned x = 0; x < grid.x; x++) {
                 blockIdx = dim3(x, y, z);
-                run_block(turns);
+                run_block(groups);
             }
         }
     }
@@ -242,3 +304,5 @@ template <class T> T atomicAdd(T* at, T value) {
     *at = before + value;
     return before;
 }
+
+#include "warp.h"

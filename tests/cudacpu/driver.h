@@ -13,7 +13,7 @@ namespace {
 
 constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, INVALID_IMAGE = 200;
 constexpr size_t MEMORY = size_t(256) << 20;
-constexpr int MAJOR = 9, MINOR = 0;
+constexpr int MAJOR = 8, MINOR = 0; // has no unit that a CPU cannot run
 
 std::map<char*, size_t> allocations;
 size_t allocated;
@@ -116,6 +116,7 @@ int cuModuleGetFunction(const void** function, void* module, const char* name) {
     }
     return NOT_FOUND;
 }
+int cuFuncSetAttribute(const void*, int, int) { return OK; }
 int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned, void*,
                    void** parameters, void**) {
     const auto* entry = static_cast<const cudacpu::Entry*>(function);
@@ -134,22 +135,22 @@ int nvrtcGetNumSupportedArchs(int* count) { return *count = 2, OK; }
 int nvrtcGetSupportedArchs(int* known) { return known[0] = 80, known[1] = 90, OK; }
 int nvrtcCreateProgram(void** program, const char* text, const char* name, int, const char* const*, const char* const*) {
     // One file is rendered for several storage types; the text begins with the one it is for.
-    const std::string prefix = "using T = ", start(text);
-    const size_t end = start.find(';');
-    const bool typed = start.rfind(prefix, 0) == 0;
-    return *program = new Program{name + (typed ? "_" + start.substr(prefix.size(), end - prefix.size()) : ""), ""}, OK;
+    const std::string start = std::string(text).substr(0, 256), prefix = "using T = ";
+    const size_t at = start.find(prefix), from = at + prefix.size();
+    const bool typed = at != std::string::npos;
+    return *program = new Program{name + (typed ? "_" + start.substr(from, start.find(';', from) - from) : ""), ""}, OK;
 }
 int nvrtcDestroyProgram(void** program) { return delete static_cast<Program*>(*program), OK; }
 int nvrtcCompileProgram(void* program, int count, const char* const* options) {
     auto& made = *static_cast<Program*>(program);
-    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_90a") != 0) {
-        made.log = "the stand-in compiles for sm_90a only\n";
+    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_80") != 0) {
+        made.log = "the stand-in compiles for sm_80 only\n";
         return 6;
     }
     for (const cudacpu::Entry& entry : ENTRIES) {
         const std::string module = module_name(made.name) + " ", name = entry.name;
         if (name.rfind(module, 0) != 0) continue;
-        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_90a'\n";
+        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_80'\n";
         made.log += "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
         made.log += "ptxas info    : Used 42 registers, used 1 barriers, 96 bytes smem\n";
     }

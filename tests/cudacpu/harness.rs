@@ -30,14 +30,18 @@ pub struct Module {
 }
 
 /// A tensor of a job.
+#[derive(Clone)]
 pub enum Data {
     /// File in the program's folder, and its size.
     In(String, u64),
     /// File to be written there, and its size.
     Out(String, u64),
+    /// File that is read first and written again, and its size.
+    Through(String, u64),
 }
 
 /// One launch.
+#[derive(Clone)]
 pub struct Job {
     pub module: String,
     pub entry: String,
@@ -59,6 +63,7 @@ impl Job {
             let (role, file, bytes) = match tensor {
                 Data::In(file, bytes) => ("in", file, bytes),
                 Data::Out(file, bytes) => ("out", file, bytes),
+                Data::Through(file, bytes) => ("inout", file, bytes),
             };
             let _ = write!(line, " {role} {bytes} {file}");
         }
@@ -86,6 +91,8 @@ fn table(folder: &Path, modules: &[Module]) -> String {
     let mut includes = String::new();
     let mut table = String::from("static const cudacpu::Entry ENTRIES[] = {\n");
     for Module { name, text, defines, entries, value } in modules {
+        // Shared memory sized at launch is as much as any device gives.
+        let text = text.replace("extern __shared__", "__shared__").replace("pool[];", "pool[232448];");
         std::fs::write(folder.join(format!("{name}.cu")), text).expect("the folder can be written");
         let macros: Vec<(String, String)> = defines
             .iter()

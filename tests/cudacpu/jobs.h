@@ -1,8 +1,8 @@
 // Runs a list of launches: reads tensors from files, surrounds them with guards of NaN, writes the outputs back.
 //
 // One job a line, fields apart by blanks:
-//   MODULE ENTRY grid(3) block(3) order WORDS word… TENSORS { in|out bytes file }…
-// `words` are the by-value struct. An `out` tensor starts as NaN and is written back to its file. For each job that ends, a line
+//   MODULE ENTRY grid(3) block(3) order WORDS word… TENSORS { in|out|inout bytes file }…
+// `words` are the by-value struct. An `out` tensor starts as NaN, any other as its file; `out` and `inout` are written back. For each job that ends, a line
 // `ok` or `guard N` (tensor N was overrun) goes to standard output.
 #pragma once
 #include "cudacpu.h"
@@ -45,11 +45,11 @@ struct Tensor {
     void read(std::istream& from) {
         std::string role;
         from >> role >> bytes >> file;
-        output = role == "out";
+        output = role != "in";
         const size_t whole = (bytes + 2 * GUARD + 63) / 64 * 64;
         block = static_cast<char*>(std::aligned_alloc(64, whole));
         memset(block, 0xff, whole);
-        if (!output && !std::ifstream(file, std::ios::binary).read(data(), bytes)) die("an input file is too short");
+        if (role != "out" && !std::ifstream(file, std::ios::binary).read(data(), bytes)) die("an input file is too short");
     }
 
     bool intact() const {

@@ -8,9 +8,9 @@ use cudarc::driver::{CudaFunction, CudaStream, result};
 use super::compile::Compiled;
 use super::failed;
 use super::memory::Counter;
-use crate::draw::{Draw, Seeded, keys};
+use crate::draw::{Draw, Rows, Seeded, keys};
 use crate::error::Result;
-use crate::op::DType;
+use crate::op::{DType, TensorSpec};
 
 /// The kernels' text.
 pub const SOURCE: &str = include_str!("../../../kernels/draw.cu");
@@ -22,11 +22,13 @@ struct Args {
     elements: u64,
     keys: [u32; 4],
     exact: u32,
+    rows: [u32; 6],
 }
 
 impl Args {
-    fn new(seeded: Seeded, tensor: usize, elements: u64) -> Self {
-        Args { elements, keys: keys(seeded.seed, tensor as u32), exact: (seeded.draw == Draw::Exact) as u32 }
+    fn new(seeded: Seeded, tensor: usize, spec: &TensorSpec) -> Self {
+        let (keys, rows) = (keys(seeded.seed, tensor as u32), Rows::words(&spec.fill));
+        Args { elements: spec.elements(), keys, exact: (seeded.draw == Draw::Exact) as u32, rows }
     }
 }
 
@@ -39,8 +41,8 @@ fn grid(elements: u64) -> u32 {
 
 /// The kernels, ready.
 pub struct Filler {
-    draw: [CudaFunction; 3],
-    changed: [CudaFunction; 3],
+    draw: [CudaFunction; 4],
+    changed: [CudaFunction; 4],
 }
 
 const fn slot(dtype: DType) -> usize {
@@ -48,6 +50,7 @@ const fn slot(dtype: DType) -> usize {
         DType::F64 => 0,
         DType::F32 => 1,
         DType::F16 => 2,
+        DType::BF16 => 3,
     }
 }
 
@@ -59,40 +62,38 @@ impl Filler {
     pub fn new(compiled: &Compiled) -> Result<Self> {
         let find = |name: &str| compiled.module.load_function(name).map_err(|e| failed("finding a fill kernel", e));
         Ok(Filler {
-            draw: [find("draw_f64")?, find("draw_f32")?, find("draw_f16")?],
-            changed: [find("changed_f64")?, find("changed_f32")?, find("changed_f16")?],
+            draw: [find("draw_f64")?, find("draw_f32")?, find("draw_f16")?, find("draw_bf16")?],
+            changed: [find("changed_f64")?, find("changed_f32")?, find("changed_f16")?, find("changed_bf16")?],
         })
     }
 
-    /// Fills tensor number `tensor`, of `elements` elements at `start`; does not wait.
+    /// Fills tensor number `tensor` at `start`; does not wait.
     ///
     /// # Errors
     /// Those of the driver.
-    pub fn fill(&self, stream: &CudaStream, start: CUdeviceptr, dtype: DType, seeded: Seeded, tensor: usize, elements: u64) -> Result<()> {
-        let (mut start, mut args) = (start, Args::new(seeded, tensor, elements));
+    pub fn fill(&self, stream: &CudaStream, start: CUdeviceptr, spec: &TensorSpec, seeded: Seeded, tensor: usize) -> Result<()> {
+        let (mut start, mut args) = (start, Args::new(seeded, tensor, spec));
         let mut pointers: [*mut c_void; 2] = [(&raw mut start).cast(), (&raw mut args).cast()];
-        launch(&self.draw[slot(dtype)], stream, grid(elements), &mut pointers)
+        launch(&self.draw[slot(spec.dtype)], stream, grid(spec.elements()), &mut pointers)
     }
 
     /// Elements of a tensor that differ from its draw; waits.
     ///
     /// # Errors
     /// Those of the driver.
-    #[allow(clippy::too_many_arguments)]
     pub fn changed(
         &self,
         stream: &CudaStream,
         counter: &Counter,
         start: CUdeviceptr,
-        dtype: DType,
+        spec: &TensorSpec,
         seeded: Seeded,
         tensor: usize,
-        elements: u64,
     ) -> Result<u64> {
         counter.reset()?;
-        let (mut start, mut count, mut args) = (start, counter.address(), Args::new(seeded, tensor, elements));
+        let (mut start, mut count, mut args) = (start, counter.address(), Args::new(seeded, tensor, spec));
         let mut pointers: [*mut c_void; 3] = [(&raw mut start).cast(), (&raw mut count).cast(), (&raw mut args).cast()];
-        launch(&self.changed[slot(dtype)], stream, grid(elements), &mut pointers)?;
+        launch(&self.changed[slot(spec.dtype)], stream, grid(spec.elements()), &mut pointers)?;
         stream.synchronize().map_err(|e| failed("comparing inputs", e))?;
         counter.value()
     }
@@ -110,9 +111,11 @@ mod tests {
 
     #[test]
     fn arguments_lie_as_the_kernel_declares_them() {
-        assert_eq!((size_of::<Args>(), std::mem::offset_of!(Args, keys), std::mem::offset_of!(Args, exact)), (32, 8, 24));
-        let args = Args::new(Seeded { draw: Draw::Exact, seed: 5 }, 2, 1 << 33);
-        assert_eq!(args, Args { elements: 1 << 33, keys: keys(5, 2), exact: 1 });
+        assert_eq!((size_of::<Args>(), std::mem::offset_of!(Args, keys), std::mem::offset_of!(Args, exact)), (56, 8, 24));
+        assert_eq!(std::mem::offset_of!(Args, rows), 28);
+        let spec = TensorSpec::input("x", &[1 << 33], DType::F32);
+        let args = Args::new(Seeded { draw: Draw::Exact, seed: 5 }, 2, &spec);
+        assert_eq!(args, Args { elements: 1 << 33, keys: keys(5, 2), exact: 1, rows: [0; 6] });
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::{CUdeviceptr, CUevent, CUevent_flags, CUresult};
+use cudarc::driver::sys::{CUdeviceptr, CUevent, CUevent_flags, CUfunction_attribute, CUresult, CUtensorMap};
 use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverError, result};
 
 use super::compile::{Compiled, Usage};
 use super::fill::Filler;
+use super::map::maps;
 use super::memory::{Counter, Pool, broken, decode, download, encode, set, upload};
 use super::{failed, probe};
 use crate::backend::{Audit, Checks, Facts, Loaded, Sample};
@@ -25,6 +26,8 @@ const NAN: u8 = 0xff;
 struct Launch {
     function: CudaFunction,
     dispatch: Dispatch,
+    /// Its tensor maps in the order of the arguments, by set.
+    maps: Vec<Vec<CUtensorMap>>,
 }
 
 /// A loaded plan.
@@ -33,7 +36,10 @@ pub struct Resident {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     launches: Vec<Launch>,
+    /// Tensors, then scratch.
     tensors: Vec<TensorSpec>,
+    /// Number of the first scratch.
+    apart: usize,
     dims: Vec<u32>,
     seeded: Seeded,
     pool: Pool,
@@ -71,10 +77,18 @@ impl Resident {
         for dispatch in &plan.dispatches {
             let function = kernels.module.load_function(dispatch.entry);
             let function = function.map_err(|e| failed(&format!("finding entry {} of {named}", dispatch.entry), e))?;
-            launches.push(Launch { function, dispatch: dispatch.clone() });
+            opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {named} its shared memory"), e))?;
+            launches.push(Launch { function, dispatch: dispatch.clone(), maps: Vec::new() });
         }
-        let bytes: Vec<u64> = plan.tensors.iter().map(TensorSpec::bytes).collect();
-        let pool = Pool::new(context, &bytes, sets, checks == Checks::Trusted)?;
+        let bytes = |specs: &[TensorSpec]| specs.iter().map(TensorSpec::bytes).collect::<Vec<_>>();
+        let guarded = checks == Checks::Trusted;
+        let mut pool = Pool::new(context, &bytes(&plan.tensors), sets, guarded)?;
+        for launch in &mut launches {
+            launch.maps = pool.tensors.iter().map(|set| maps(&launch.dispatch, &plan.tensors, set)).collect::<Result<_>>()?;
+        }
+        if !plan.scratch.is_empty() {
+            pool.share(Pool::new(context, &bytes(&plan.scratch), 1, guarded)?);
+        }
         let mut facts = facts_of(kernels, &launches);
         facts.checks = Some(checks);
         facts.allocated_bytes = pool.allocated;
@@ -83,7 +97,8 @@ impl Resident {
             context: context.clone(),
             stream: stream.clone(),
             launches,
-            tensors: plan.tensors.clone(),
+            tensors: plan.memory().cloned().collect(),
+            apart: plan.tensors.len(),
             dims: packed(plan),
             seeded,
             pool,
@@ -114,9 +129,9 @@ impl Resident {
         for (t, spec) in self.tensors.iter().enumerate() {
             let start = self.pool.tensors[number][t];
             match (&spec.fill, spec.role) {
-                (_, Role::Output) => set(start, NAN, spec.bytes())?,
+                (_, Role::Output | Role::Scratch) => set(start, NAN, spec.bytes())?,
                 (Fill::Values(values), _) => upload(start, &encode(spec.dtype, values))?,
-                (Fill::Draw, _) => self.filler.fill(&self.stream, start, spec.dtype, self.seeded, t, spec.elements())?,
+                (Fill::Draw | Fill::Rows(_), _) => self.filler.fill(&self.stream, start, spec, self.seeded, t)?,
             }
         }
         Ok(())
@@ -125,13 +140,13 @@ impl Resident {
     /// Puts all launches of one call on the stream.
     fn call(&mut self, set: usize) -> Result<()> {
         for launch in &self.launches {
-            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], &mut self.dims);
+            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], self.apart, &mut self.dims, &launch.maps[set]);
             let ([gx, gy, gz], [bx, by, bz]) = (launch.dispatch.grid, launch.dispatch.block);
+            let (function, shared) = (launch.function.cu_function(), launch.dispatch.dynamic_bytes);
             // SAFETY: the function is of a loaded module; its arguments are the plan's tensors, allocated as long as `self`, and
             // the dims that its `Dims` declares, all rendered from one plan. The driver copies them before it returns.
-            let done = unsafe {
-                result::launch_kernel(launch.function.cu_function(), (gx, gy, gz), (bx, by, bz), 0, self.stream.cu_stream(), &mut arguments)
-            };
+            let done =
+                unsafe { result::launch_kernel(function, (gx, gy, gz), (bx, by, bz), shared, self.stream.cu_stream(), &mut arguments) };
             done.map_err(|e| failed(&format!("launching {} of {}", launch.dispatch.entry, self.named), e))?;
         }
         Ok(())
@@ -145,11 +160,26 @@ impl Resident {
     }
 }
 
+/// Shared memory past what every kernel may have is asked for by name.
+fn opt_in(function: &CudaFunction, dispatch: &Dispatch) -> std::result::Result<(), DriverError> {
+    const ALWAYS: u32 = 48 << 10;
+    match dispatch.dynamic_bytes + dispatch.shared_bytes > ALWAYS {
+        true => {
+            function.set_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dispatch.dynamic_bytes as i32)
+        }
+        false => Ok(()),
+    }
+}
+
 /// Addresses of the arguments of one launch, in the plan's order.
-fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], dims: &mut [u32]) -> Vec<*mut c_void> {
+fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], apart: usize, dims: &mut [u32], maps: &[CUtensorMap]) -> Vec<*mut c_void> {
+    let mut maps = maps.iter();
     let place = |arg: &Arg| match *arg {
         Arg::Tensor(t) => (&raw mut tensors[t]).cast(),
+        Arg::Scratch(i) => (&raw mut tensors[apart + i]).cast(),
         Arg::Dims => dims.as_mut_ptr().cast(),
+        // One was made for each; the driver reads them only.
+        Arg::Map { .. } => maps.next().map_or(std::ptr::null_mut(), |map| (&raw const *map).cast_mut().cast()),
     };
     dispatch.args.iter().map(place).collect()
 }
@@ -157,12 +187,12 @@ fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], dims: &mut [u32])
 /// Largest use of any entry that the plan launches; the driver is asked where the log says nothing.
 fn facts_of(kernels: &Compiled, launches: &[Launch]) -> Facts {
     let mut facts = Facts { compile_ns: Some(kernels.compile_ns), ..Facts::default() };
-    for Launch { function, dispatch } in launches {
+    for Launch { function, dispatch, .. } in launches {
         let logged = kernels.usages.iter().find(|u| u.entry == dispatch.entry);
         let asked = |value: std::result::Result<i32, DriverError>| value.ok().and_then(|v| u32::try_from(v).ok());
         let registers = logged.and_then(|u| u.registers).or_else(|| asked(function.num_regs()));
         let local = logged.and_then(local_bytes).or_else(|| asked(function.local_size_bytes()));
-        let shared = logged.map(|u| u.shared).or_else(|| asked(function.shared_size_bytes()));
+        let shared = logged.map(|u| u.shared).or_else(|| asked(function.shared_size_bytes())).map(|bytes| bytes + dispatch.dynamic_bytes);
         facts.registers = facts.registers.max(registers);
         facts.local_bytes = facts.local_bytes.max(local);
         facts.shared_bytes = facts.shared_bytes.max(shared);
@@ -210,7 +240,7 @@ impl Loaded for Resident {
     fn poison(&mut self, number: u32) -> Result<()> {
         self.bind()?;
         let number = self.checked_set(number)?;
-        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role == Role::Output) {
+        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| !spec.role.is_input()) {
             set(self.pool.tensors[number][t], NAN, spec.bytes())?;
         }
         Ok(())
@@ -235,10 +265,10 @@ impl Loaded for Resident {
         for guard in &self.pool.guards[number] {
             audit.guards_broken += broken(&download(guard.start, guard.end - guard.start)?);
         }
-        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role != Role::Output) {
+        for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role.is_input()) {
             let start = self.pool.tensors[number][t];
             audit.inputs_changed += match &spec.fill {
-                Fill::Draw => self.filler.changed(&self.stream, &self.counter, start, spec.dtype, self.seeded, t, spec.elements())?,
+                Fill::Draw | Fill::Rows(_) => self.filler.changed(&self.stream, &self.counter, start, spec, self.seeded, t)?,
                 Fill::Values(values) => {
                     let (now, then) = (download(start, spec.bytes())?, encode(spec.dtype, values));
                     let width = spec.dtype.bytes() as usize;
@@ -261,10 +291,18 @@ mod tests {
     #[test]
     fn arguments_follow_the_plan_and_point_at_addresses_and_dims() {
         let mut dispatch = Dispatch::over(3, "entry", [1, 1, 1], [1, 1, 1]);
-        dispatch.args = vec![Arg::Tensor(2), Arg::Tensor(0), Arg::Dims];
+        dispatch.args = vec![Arg::Tensor(1), Arg::Scratch(0), Arg::Tensor(0), Arg::Dims];
         let (mut tensors, mut dims) = ([10, 20, 30], [7, 8]);
-        let found = arguments(&dispatch, &mut tensors, &mut dims);
-        let expected: [*mut c_void; 3] = [(&raw mut tensors[2]).cast(), (&raw mut tensors[0]).cast(), dims.as_mut_ptr().cast()];
+        dispatch.args.insert(1, Arg::Map { tensor: 1, rows: 8, columns: 8 });
+        let map = [CUtensorMap { opaque: [7; 16] }];
+        let found = arguments(&dispatch, &mut tensors, 2, &mut dims, &map);
+        let expected: [*mut c_void; 5] = [
+            (&raw mut tensors[1]).cast(),
+            (&raw const map[0]).cast_mut().cast(),
+            (&raw mut tensors[2]).cast(),
+            (&raw mut tensors[0]).cast(),
+            dims.as_mut_ptr().cast(),
+        ];
         assert_eq!(found, expected);
     }
 

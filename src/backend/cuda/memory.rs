@@ -99,6 +99,15 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Takes over the one set of `scratch` and puts it behind the tensors of every set of this pool.
+    pub fn share(&mut self, scratch: Pool) {
+        let (tensors, guards) = (scratch.tensors.concat(), scratch.guards.concat());
+        self.tensors.iter_mut().for_each(|set| set.extend(&tensors));
+        self.guards.iter_mut().for_each(|set| set.extend(guards.iter().cloned()));
+        self.allocated = self.allocated.zip(scratch.allocated).map(|(own, more)| own + more);
+        self._memory.extend(scratch._memory);
+    }
+
     fn in_one(context: &Arc<CudaContext>, bytes: &[u64], sets: u32) -> Result<Self> {
         let plan = layout(bytes, sets);
         let memory = Allocation::new(context, plan.bytes)?;
@@ -204,6 +213,7 @@ pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
             DType::F64 => bytes.extend(value.to_ne_bytes()),
             DType::F32 => bytes.extend((value as f32).to_ne_bytes()),
             DType::F16 => bytes.extend(half::f16::from_f64(value).to_ne_bytes()),
+            DType::BF16 => bytes.extend(half::bf16::from_f64(value).to_ne_bytes()),
         }
     }
     bytes
@@ -218,6 +228,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         DType::F64 => each(bytes, f64::from_ne_bytes),
         DType::F32 => each(bytes, |b| f32::from_ne_bytes(b) as f64),
         DType::F16 => each(bytes, |b| half::f16::from_ne_bytes(b).to_f64()),
+        DType::BF16 => each(bytes, |b| half::bf16::from_ne_bytes(b).to_f64()),
     }
 }
 
@@ -258,7 +269,7 @@ mod tests {
     #[test]
     fn values_come_back_as_they_were_stored() {
         let values = [0.0, -1.5, 0.6875, 1.0 / 1024.0];
-        for dtype in [DType::F64, DType::F32, DType::F16] {
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
             let stored = encode(dtype, &values);
             assert_eq!(stored.len() as u64, 4 * dtype.bytes());
             assert_eq!(decode(dtype, &stored), values);

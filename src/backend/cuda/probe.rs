@@ -198,6 +198,10 @@ fn precisions(major: i32, minor: i32) -> Vec<Precision> {
     if (major, minor) >= (5, 3) {
         all.push(Precision::F16);
     }
+    // The matrix units' formats, with the instructions that convert to them.
+    if major >= 8 {
+        all.extend([Precision::BF16, Precision::TF32]);
+    }
     all
 }
 

@@ -10,7 +10,7 @@ use crate::backend::{Audit, Checks, Facts, Loaded, Sample};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::host::{Call, Isa};
-use crate::op::Role;
+use crate::op::TensorSpec;
 use crate::plan::Plan;
 
 /// What the outputs of a set hold.
@@ -82,7 +82,8 @@ impl<'a> Resident<'a> {
     }
 
     fn computed(&self, content: &Content) -> Set {
-        let mut data = Set::new(&self.plan.tensors, self.seeded);
+        let memory: Vec<TensorSpec> = self.plan.memory().cloned().collect();
+        let mut data = Set::new(&memory, self.seeded);
         let Content::Written(faults) = content else { return data };
         let tensors = data.addresses();
         let (tuned, precision) = (&self.plan.tuned, self.plan.precision);
@@ -109,7 +110,7 @@ fn spoil(data: &mut Set, plan: &Plan, fault: &Fault) {
             data.set(output, 0, last);
         }
         FaultKind::WritesInputs => {
-            let input = plan.tensors.iter().rposition(|t| t.role != Role::Output);
+            let input = plan.tensors.iter().rposition(|t| t.role.is_input());
             if let Some(input) = input {
                 data.set(input, 0, data.get(input, 0) + 1.0);
             }

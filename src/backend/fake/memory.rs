@@ -33,6 +33,7 @@ impl Buffer {
             DType::F64 => bytemuck::pod_read_unaligned::<f64>(at),
             DType::F32 => bytemuck::pod_read_unaligned::<f32>(at) as f64,
             DType::F16 => bytemuck::pod_read_unaligned::<half::f16>(at).to_f64(),
+            DType::BF16 => bytemuck::pod_read_unaligned::<half::bf16>(at).to_f64(),
         }
     }
 
@@ -43,6 +44,7 @@ impl Buffer {
             DType::F64 => at.copy_from_slice(bytemuck::bytes_of(&value)),
             DType::F32 => at.copy_from_slice(bytemuck::bytes_of(&(value as f32))),
             DType::F16 => at.copy_from_slice(bytemuck::bytes_of(&half::f16::from_f64(value))),
+            DType::BF16 => at.copy_from_slice(bytemuck::bytes_of(&half::bf16::from_f64(value))),
         }
     }
 
@@ -64,13 +66,13 @@ pub(super) struct Set {
 }
 
 impl Set {
-    /// Inputs from their draw, outputs full of NaN.
+    /// Inputs from their draw, outputs and scratch full of NaN.
     pub fn new(tensors: &[TensorSpec], seeded: Seeded) -> Self {
         let inputs = Drawn::new(tensors, seeded);
         let mut set = Set { buffers: tensors.iter().map(Buffer::new).collect(), inputs, roles: tensors.iter().map(|t| t.role).collect() };
         for tensor in 0..set.buffers.len() {
             for index in 0..set.buffers[tensor].elements {
-                let value = if set.roles[tensor] == Role::Output { f64::NAN } else { set.inputs.value(tensor, index as u64) };
+                let value = if set.roles[tensor].is_input() { set.inputs.value(tensor, index as u64) } else { f64::NAN };
                 set.buffers[tensor].set(index, value);
             }
         }
@@ -103,7 +105,7 @@ impl Set {
 
     pub fn audit(&self) -> Audit {
         let mut audit = Audit { guards_broken: self.buffers.iter().map(Buffer::guards_broken).sum(), inputs_changed: 0 };
-        for (tensor, buffer) in self.buffers.iter().enumerate().filter(|(t, _)| self.roles[*t] != Role::Output) {
+        for (tensor, buffer) in self.buffers.iter().enumerate().filter(|(t, _)| self.roles[*t].is_input()) {
             let changed = |&index: &usize| buffer.get(index).to_bits() != self.inputs.value(tensor, index as u64).to_bits();
             audit.inputs_changed += (0..buffer.elements).filter(changed).count() as u64;
         }

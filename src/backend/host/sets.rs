@@ -1,4 +1,4 @@
-//! All sets of a plan's tensors in one block of memory, with guards around every tensor.
+//! All sets of a plan's tensors, and its scratch, in one block of memory, with guards around every one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -52,7 +52,7 @@ pub(super) struct Sets<'a> {
     region: Region,
     /// Bytes of it in use, guards included.
     bytes: usize,
-    /// Tensors of set 0, then of set 1, …
+    /// Tensors of set 0 and the scratch, then tensors of set 1 and the same scratch, …
     tensors: Vec<Memory>,
     each: usize,
 }
@@ -64,12 +64,12 @@ impl Drop for Sets<'_> {
 }
 
 impl<'a> Sets<'a> {
-    /// Allocates `sets` sets, checked against the memory that is available now. Nothing but the guards is touched, and what memory
+    /// Allocates `sets` sets and one scratch for all, checked against the memory that is available now. Nothing but the guards is touched, and what memory
     /// holds is arbitrary.
-    pub(super) fn allocate(shelf: &'a Shelf, tensors: &[TensorSpec], sets: u32) -> Result<Self> {
+    pub(super) fn allocate(shelf: &'a Shelf, tensors: &[TensorSpec], scratch: &[TensorSpec], sets: u32) -> Result<Self> {
         let what = || format!("{sets} sets of {} tensors", tensors.len());
         let refused = |need: u64, have: Option<u64>| Error::OutOfMemory { what: what(), need, have: have.unwrap_or(0) };
-        let Some((offsets, bytes)) = offsets(tensors, sets) else {
+        let Some((offsets, bytes)) = offsets(tensors, scratch, sets) else {
             return Err(refused(u64::MAX, topology::available_memory()));
         };
         let region = match shelf.take(bytes) {
@@ -80,12 +80,19 @@ impl<'a> Sets<'a> {
                 fresh.ok_or_else(|| refused(bytes as u64, have))?
             }
         };
-        let placed = offsets.iter().zip(tensors.iter().cycle()).map(|(&offset, spec)| {
+        let place = |(&offset, spec): (&usize, &TensorSpec)| {
             // SAFETY: the layout's offsets lie within the region.
             let start = unsafe { region.start().add(offset) };
             Memory { start, elements: spec.elements() as usize, dtype: spec.dtype }
-        });
-        let sets = Sets { tensors: placed.collect(), each: tensors.len(), shelf, region, bytes };
+        };
+        let (own, shared) = offsets.split_at(offsets.len() - scratch.len());
+        let shared: Vec<Memory> = shared.iter().zip(scratch).map(place).collect();
+        let mut placed = Vec::new();
+        for set in own.chunks(tensors.len()) {
+            placed.extend(set.iter().zip(tensors).map(place));
+            placed.extend(&shared);
+        }
+        let sets = Sets { tensors: placed, each: tensors.len() + scratch.len(), shelf, region, bytes };
         for memory in &sets.tensors {
             for at in guards(*memory) {
                 // SAFETY: the layout leaves a guard on either side of every tensor.
@@ -100,7 +107,7 @@ impl<'a> Sets<'a> {
         (self.tensors.len() / self.each) as u32
     }
 
-    /// Tensors of one set.
+    /// Tensors of one set, then the scratch.
     pub(super) fn of(&self, set: u32) -> &[Memory] {
         &self.tensors[set as usize * self.each..][..self.each]
     }
@@ -127,18 +134,16 @@ fn guards(memory: Memory) -> impl Iterator<Item = *mut u32> {
     (0..words).flat_map(move |word| [before.wrapping_add(word), after.wrapping_add(word)])
 }
 
-/// Offset of every tensor of every set, and the bytes of all; `None` on overflow.
-fn offsets(tensors: &[TensorSpec], sets: u32) -> Option<(Vec<usize>, usize)> {
+/// Offset of every tensor of every set, then of the scratch, and the bytes of all; `None` on overflow.
+fn offsets(tensors: &[TensorSpec], scratch: &[TensorSpec], sets: u32) -> Option<(Vec<usize>, usize)> {
     let mut offsets = Vec::new();
     let mut end = 0usize;
-    for _ in 0..sets.max(1) {
-        for spec in tensors {
-            let bytes = usize::try_from(spec.bytes()).ok()?;
-            let gap = if bytes >= HUGE { STAGGER } else { 0 };
-            let start = end.checked_add(GUARD + gap)?.checked_next_multiple_of(64)?;
-            offsets.push(start);
-            end = start.checked_add(bytes)?.checked_add(GUARD)?;
-        }
+    for spec in (0..sets.max(1)).flat_map(|_| tensors).chain(scratch) {
+        let bytes = usize::try_from(spec.bytes()).ok()?;
+        let gap = if bytes >= HUGE { STAGGER } else { 0 };
+        let start = end.checked_add(GUARD + gap)?.checked_next_multiple_of(64)?;
+        offsets.push(start);
+        end = start.checked_add(bytes)?.checked_add(GUARD)?;
     }
     Some((offsets, end))
 }

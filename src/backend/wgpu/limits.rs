@@ -3,7 +3,7 @@
 use super::device::{Device, STAGING};
 use super::memory;
 use crate::error::{Error, Result};
-use crate::op::DType;
+use crate::op::{DType, Role};
 use crate::plan::{DeviceInfo, Dispatch, Plan, Precision};
 
 /// Checks every limit that a plan meets.
@@ -18,8 +18,8 @@ pub(super) fn check(plan: &Plan, sets: u32, info: &DeviceInfo, device: &Device) 
             return Err(Error::unsupported(format!("{named} in {}", plan.precision), format!("the feature {feature}"), "none"));
         }
     }
-    let mut set = 0;
-    for tensor in &plan.tensors {
+    let (mut set, mut scratch) = (0, 0);
+    for tensor in plan.memory() {
         let binding = memory::padded(tensor);
         if binding > info.limits.binding_bytes {
             let what = format!("{named}: tensor {} of {:?}", tensor.name, tensor.shape);
@@ -32,12 +32,12 @@ pub(super) fn check(plan: &Plan, sets: u32, info: &DeviceInfo, device: &Device) 
             let what = format!("{named}: tensor {} and its guards", tensor.name);
             return Err(Error::unsupported(what, format!("a buffer of {size} bytes"), format!("{most} bytes at most")));
         }
-        set += size;
+        *if tensor.role == Role::Scratch { &mut scratch } else { &mut set } += size;
     }
     let bindings = device.raw.limits().max_storage_buffers_per_shader_stage as usize;
-    at_most(&named, "storage buffers", plan.tensors.len() as u64, bindings as u64)?;
+    at_most(&named, "storage buffers", plan.memory().count() as u64, bindings as u64)?;
     plan.dispatches.iter().try_for_each(|dispatch| geometry(&named, dispatch, info, device))?;
-    let need = set * sets.max(1) as u64 + STAGING;
+    let need = set * sets.max(1) as u64 + scratch + STAGING;
     if need > info.memory_bytes {
         let what = format!("{named} with {sets} copies of its tensors");
         return Err(Error::OutOfMemory { what, need, have: info.memory_bytes });

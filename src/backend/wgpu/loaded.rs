@@ -7,7 +7,7 @@ use wgpu::{BindGroup, BindGroupDescriptor, BindGroupEntry, BindingResource, Buff
 
 use super::device::Device;
 use super::memory::{Filler, Memory, Mode};
-use super::program::{Program, Step};
+use super::program::{FENCE, Program, Step};
 use crate::backend::{Audit, Facts, Loaded, Sample};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
@@ -32,9 +32,11 @@ pub(super) struct LoadedPlan<'a> {
     seeded: Seeded,
     /// By set and tensor.
     memory: Vec<Vec<Memory>>,
+    /// One for all sets.
+    scratch: Vec<Memory>,
     /// Group 0 by set and step.
     groups: Vec<Vec<BindGroup>>,
-    /// Group 1 by step.
+    /// Group 1 by step: `Dims` and the fence between launches.
     dims: Vec<BindGroup>,
     clock: Option<Clock>,
     first: Option<Duration>,
@@ -48,13 +50,15 @@ impl<'a> LoadedPlan<'a> {
             tensors.map(|(number, spec)| Memory::new(device, filler, spec, number, seeded)).collect::<Result<Vec<_>>>()
         };
         let memory = (0..sets).map(|_| set()).collect::<Result<Vec<_>>>()?;
+        let scratch = plan.scratch.iter().map(|spec| Memory::new(device, filler, spec, 0, seeded)).collect::<Result<Vec<_>>>()?;
         let sizes: Vec<u32> = plan.dims.iter().map(|(_, size)| *size).collect();
         let sizes = device.uniform("dims", &sizes)?;
-        let groups = memory.iter().map(|set| program.steps.iter().map(|step| tensor_group(device, step, set)).collect());
+        let groups = memory.iter().map(|set| program.steps.iter().map(|step| tensor_group(device, step, set, &scratch)).collect());
         let groups = groups.collect::<Result<Vec<_>>>()?;
-        let dims = program.steps.iter().map(|step| dims_group(device, step, &sizes)).collect::<Result<Vec<_>>>()?;
+        let fence = device.buffer("fence", 16, BufferUsages::STORAGE)?;
+        let dims = program.steps.iter().map(|step| dims_group(device, step, &sizes, &fence)).collect::<Result<Vec<_>>>()?;
         let clock = device.period.map(|period| Clock::new(device, period)).transpose()?;
-        Ok(LoadedPlan { device, filler, program, tensors: plan.tensors.clone(), seeded, memory, groups, dims, clock, first: None })
+        Ok(LoadedPlan { device, filler, program, tensors: plan.tensors.clone(), seeded, memory, scratch, groups, dims, clock, first: None })
     }
 
     fn set(&self, set: u32) -> Result<&Vec<Memory>> {
@@ -114,7 +118,7 @@ impl Loaded for LoadedPlan<'_> {
                 memory.fill(self.device, self.filler, Mode::Nan, self.seeded.seed)?;
             }
         }
-        Ok(())
+        self.scratch.iter().try_for_each(|memory| memory.fill(self.device, self.filler, Mode::Nan, self.seeded.seed))
     }
 
     fn read(&mut self, tensor: usize, set: u32, range: Range<u64>) -> Result<Vec<f64>> {
@@ -127,6 +131,9 @@ impl Loaded for LoadedPlan<'_> {
 
     fn audit(&mut self, set: u32) -> Result<Audit> {
         let mut audit = Audit::default();
+        for memory in &self.scratch {
+            audit.guards_broken += memory.broken(self.device)?;
+        }
         for (memory, spec) in self.set(set)?.iter().zip(&self.tensors) {
             audit.guards_broken += memory.broken(self.device)?;
             if spec.role != Role::Output {
@@ -153,6 +160,7 @@ impl Drop for LoadedPlan<'_> {
     fn drop(&mut self) {
         // Gives buffers of finished work back now, before the next plan is loaded; an unfinished kernel is not waited for.
         self.memory.clear();
+        self.scratch.clear();
         self.groups.clear();
         let _ = self.device.raw.poll(PollType::Poll);
     }
@@ -180,19 +188,26 @@ impl Clock {
     }
 }
 
-fn tensor_group(device: &Device, step: &Step, set: &[Memory]) -> Result<BindGroup> {
-    let entries = step.dispatch.args.iter().filter_map(|arg| match *arg {
-        Arg::Tensor(t) => Some(BindGroupEntry { binding: t as u32, resource: BindingResource::Buffer(set.get(t)?.binding()) }),
-        Arg::Dims => None,
+fn tensor_group(device: &Device, step: &Step, set: &[Memory], scratch: &[Memory]) -> Result<BindGroup> {
+    let entries = step.dispatch.args.iter().filter_map(|arg| {
+        let (at, memory) = match *arg {
+            Arg::Tensor(t) => (t, set.get(t)?),
+            Arg::Scratch(i) => (set.len() + i, scratch.get(i)?),
+            Arg::Dims | Arg::Map { .. } => return None,
+        };
+        Some(BindGroupEntry { binding: at as u32, resource: BindingResource::Buffer(memory.binding()) })
     });
     let entries: Vec<_> = entries.collect();
     let descriptor = BindGroupDescriptor { label: Some("tensors"), layout: &step.tensors, entries: &entries };
     device.made("bind group", 0, || device.raw.create_bind_group(&descriptor))
 }
 
-fn dims_group(device: &Device, step: &Step, dims: &wgpu::Buffer) -> Result<BindGroup> {
-    let bound = step.dispatch.args.contains(&Arg::Dims);
-    let entries: Vec<_> = bound.then(|| BindGroupEntry { binding: 0, resource: dims.as_entire_binding() }).into_iter().collect();
+fn dims_group(device: &Device, step: &Step, dims: &wgpu::Buffer, fence: &wgpu::Buffer) -> Result<BindGroup> {
+    fn entry(binding: u32, buffer: &wgpu::Buffer) -> BindGroupEntry<'_> {
+        BindGroupEntry { binding, resource: buffer.as_entire_binding() }
+    }
+    let dims = step.dispatch.args.contains(&Arg::Dims).then(|| entry(0, dims));
+    let entries: Vec<_> = dims.into_iter().chain([entry(FENCE, fence)]).collect();
     let descriptor = BindGroupDescriptor { label: Some("dims"), layout: &step.dims, entries: &entries };
     device.made("bind group", 0, || device.raw.create_bind_group(&descriptor))
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use wgpu::{BindGroupDescriptor, BindGroupEntry, BufferBinding, BufferSize, BufferUsages};
 
 use super::device::{Device, STAGING};
-use crate::draw::{self, Draw, Fill, Seeded};
-use crate::error::Result;
+use crate::draw::{self, Draw, Fill, Rows, Seeded};
+use crate::error::{Error, Result};
 use crate::op::{DType, Role, TensorSpec};
 
 /// Guard bytes before a tensor, and at least as many after it: every device accepts this as the offset of a binding.
@@ -78,8 +78,8 @@ impl Memory {
             device.queue.write_buffer(&memory.buffer, guard.start / 4 * 4, bytemuck::cast_slice(&words));
         }
         match (&spec.fill, spec.role) {
-            (_, Role::Output) => memory.fill(device, filler, Mode::Nan, seeded.seed)?,
-            (Fill::Draw, _) => memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?,
+            (_, Role::Output | Role::Scratch) => memory.fill(device, filler, Mode::Nan, seeded.seed)?,
+            (Fill::Draw | Fill::Rows(_), _) => memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?,
             (Fill::Values(values), _) => {
                 let mut bytes = narrowed(values, spec.dtype);
                 let guard = PATTERN.to_le_bytes();
@@ -157,6 +157,7 @@ impl Memory {
                 DType::F64 => values.extend(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>)),
                 DType::F32 => values.extend(bytes.chunks_exact(4).map(|b| bytemuck::pod_read_unaligned::<f32>(b) as f64)),
                 DType::F16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::f16>(b).to_f64())),
+                DType::BF16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::bf16>(b).to_f64())),
             }
             start = end;
         }
@@ -184,6 +185,7 @@ impl Memory {
             DType::F32 => 0,
             DType::F64 => 1,
             DType::F16 => 2,
+            DType::BF16 => return Err(Error::unsupported(format!("tensor {} in WGSL", self.spec.name), "bf16", "no such type")),
         };
         let mode = match mode {
             Mode::Drawn(Draw::Dense) => 0,
@@ -192,6 +194,7 @@ impl Memory {
         };
         let mut words = keys.to_vec();
         words.extend([self.spec.elements() as u32, self.words(), dtype, mode, PATTERN]);
+        words.extend(Rows::words(&self.spec.fill));
         device.uniform("draw parameters", &words)
     }
 
@@ -224,6 +227,7 @@ fn narrowed(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F64 => value.to_le_bytes().to_vec(),
         DType::F32 => (*value as f32).to_le_bytes().to_vec(),
         DType::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
+        DType::BF16 => half::bf16::from_f64(*value).to_le_bytes().to_vec(),
     };
     values.iter().flat_map(bytes).collect()
 }

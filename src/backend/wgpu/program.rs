@@ -9,12 +9,16 @@ use crate::backend::Checks;
 use crate::error::{Error, Result};
 use crate::plan::{Arg, Dispatch, Plan};
 
+/// Binding in group 1 of a buffer that no kernel names but every launch may write, as far as wgpu knows. It puts a barrier between
+/// any two of them, so that a launch is timed by itself: launches on different sets would run side by side, which a CUDA stream's do not.
+pub(super) const FENCE: u32 = 1;
+
 /// One dispatch, compiled.
 pub(super) struct Step {
     pub(super) pipeline: wgpu::ComputePipeline,
     /// Layout of group 0, the tensors.
     pub(super) tensors: wgpu::BindGroupLayout,
-    /// Layout of group 1, `Dims`.
+    /// Layout of group 1: `Dims` and the fence.
     pub(super) dims: wgpu::BindGroupLayout,
     /// The dispatch itself.
     pub(super) dispatch: Dispatch,
@@ -39,7 +43,7 @@ impl Program {
         let started = Instant::now();
         device.health()?;
         let module = module(device, &named, text, checks)?;
-        let steps = plan.dispatches.iter().map(|dispatch| step(device, &named, &module, dispatch, checks));
+        let steps = plan.dispatches.iter().map(|dispatch| step(device, &named, &module, dispatch, plan.tensors.len(), checks));
         let steps = steps.collect::<Result<Vec<_>>>()?;
         device.health()?;
         Ok(Program { steps, compile: started.elapsed(), checks, named })
@@ -81,19 +85,23 @@ fn messages(module: &wgpu::ShaderModule) -> String {
     info.messages.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn step(device: &Device, named: &str, module: &wgpu::ShaderModule, dispatch: &Dispatch, checks: Checks) -> Result<Step> {
+/// One dispatch of a plan that has so many tensors.
+fn step(device: &Device, named: &str, module: &wgpu::ShaderModule, dispatch: &Dispatch, count: usize, checks: Checks) -> Result<Step> {
     let entry = |binding: u32, ty: BufferBindingType| BindGroupLayoutEntry {
         binding,
         visibility: ShaderStages::COMPUTE,
         ty: BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
         count: None,
     };
+    let storage = |at: usize| entry(at as u32, BufferBindingType::Storage { read_only: !dispatch.writes.contains(&at) });
     let tensors = dispatch.args.iter().filter_map(|arg| match *arg {
-        Arg::Tensor(t) => Some(entry(t as u32, BufferBindingType::Storage { read_only: !dispatch.writes.contains(&t) })),
-        Arg::Dims => None,
+        Arg::Tensor(t) => Some(storage(t)),
+        Arg::Scratch(i) => Some(storage(count + i)),
+        Arg::Dims | Arg::Map { .. } => None,
     });
     let tensors: Vec<_> = tensors.collect();
-    let dims: Vec<_> = dispatch.args.contains(&Arg::Dims).then(|| entry(0, BufferBindingType::Uniform)).into_iter().collect();
+    let dims = dispatch.args.contains(&Arg::Dims).then(|| entry(0, BufferBindingType::Uniform));
+    let dims: Vec<_> = dims.into_iter().chain([entry(FENCE, BufferBindingType::Storage { read_only: false })]).collect();
     let made = device.scoped(|| {
         let layout = |entries: &[BindGroupLayoutEntry]| {
             device.raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(named), entries })

@@ -74,8 +74,9 @@ impl<S: Scalar> Pair<'_, S> {
             for _ in 0..c / V::COUNT {
                 if W == BLOCK {
                     for ahead in [soon, soon.wrapping_add(row)] {
-                        prefetch(ahead);
-                        prefetch(ahead.wrapping_add(LINE / size_of::<S>()));
+                        for line in 0..(BLOCK * V::COUNT * size_of::<S>()).div_ceil(LINE) {
+                            prefetch(ahead.wrapping_add(line * (LINE / size_of::<S>())));
+                        }
                     }
                     soon = soon.wrapping_add(BLOCK * V::COUNT);
                 }

@@ -1,0 +1,54 @@
+// What a warp does as one: matrix products of fragments, and loads of fragments; and copies to shared memory behind a lane's back.
+// Stands before every source of a precision that matrix units have. PTX, so that no header is needed.
+
+#ifndef CUDACPU // the shim that runs sources on a CPU brings these itself
+__device__ __forceinline__ unsigned shared_address(const void* at) { return (unsigned)__cvta_generic_to_shared(at); }
+
+// 16 bytes from memory to shared memory, some time before the wait that covers it; zeros where there is nothing to read.
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool exists) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void copy_async(void* to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+// Closes a group of a lane's copies; an empty one counts.
+__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most PENDING of the lane's groups are under way.
+template <int PENDING> __device__ __forceinline__ void copies_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Four 8 x 8 matrices of 16-bit elements: lane 8 i + j names row j of matrix i, and gets of every matrix its row lane / 4, elements
+// lane % 4 * 2 and the next; of a transposed one its column.
+__device__ __forceinline__ void load_matrices(unsigned (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// d += a . b for a 16 x K of rows, b K x 8 of columns, K elements of T in 32 bytes.
+#define WARP_MMA(T, NAME)                                                                                                          \
+    template <> __device__ __forceinline__ void mma<T>(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) { \
+        asm("mma.sync.aligned." NAME " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                                        \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                                        \
+    }
+#else
+#define WARP_MMA(T, NAME)                                                                                                  \
+    template <> void mma<T>(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) {                  \
+        cudacpu::mma(d, a, b0, b1, sizeof(T), [](unsigned bits) { return cudacpu::element<T>(bits); });                     \
+    }
+#endif
+
+template <class T> __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1);
+WARP_MMA(Half, "m16n8k16.row.col.f32.f16.f16.f32")
+WARP_MMA(Brain, "m16n8k16.row.col.f32.bf16.bf16.f32")
+WARP_MMA(float, "m16n8k8.row.col.f32.tf32.tf32.f32")
+#undef WARP_MMA

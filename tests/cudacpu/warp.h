@@ -1,0 +1,82 @@
+// What kernels/warp.cuh has in PTX, on the CPU.
+#pragma once
+
+inline void copy_async(void* to, const void* from, bool exists) {
+    if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) cudacpu::die("a copy is not aligned");
+    cudacpu::Copy copy{to, {}};
+    if (exists) memcpy(copy.bytes, from, 16);
+    auto& groups = cudacpu::fibers[cudacpu::current].copies;
+    if (groups.empty()) groups.emplace_back();
+    groups.back().push_back(copy);
+}
+inline void copy_async(void* to, const void* from) { copy_async(to, from, true); }
+inline void copies_commit() {
+    auto& groups = cudacpu::fibers[cudacpu::current].copies;
+    if (groups.empty()) groups.emplace_back();
+    groups.emplace_back();
+}
+template <int PENDING> void copies_wait() {
+    auto& groups = cudacpu::fibers[cudacpu::current].copies;
+    while (groups.size() > PENDING + 1) {
+        for (const cudacpu::Copy& copy : groups.front()) memcpy(copy.to, copy.bytes, 16);
+        groups.erase(groups.begin());
+    }
+}
+
+namespace cudacpu {
+
+// A number of T from its bits; of tf32 the units take the upper 19.
+template <class T> float element(unsigned bits) {
+    if (sizeof(T) == 4) bits &= ~0x1fffu;
+    T x;
+    memcpy(&x, &bits, sizeof x);
+    return static_cast<float>(x);
+}
+
+// What every lane of the warp has.
+template <class V> const V* gather(const V& mine) {
+    static V all[2][1024];
+    V* const side = all[fibers[current].phase++ & 1];
+    side[current] = mine;
+    warp_barrier();
+    return side + current / WARP * WARP;
+}
+
+inline void load_matrices(unsigned (&r)[4], const void* row, bool transposed) {
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) die("a row of a matrix is not aligned");
+    const void* const* rows = gather(row);
+    const unsigned lane = current % WARP;
+    for (unsigned i = 0; i < 4; i++) {
+        const auto at = [&](unsigned line, unsigned e) { return static_cast<const unsigned short*>(rows[8 * i + line])[e]; };
+        const unsigned g = lane / 4, t = lane % 4 * 2;
+        r[i] = transposed ? at(t, g) | (unsigned)at(t + 1, g) << 16 : at(g, t) | (unsigned)at(g, t + 1) << 16;
+    }
+}
+
+// d += a . b with 32 bytes of k in elements of `width` bytes; layouts of mma.m16n8k16 (PTX ISA, "Matrix Fragments").
+template <class Decode>
+void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsigned width, Decode decode) {
+    struct Operands {
+        unsigned a[4], b[2];
+    };
+    const Operands* const all = gather(Operands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
+    const unsigned lane = current % WARP, pack = 4 / width, depth = 8 * pack;
+    const auto half = [&](unsigned k) { return k / (4 * pack); }; // which register along k
+    const auto from = [&](unsigned k) { return k % (4 * pack) / pack; };
+    const auto bits = [&](unsigned word, unsigned k) { return pack == 1 ? word : word >> k % 2 * 16 & 0xffff; };
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned row = lane / 4, col = lane % 4 * 2 + i % 2;
+        float sum = d[i];
+        for (unsigned k = 0; k < depth; k++) {
+            const float x = decode(bits(all[row * 4 + from(k)].a[2 * half(k) + i / 2], k));
+            const float y = decode(bits(all[col * 4 + from(k)].b[half(k)], k));
+            sum += x * y;
+        }
+        d[i] = sum;
+    }
+}
+
+} // namespace cudacpu
+
+inline void load_matrices(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, false); }
+inline void load_matrices_transposed(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, true); }
