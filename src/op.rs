@@ -269,7 +269,7 @@ pub fn checked_shape(op: &str, tensor: &str, shape: &[u64]) -> Result<()> {
 }
 
 /// How many problems a size of `run` or `verify` takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
     /// Seconds: for CI and a first look.

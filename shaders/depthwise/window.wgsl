@@ -1,14 +1,15 @@
 // depthwise/window: NHWC with registers along a strip of outputs.
 //
-// Owns:    a lane STRIP consecutive outputs of one image row, in one vector of four channels (`single`: one channel);
-//          a group BLOCK such strips, channels fastest, so that neighbouring lanes load neighbouring channels.
+// Owns:    a lane a strip of consecutive outputs of one image row, in one vector of four channels (`single`: one channel);
+//          a group BLOCK such strips, channels fastest, so that neighbouring lanes load neighbouring channels. Strips are as long
+//          as leaves LANES of them, but no longer than 16: a small problem needs its lanes more than its reuse.
 // Traffic: `three` (k = 3, no dilation) keeps its nine filter vectors and a 3 x 3 window in registers and slides the window:
-//          3 * min(stride, 3) loads an output. `strip` and `single` (any filter) load each filter element once for four outputs.
+//          3 * min(stride, 3) loads an output but the first. `strip` and `single` (any filter) load each filter element once for four outputs.
 // Guards:  lanes past the last strip return at once; strips stop at the row's end; taps outside the image are zero.
 // Changed: from naive: filters are loaded once a strip instead of once an output, and, with k = 3, every input once a row of
 //          taps; loads and stores are vectors. `single` is for channel counts that four does not divide.
 
-const_assert STRIP >= 4u && STRIP % 4u == 0u;
+const_assert LANES >= 1u;
 const_assert BLOCK >= 1u && BLOCK <= 1024u;
 
 @group(0) @binding(0) var<storage, read> x4: array<vec4<T>>; // [n, h, w, c / 4]
@@ -27,12 +28,13 @@ struct Strip {
     image: u32,
 }
 
-// Strip number i when there are `channels` units of channels.
-fn strip_of(i: u32, channels: u32) -> Strip {
-    let strips = (dims.ow + STRIP - 1u) / STRIP;
-    let first = i / channels % strips * STRIP;
+// Strip number i when there are `channels` units of channels; its length is a multiple of `step`.
+fn strip_of(i: u32, channels: u32, step: u32) -> Strip {
+    let length = (clamp(dims.n * dims.oh * dims.ow * channels / LANES, 1u, 16u) + step - 1u) / step * step;
+    let strips = (dims.ow + length - 1u) / length;
+    let first = i / channels % strips * length;
     let line = i / (channels * strips);
-    let end = select(first, min(first + STRIP, dims.ow), line < dims.n * dims.oh);
+    let end = select(first, min(first + length, dims.ow), line < dims.n * dims.oh);
     return Strip(i % channels, first, end, line % dims.oh, line / dims.oh);
 }
 
@@ -48,7 +50,7 @@ fn tap(image: u32, h: u32, w: u32, channel: u32) -> vec4<S> {
 fn three(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {
     let channels = dims.c / 4u;
-    let own = strip_of((group.y * groups.x + group.x) * BLOCK + local, channels);
+    let own = strip_of((group.y * groups.x + group.x) * BLOCK + local, channels, 1u);
     if (own.first >= own.end) {
         return;
     }
@@ -71,6 +73,9 @@ fn three(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         }
         y4[at] = vec4<T>(sum);
         at += channels;
+        if (col + 1u == own.end) {
+            break;
+        }
         // Slide: min(stride, 3) columns are new.
         w += dims.stride;
         if (dims.stride == 1u) {
@@ -97,7 +102,7 @@ fn three(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 fn strip(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {
     let channels = dims.c / 4u;
-    let own = strip_of((group.y * groups.x + group.x) * BLOCK + local, channels);
+    let own = strip_of((group.y * groups.x + group.x) * BLOCK + local, channels, 4u);
     let line = (own.image * dims.oh + own.row) * dims.ow;
     for (var col = own.first; col < own.end; col += 4u) {
         var sum: array<vec4<S>, 4>;
@@ -122,7 +127,7 @@ fn strip(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 @compute @workgroup_size(BLOCK)
 fn single(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {
-    let own = strip_of((group.y * groups.x + group.x) * BLOCK + local, dims.c);
+    let own = strip_of((group.y * groups.x + group.x) * BLOCK + local, dims.c, 4u);
     let line = (own.image * dims.oh + own.row) * dims.ow;
     for (var col = own.first; col < own.end; col += 4u) {
         var sum: array<S, 4>;

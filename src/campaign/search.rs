@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::sweep::resident;
 use super::{Campaign, Winner};
 use crate::error::Result;
 use crate::op::stream::Kind;
@@ -199,7 +200,12 @@ impl Campaign<'_> {
         };
         // Whole cache lines for every part.
         let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
-        let passes = self.launch_bytes.div_ceil(elements * 4 * (read + written)).min(4096);
+        // Groups of a GPU that do not all run at once would make their passes one after another, each over what a cache still holds.
+        let device = self.bench.device();
+        let passes = match device.kind == DeviceKind::Cpu || resident(setup, device) {
+            true => self.launch_bytes.div_ceil(elements * 4 * (read + written)).min(4096),
+            false => 1,
+        };
         let problem = json!({"kind": kind.name(), "elements": elements, "passes": passes, "parts": parts});
         Item { tunables: setup.tuned.clone(), ..self.item("stream", "linear", problem, effort) }
     }

@@ -148,16 +148,20 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
     tuned.iter().flat_map(|t| parts.iter().map(move |p| Setup { tuned: t.clone(), parts: p * units })).collect()
 }
 
-/// Whether a configuration keeps a working set in a cache over several passes: ordinary stores, and no more work-groups than
-/// run at once (a software device runs one a core, a GPU 2,048 lanes a unit).
+/// Whether a configuration keeps a working set in a cache over several passes: ordinary stores, and all its groups at once.
 fn stays(setup: &Setup, device: &DeviceInfo) -> bool {
+    resident(setup, device) && setup.tuned.0.get("STORE").is_none_or(|&store| store == 0)
+}
+
+/// Whether all groups of a configuration run at once: a software device runs one a core, a GPU 1,024 lanes a unit, which is what the
+/// kernels ask of its registers.
+pub(super) fn resident(setup: &Setup, device: &DeviceInfo) -> bool {
     let units = device.compute_units as u64;
-    let tunable = |name: &str| setup.tuned.0.get(name).copied();
-    let resident = match (device.language, device.kind) {
+    let groups = match (device.language, device.kind) {
         (Language::Host, _) | (_, DeviceKind::Cpu) => units,
-        (_, DeviceKind::Gpu) => units * 2048 / tunable("BLOCK").unwrap_or(256) as u64,
+        (_, DeviceKind::Gpu) => units * 1024 / setup.tuned.0.get("BLOCK").copied().unwrap_or(256) as u64,
     };
-    setup.parts <= resident && tunable("STORE").is_none_or(|store| store == 0)
+    setup.parts <= groups
 }
 
 /// Smallest working set worth a point: a quarter of a first-level cache a core, two octaves inside it; on software Vulkan, whose launches cost a

@@ -156,7 +156,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Conv2d {
     const NAME: &'static str = "conv2d";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, IMPLICIT];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, IMPLICIT, BLOCKED];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -286,7 +286,7 @@ const NAIVE: Variant<Conv2d> = Variant {
         Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/conv2d/naive.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[],
         },
         Implementation {
@@ -315,7 +315,7 @@ const IMPLICIT: Variant<Conv2d> = Variant {
         },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/conv2d/implicit.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[Tunable { name: "TM", values: &[4, 2, 8] }, Tunable { name: "TN", values: &[2, 4] }],
         },
         Implementation {
@@ -337,7 +337,7 @@ const IMPLICIT: Variant<Conv2d> = Variant {
         }
         // 16 steps of both operands; `whole` has two tiles of each at a time.
         let halves = if entry == "whole" { 2 } else { 1 };
-        let shared_bytes = halves * 4 * 16 * 16 * (tiles.tm + tiles.tn) as u32;
+        let shared_bytes = halves * 4 * 16 * (tiles.bm + tiles.bn) as u32;
         vec![Dispatch { shared_bytes, ..Dispatch::over(3, entry, grid, [256, 1, 1]) }]
     },
     demand: |p, s| match s.language {
@@ -345,13 +345,33 @@ const IMPLICIT: Variant<Conv2d> = Variant {
             let one = host::gemm::demand(&p.extents(), s);
             Demand { requested: p.groups * one.requested, lane: p.groups * one.lane, workspace: one.workspace }
         }
-        _ => implicit_demand(p, s),
+        _ => implicit_demand(p, s, Tiles::of(s)),
     },
 };
 
-/// Register tiles of `implicit` on devices: a lane holds `tm` pixels by `tn` channels, a work-group `side` × `side` lanes.
+/// The implicit product with tiles of both operands in workgroup memory and 8×8 outputs a lane.
+const BLOCKED: Variant<Conv2d> = Variant {
+    name: "blocked",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/conv2d/blocked.wgsl")),
+        precisions: &[Precision::F32, Precision::F16],
+        tunables: &[Tunable { name: "BM", values: &[64, 32, 128] }, Tunable { name: "BN", values: &[64, 128] }],
+    }],
+    dispatches: |p, s| {
+        let entry = if p.channels().0.is_multiple_of(4) { "whole" } else { "ragged" };
+        let tiles = Tiles::blocked(s);
+        let (bm, bn) = (tiles.bm as u32, tiles.bn as u32);
+        let shared_bytes = 4 * 16 * (bm + bn);
+        vec![Dispatch { shared_bytes, ..Dispatch::over(3, entry, fold(tiles.groups(p)), [bn / 8, bm / 8, 1]) }]
+    },
+    demand: |p, s| implicit_demand(p, s, Tiles::blocked(s)),
+};
+
+/// Tiles of the implicit product on devices: a work-group holds `bm` pixels by `bn` channels, a lane `tm` by `tn`.
 struct Tiles {
-    side: u64,
+    bm: u64,
+    bn: u64,
     tm: u64,
     tn: u64,
 }
@@ -360,20 +380,24 @@ impl Tiles {
     fn of(s: &Setting<'_>) -> Self {
         let tuned = |name| s.tuned.get(name) as u64;
         match s.language {
-            Language::Cuda => Tiles { side: 16, tm: tuned("BM") / 16, tn: tuned("BN") / 16 },
-            _ => Tiles { side: 8, tm: tuned("TM"), tn: tuned("TN") },
+            Language::Cuda => Tiles { bm: tuned("BM"), bn: tuned("BN"), tm: tuned("BM") / 16, tn: tuned("BN") / 16 },
+            _ => Tiles { bm: 8 * tuned("TM"), bn: 8 * tuned("TN"), tm: tuned("TM"), tn: tuned("TN") },
         }
+    }
+
+    fn blocked(s: &Setting<'_>) -> Self {
+        Tiles { bm: s.tuned.get("BM") as u64, bn: s.tuned.get("BN") as u64, tm: 8, tn: 8 }
     }
 
     /// Work-groups along pixels.
     fn down(&self, p: &Conv2d) -> u64 {
         let (oh, ow) = p.out();
-        (p.n * oh * ow).div_ceil(self.side * self.tm)
+        (p.n * oh * ow).div_ceil(self.bm)
     }
 
     /// Work-groups along channels; none crosses a group of the convolution.
     fn across(&self, p: &Conv2d) -> u64 {
-        p.groups * p.channels().1.div_ceil(self.side * self.tn)
+        p.groups * p.channels().1.div_ceil(self.bn)
     }
 
     fn groups(&self, p: &Conv2d) -> u64 {
@@ -402,15 +426,15 @@ fn naive_demand(p: &Conv2d, s: &Setting<'_>) -> Demand {
     Demand::new(width * requested, width * (2 * taps * c_in * p.c_out + outputs))
 }
 
-fn implicit_demand(p: &Conv2d, s: &Setting<'_>) -> Demand {
-    let tiles = Tiles::of(s);
+fn implicit_demand(p: &Conv2d, s: &Setting<'_>, tiles: Tiles) -> Demand {
     let (oh, ow) = p.out();
     let (c_in, c_out) = p.channels();
     let (pixels, outputs) = (p.n * oh * ow, p.n * oh * ow * p.c_out);
     // Pixels of a group are taken not to cross rows.
-    let (touched, _) = p.columns().touched(tiles.side * tiles.tm);
+    let (touched, _) = p.columns().touched(tiles.bm);
     let inputs = p.n * p.rows().inside() * touched * c_in * tiles.across(p);
     let requested = inputs + tiles.down(p) * p.depth() * p.c_out + outputs;
     let lane = p.depth() * (pixels * p.groups * c_out.div_ceil(tiles.tn) + p.c_out * pixels.div_ceil(tiles.tm)) + outputs;
-    Demand::new(4 * requested, 4 * lane)
+    let width = s.precision.storage().bytes();
+    Demand::new(width * requested, width * lane)
 }

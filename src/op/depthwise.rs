@@ -79,6 +79,9 @@ pub const ENTRY: Entry = Entry {
             case(1, 6, 40, 130, 3, 1, 1, 1),
             case(1, 9, 14, 16, 3, 2, 1, 1),
             case(2, 11, 13, 8, 3, 3, 1, 1),
+            // Enough work for long strips in WGSL, without and with a stride.
+            case(1, 40, 33, 64, 3, 1, 1, 1),
+            case(1, 66, 70, 32, 3, 2, 1, 1),
         ]
     },
 };
@@ -175,7 +178,7 @@ const NAIVE: Variant<Depthwise> = Variant {
         Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/naive.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[],
         },
         Implementation {
@@ -199,8 +202,8 @@ const WINDOW: Variant<Depthwise> = Variant {
         Implementation { source: Source::Host(host::depthwise::window), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/depthwise/window.wgsl")),
-            precisions: &[Precision::F32],
-            tunables: &[Tunable { name: "STRIP", values: &[16, 8, 32] }, Tunable { name: "BLOCK", values: &[64, 256] }],
+            precisions: &[Precision::F32, Precision::F16],
+            tunables: &[Tunable { name: "LANES", values: &[1024, 16384, 262_144] }, Tunable { name: "BLOCK", values: &[64, 256] }],
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/depthwise/window.cu")),
@@ -214,7 +217,7 @@ const WINDOW: Variant<Depthwise> = Variant {
             // The host's work-group is an output row.
             return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
         }
-        let strips = p.n * oh * ow.div_ceil(s.tuned.get("STRIP") as u64) * p.c.div_ceil(p.width(s));
+        let strips = p.n * oh * ow.div_ceil(p.strip(s)) * p.c.div_ceil(p.width(s));
         let entry = match p.width(s) {
             1 => "single",
             _ if p.slides() => "three",
@@ -230,10 +233,21 @@ const WINDOW: Variant<Depthwise> = Variant {
 };
 
 impl Depthwise {
-    /// Channels that a lane of `window` holds: vector loads of 16 bytes need every pixel to start on a vector.
+    /// Channels that a lane of `window` holds: vector loads (of 16 bytes in CUDA) need every pixel to start on a vector.
     fn width(&self, s: &Setting<'_>) -> u64 {
-        let vector = 16 / s.precision.storage().bytes();
+        let vector = if s.language == Language::Wgsl { 4 } else { 16 / s.precision.storage().bytes() };
         if self.c.is_multiple_of(vector) { vector } else { 1 }
+    }
+
+    /// Outputs that a lane of `window` holds. In WGSL as many as leave `LANES` lanes, at most 16, in fours where it does not slide.
+    fn strip(&self, s: &Setting<'_>) -> u64 {
+        if s.language == Language::Cuda {
+            return s.tuned.get("STRIP") as u64;
+        }
+        let (oh, ow) = self.out();
+        let outputs = self.n * oh * ow * self.c.div_ceil(self.width(s));
+        let length = (outputs / s.tuned.get("LANES") as u64).clamp(1, 16);
+        if self.width(s) > 1 && self.slides() { length } else { length.next_multiple_of(4) }
     }
 
     /// Whether `window` can keep the whole filter and a sliding 3×3 window in registers.
@@ -257,7 +271,9 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
 }
 
 fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
-    let (strip, block) = (s.tuned.get("STRIP") as u64, s.tuned.get("BLOCK") as u64);
+    let (strip, block) = (p.strip(s), s.tuned.get("BLOCK") as u64);
+    // CUDA also loads the columns after a strip's last output.
+    let after = (s.language == Language::Cuda) as u64;
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
     let rows = p.axis(p.h).inside();
@@ -266,10 +282,10 @@ fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     for first in (0..ow).step_by(strip as usize) {
         let end = (first + strip).min(ow);
         if p.width(s) > 1 && p.slides() {
-            // Three columns to begin with, then min(stride, 3) new ones after each output, the last included.
+            // Three columns to begin with, then min(stride, 3) new ones for each output after the first.
             columns += (0..3).map(|s| is_inside(first * p.stride + s)).sum::<u64>();
-            let fresh = |o: u64| (3 - p.stride.min(3)..3).map(|s| is_inside((o + 1) * p.stride + s)).sum::<u64>();
-            columns += (first..end).map(fresh).sum::<u64>();
+            let fresh = |o: u64| (3 - p.stride.min(3)..3).map(|s| is_inside(o * p.stride + s)).sum::<u64>();
+            columns += (first + 1..end + after).map(fresh).sum::<u64>();
             filters += 9;
         } else {
             // Four outputs at a time, each with all its taps.

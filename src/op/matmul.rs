@@ -23,6 +23,16 @@ pub struct Matmul {
     pub k: u64,
 }
 
+/// Projections of a 7B language model (Llama, Touvron et al., 2023: 4096 wide, 11008 inside), with the least size that has them.
+const SKINNY: &[(Size, [u64; 3])] = &[
+    // One token: a vector times a square, and a square times a vector.
+    (Size::Small, [1, 4096, 4096]),
+    (Size::Standard, [4096, 1, 4096]),
+    // Eight sequences decoded together; a prompt of 128 tokens.
+    (Size::Standard, [8, 4096, 4096]),
+    (Size::Large, [128, 11008, 4096]),
+];
+
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: Matmul::NAME,
@@ -38,7 +48,8 @@ pub const ENTRY: Entry = Entry {
             (DeviceKind::Gpu, Size::Standard) => &[512, 1024, 2048, 4096],
             (DeviceKind::Gpu, Size::Large) => &[512, 1024, 2048, 4096, 8192],
         };
-        squares.iter().map(|s| json!({"m": s, "n": s, "k": s})).collect()
+        let skinny = SKINNY.iter().filter(|&&(least, _)| size >= least).map(|(_, shape)| *shape);
+        squares.iter().map(|&s| [s, s, s]).chain(skinny).map(|[m, n, k]| json!({"m": m, "n": n, "k": k})).collect()
     },
     awkward: || {
         let shapes = [
@@ -62,7 +73,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, PIPELINED, MMA, WGMMA];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, BLOCKED, GEMV, PIPELINED, MMA, WGMMA];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -115,7 +126,7 @@ const NAIVE: Variant<Matmul> = Variant {
         Implementation { source: Source::Host(host::naive), precisions: &[Precision::F32, Precision::F64], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/matmul/naive.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[],
         },
         Implementation {
@@ -156,7 +167,7 @@ const TILED: Variant<Matmul> = Variant {
     sources: &[
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/matmul/tiled.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[Tunable { name: "TILE", values: &[16, 8] }],
         },
         Implementation {
@@ -182,7 +193,7 @@ const REGISTER: Variant<Matmul> = Variant {
     sources: &[
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/matmul/register.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: REGISTER_TILES,
         },
         Implementation {
@@ -200,6 +211,46 @@ const REGISTER: Variant<Matmul> = Variant {
     demand: |p, s| {
         let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
         tiled(p, s, [8 * tm, 8 * tn], [tm, tn])
+    },
+};
+
+/// Tiles of both operands in workgroup memory and 8×8 outputs a lane: every operand is loaded once a group and read once a lane.
+const BLOCKED: Variant<Matmul> = Variant {
+    name: "blocked",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/blocked.wgsl")),
+        precisions: &[Precision::F32, Precision::F16],
+        tunables: &[Tunable { name: "BM", values: &[64, 128] }, Tunable { name: "BN", values: &[64, 128] }],
+    }],
+    dispatches: |p, s| {
+        let (bm, bn) = (s.tuned.get("BM"), s.tuned.get("BN"));
+        let entry = if p.n.is_multiple_of(4) && p.k.is_multiple_of(4) { "whole" } else { "ragged" };
+        let grid = [tiles(p.n, bn as u64), tiles(p.m, bm as u64), 1];
+        vec![Dispatch { shared_bytes: 4 * 16 * (bm + bn), ..Dispatch::over(3, entry, grid, [bn / 8, bm / 8, 1]) }]
+    },
+    demand: |p, s| tiled(p, s, [s.tuned.get("BM") as u64, s.tuned.get("BN") as u64], [8, 8]),
+};
+
+/// Few rows or few columns: k is split over the lanes of a group, which add up their sums in workgroup memory.
+const GEMV: Variant<Matmul> = Variant {
+    name: "gemv",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/gemv.wgsl")),
+        precisions: &[Precision::F32, Precision::F16],
+        tunables: &[],
+    }],
+    dispatches: |p, _| {
+        let (entry, grid) = match p.n.is_multiple_of(4) {
+            true => ("wide", [tiles(p.n, 32), tiles(p.m, 4), 1]),
+            false => ("tall", [tiles(p.m, 8), tiles(p.n, 1), 1]),
+        };
+        vec![Dispatch { shared_bytes: 16384, ..Dispatch::over(3, entry, grid, [256, 1, 1]) }]
+    },
+    demand: |p, s| match p.n.is_multiple_of(4) {
+        true => tiled(p, s, [4, 32], [4, 4]),
+        false => tiled(p, s, [8, 1], [1, 1]),
     },
 };
 
