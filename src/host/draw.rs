@@ -62,7 +62,7 @@ impl Stored for bf16 {
         bf16::from_f32(x)
     }
     fn of_value(x: f64) -> Self {
-        bf16::from_f64(x)
+        crate::op::bf16_of(x)
     }
 }
 

@@ -213,7 +213,7 @@ pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
             DType::F64 => bytes.extend(value.to_ne_bytes()),
             DType::F32 => bytes.extend((value as f32).to_ne_bytes()),
             DType::F16 => bytes.extend(half::f16::from_f64(value).to_ne_bytes()),
-            DType::BF16 => bytes.extend(half::bf16::from_f64(value).to_ne_bytes()),
+            DType::BF16 => bytes.extend(crate::op::bf16_of(value).to_ne_bytes()),
         }
     }
     bytes

@@ -44,7 +44,7 @@ impl Buffer {
             DType::F64 => at.copy_from_slice(bytemuck::bytes_of(&value)),
             DType::F32 => at.copy_from_slice(bytemuck::bytes_of(&(value as f32))),
             DType::F16 => at.copy_from_slice(bytemuck::bytes_of(&half::f16::from_f64(value))),
-            DType::BF16 => at.copy_from_slice(bytemuck::bytes_of(&half::bf16::from_f64(value))),
+            DType::BF16 => at.copy_from_slice(bytemuck::bytes_of(&crate::op::bf16_of(value))),
         }
     }
 

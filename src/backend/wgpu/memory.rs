@@ -227,7 +227,7 @@ fn narrowed(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F64 => value.to_le_bytes().to_vec(),
         DType::F32 => (*value as f32).to_le_bytes().to_vec(),
         DType::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
-        DType::BF16 => half::bf16::from_f64(*value).to_le_bytes().to_vec(),
+        DType::BF16 => crate::op::bf16_of(*value).to_le_bytes().to_vec(),
     };
     values.iter().flat_map(bytes).collect()
 }
