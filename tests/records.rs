@@ -380,7 +380,7 @@ fn a_newer_minor_version_is_read_and_what_it_adds_is_kept() {
         .replacen("\"op\":\"matmul\"", "\"op\":\"hologram\",\"joules\":[1.5,null]", 1)
         .replacen("\"seed\":1},", "\"seed\":1},\"mood\":\"good\",", 1)
         .replacen("{\"record\":\"skip\"", "{\"record\":\"energy\",\"watts\":3}\n{\"record\":\"skip\"", 1)
-        .replacen("\"precision\":\"f64\"", "\"precision\":\"bf16\"", 1);
+        .replacen("\"precision\":\"f64\"", "\"precision\":\"fp4\"", 1);
     let newer =
         newer.replacen("\"mood\":\"good\",", "", 1).replacen("{\"record\":\"header\",", "{\"record\":\"header\",\"mood\":\"good\",", 1);
     let file = parse("x", newer.as_bytes()).expect("reads");

@@ -69,10 +69,12 @@ fn verify(wgpu: &Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
         // Rounding errors of a sum grow with its terms; those of fma's chains die out with the powers of a.
         let terms = if plan.op == "fma" { 0.0 } else { plan.cost.macs as f64 / trusted.len() as f64 };
         let allowed = 4.0 * (terms + 8.0) * problem.arithmetic(plan.precision).epsilon();
+        let stored = plan.tensors[plan.output()].dtype;
         let is_exact = seeded.draw == Draw::Exact && ["matmul", "conv2d", "depthwise"].contains(&plan.op);
         for (at, (got, want)) in trusted.iter().zip(oracle(problem, plan, seeded)).enumerate() {
             // Written so that NaN fails.
-            let good = if is_exact { *got == want } else { (got - want).abs() <= allowed };
+            let good =
+                if is_exact { *got == stored.round(want) } else { (got - want).abs() <= allowed + 0.5 * stored.epsilon() * want.abs() };
             assert!(good, "{named}, {:?} draw: element {at} is {got}, the oracle says {want}", seeded.draw);
         }
     }
