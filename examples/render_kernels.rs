@@ -51,12 +51,12 @@ fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
 }
 
 fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, precision: Precision, tuned: &Tuned) -> Result<Value> {
-    let mut entries: Vec<&str> = Vec::new();
+    let mut entries = Vec::new();
     let mut shared = serde_json::Map::new();
     let (mut rendered, mut unit) = (None, None);
     for problem in problems {
         let plan = problem.plan(variant, precision, Language::Cuda, tuned, &host::device())?;
-        entries.extend(plan.dispatches.iter().map(|d| d.entry));
+        entries.extend(plan.dispatches.iter().map(|d| d.entry.clone()));
         shared.extend(plan.dispatches.iter().map(|d| (d.entry.to_string(), json!(d.shared_bytes))));
         unit = Some(plan.unit);
         let Code::Cuda { text, defines } = plan.code else { bail!("{}/{variant} has no CUDA text", problem.name()) };

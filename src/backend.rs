@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
+#[cfg(feature = "wgpu")]
+use crate::plan::Code;
 use crate::plan::{DeviceInfo, Plan};
 
 #[cfg(feature = "cuda")]
@@ -156,6 +158,16 @@ pub fn devices() -> Vec<Found> {
         || vec![Found::Device(host::device())],
     ];
     backends.iter().flat_map(|devices| devices()).collect()
+}
+
+/// The group that a user's kernel states in its own text; none where its language states none there, or the text cannot be read.
+pub fn stated_group(plan: &Plan) -> Option<[u32; 3]> {
+    #[cfg(feature = "wgpu")]
+    if let (Code::Wgsl(text), Some(dispatch)) = (&plan.code, plan.dispatches.first()) {
+        return wgpu::stated_group(text, &dispatch.entry);
+    }
+    let _ = plan;
+    None
 }
 
 /// Opens the device that a selector names: `host`, `wgpu:0`, `cuda:0`, `fake`.

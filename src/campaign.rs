@@ -12,11 +12,12 @@ use serde_json::Value;
 use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::op::{self, OpRole, Size};
-use crate::plan::{DeviceInfo, Precision, Tuned};
+use crate::plan::{Custom, DeviceInfo, Precision, Tuned};
 use crate::record::{Cache, Ceiling, Measurement, Record, Skip, State};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
 mod kernels;
+mod own;
 mod peak;
 mod search;
 mod sweep;
@@ -69,6 +70,10 @@ pub struct Campaign<'a> {
     llc: Option<u64>,
     /// Peak memory of the kernels so far, by all that it depends on.
     peaks: HashMap<String, peak::Peak>,
+    /// The size that kernels' effort follows; roofs follow the scope's.
+    kernel_size: Size,
+    /// The user's kernel that is tried.
+    own: Option<Custom>,
 }
 
 /// The best configuration of a probe, measured again in each block.
@@ -91,9 +96,9 @@ fn limit(goal: &Goal) -> Duration {
 impl<'a> Campaign<'a> {
     /// A campaign on an open bench.
     pub fn new(bench: &'a mut dyn Bench, watcher: &'a mut dyn Watcher, scope: Scope) -> Self {
-        let launch_bytes = search::LAUNCH;
+        let (launch_bytes, kernel_size) = (search::LAUNCH, scope.size);
         let (records, winners, peaks) = (Vec::new(), Vec::new(), HashMap::new());
-        Campaign { bench, watcher, scope, records, order: 0, winners, launch_bytes, llc: None, peaks }
+        Campaign { bench, watcher, scope, records, order: 0, winners, launch_bytes, llc: None, peaks, kernel_size, own: None }
     }
 
     /// Roofs only.
@@ -115,21 +120,25 @@ impl<'a> Campaign<'a> {
     /// # Errors
     /// As [`Campaign::trace`].
     pub fn run(mut self) -> Result<Vec<Record>> {
-        let mut items = self.kernel_items()?;
-        let outcome = self.search_all().and_then(|()| {
-            self.tune(&mut items)?;
-            self.block(1)?;
-            let (first, second) = items.split_at(items.len() / 2);
-            let started = Instant::now();
-            self.kernels(first)?;
-            let half = started.elapsed();
-            self.block(2)?;
-            let started = Instant::now();
-            self.kernels(second)?;
-            self.repeat_suspects(half + started.elapsed())?;
-            self.block(3)
-        });
+        let items = self.kernel_items()?;
+        let outcome = self.amid_roofs(items);
         self.close(outcome)
+    }
+
+    /// Searches the probes' and the kernels' settings, and measures these items between the blocks of the roofs.
+    fn amid_roofs(&mut self, mut items: Vec<Item>) -> Result<()> {
+        self.search_all()?;
+        self.tune(&mut items)?;
+        self.block(1)?;
+        let (first, second) = items.split_at(items.len() / 2);
+        let started = Instant::now();
+        self.kernels(first)?;
+        let half = started.elapsed();
+        self.block(2)?;
+        let started = Instant::now();
+        self.kernels(second)?;
+        self.repeat_suspects(half + started.elapsed())?;
+        self.block(3)
     }
 
     fn device(&self) -> DeviceInfo {
@@ -138,11 +147,16 @@ impl<'a> Campaign<'a> {
 
     /// Runs one item and keeps its record. `None` where it brought no measurement.
     fn run_item(&mut self, item: Item) -> Result<Option<Measurement>> {
-        self.run_as(item, false)
+        self.run_kept(item, |_| false)
     }
 
     /// The same, for one of several settings to choose from: kept, but never a row.
     fn run_as(&mut self, item: Item, candidate: bool) -> Result<Option<Measurement>> {
+        self.run_kept(item, |_| candidate)
+    }
+
+    /// The same, where the measurement itself tells which it is.
+    fn run_kept(&mut self, item: Item, candidate: impl Fn(&Measurement) -> bool) -> Result<Option<Measurement>> {
         if self.late() {
             self.skip(&item, State::NotRun, "the budget ended before it; raise --budget".into())?;
             return Ok(None);
@@ -150,7 +164,7 @@ impl<'a> Campaign<'a> {
         self.watcher.item(&format!("{}/{} {}", item.op, item.variant, short(&item)));
         match self.bench.run(&item, limit(&item.goal)) {
             Answer::Done(mut measurement) => {
-                measurement.candidate = candidate;
+                measurement.candidate = candidate(&measurement);
                 self.weigh(&item, &mut measurement);
                 self.keep(Record::Measurement(measurement.clone()))?;
                 Ok(Some(measurement))
@@ -201,6 +215,7 @@ impl<'a> Campaign<'a> {
             goal: Goal::Measure(effort),
             llc_bytes: self.llc,
             mutant: None,
+            custom: None,
             order: 0,
         })
     }
@@ -235,9 +250,9 @@ impl<'a> Campaign<'a> {
             if started.elapsed() > spent.mul_f64(AGAIN) {
                 break;
             }
-            let effort = kernels::effort(self.scope.size);
-            let plain = self.item(&suspect.op, &suspect.variant, suspect.problem, effort);
-            let item = Item { precision: suspect.precision, tunables: suspect.tunables, cache: suspect.cache, ..plain };
+            let custom = self.own.clone().filter(|own| own.name == suspect.variant);
+            let plain = self.item(&suspect.op, &suspect.variant, suspect.problem, kernels::effort(self.kernel_size));
+            let item = Item { precision: suspect.precision, tunables: suspect.tunables, cache: suspect.cache, custom, ..plain };
             self.run_item(item)?;
         }
         Ok(())

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::op::{self, Size};
-use crate::plan::Precision;
+use crate::plan::{Precision, Unit};
 
 mod devices;
 mod output;
+mod own;
 mod run;
 mod show;
 mod verify;
@@ -44,25 +45,19 @@ enum Command {
     },
     /// Check every variant against the oracle on awkward shapes; no timing
     Verify(Verifying),
+    /// Measure a kernel of your own beside ours: bound by the op's tensors, verified, timed, placed
+    #[command(name = "try", after_help = own::HELP)]
+    Try(Box<Trying>),
     /// Show table and chart of a recorded run; needs no device
     Show(Showing),
 }
 
-/// What is measured, on which device.
+/// On which device, how much of it, and what is said meanwhile.
 #[derive(Debug, Clone, Args)]
-pub struct Scoping {
-    /// Device: host, wgpu:0, cuda:0 or all [default: cuda, else a hardware wgpu device, else host]
+struct Common {
+    /// Device: host, wgpu:0, cuda:0 or all [default: cuda, else a hardware wgpu device, else host; for `try` what runs the file]
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Only these ops (comma-separated)
-    #[arg(long, value_delimiter = ',', value_name = "OP")]
-    op: Vec<String>,
-    /// Only these variants (comma-separated)
-    #[arg(long, value_delimiter = ',', value_name = "NAME")]
-    variant: Vec<String>,
-    /// Only these precisions (comma-separated)
-    #[arg(long, value_enum, value_delimiter = ',')]
-    precision: Vec<Precision>,
     /// How many problems, and how much time each
     #[arg(long, value_enum, default_value_t = Size::Standard)]
     size: Size,
@@ -83,10 +78,68 @@ pub struct Scoping {
     verbose: bool,
 }
 
+/// What is measured, on which device.
+#[derive(Debug, Clone, Args)]
+struct Scoping {
+    #[command(flatten)]
+    common: Common,
+    /// Only these ops (comma-separated)
+    #[arg(long, value_delimiter = ',', value_name = "OP")]
+    op: Vec<String>,
+    /// Only these variants (comma-separated)
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    variant: Vec<String>,
+    /// Only these precisions (comma-separated)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    precision: Vec<Precision>,
+}
+
 #[derive(Debug, Clone, Args)]
 struct Measuring {
     #[command(flatten)]
     scope: Scoping,
+    #[command(flatten)]
+    keeping: Keeping,
+}
+
+/// A user's own kernel.
+#[derive(Debug, Clone, Args)]
+struct Trying {
+    /// The op that it computes
+    op: String,
+    /// Its file: .wgsl or .cu
+    #[arg(required_unless_present = "template")]
+    file: Option<PathBuf>,
+    /// Print a kernel to start from, with the command that runs it
+    #[arg(long, value_enum, value_name = "LANGUAGE", conflicts_with = "file")]
+    template: Option<own::Template>,
+    /// Entry point
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    entry: String,
+    /// Constants to compile it with: BM=64,BN=64
+    #[arg(long, value_delimiter = ',', value_name = "NAME=VALUE")]
+    tile: Vec<String>,
+    /// Lanes of a group: 256, 16x16, 8x8x4 [default: 64; WGSL states its own]
+    #[arg(long, value_name = "XxYxZ")]
+    group: Option<String>,
+    /// Groups of the launch, over sizes and tiles: n/BN,m/BM (`/` rounds up)
+    #[arg(long, value_name = "X,Y,Z")]
+    grid: Option<String>,
+    /// Number format of tensors and sums
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// Unit that does its arithmetic
+    #[arg(long, value_enum, default_value_t = Unit::Vector)]
+    unit: Unit,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    keeping: Keeping,
+}
+
+/// For how long, into which folder, and on which problem.
+#[derive(Debug, Clone, Args)]
+struct Keeping {
     /// Time to spend: 90s, 2m; what does not fit is listed as not run
     #[arg(long, value_parser = duration, value_name = "TIME")]
     budget: Option<Duration>,
@@ -126,7 +179,7 @@ struct Showing {
 
 /// Fields of one problem, in place of the grid; needs exactly one --op.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "One problem of one --op, by its fields")]
+#[command(next_help_heading = "One problem of one op, by its fields")]
 struct Shape {
     /// Rows of A and C (matmul)
     #[arg(long, value_name = "N")]
@@ -251,7 +304,7 @@ impl Scoping {
         if let Some(unknown) = self.variant.iter().find(|v| !known.contains(&v.as_str())) {
             return Err(Error::usage(format!("there is no variant '{unknown}'; known variants are {}", known.join(", "))));
         }
-        if let Some(unknown) = self.require.iter().find(|r| !["host", "wgpu", "cuda", "fake"].contains(&r.as_str())) {
+        if let Some(unknown) = self.common.require.iter().find(|r| !["host", "wgpu", "cuda", "fake"].contains(&r.as_str())) {
             return Err(Error::usage(format!("--require {unknown}: there is no such backend; write host, wgpu or cuda")));
         }
         Ok(())
@@ -287,6 +340,7 @@ impl Cli {
             Some(Command::Trace(args)) => run::run(&args, run::Mode::Trace),
             Some(Command::Devices { json }) => devices::run(json),
             Some(Command::Verify(args)) => verify::run(&args),
+            Some(Command::Try(args)) => own::run(&args),
             Some(Command::Show(args)) => show::run(&args),
         }?;
         Ok(status as u8)

@@ -23,6 +23,7 @@ pub mod record;
 pub mod report;
 pub mod roofline;
 pub mod stats;
+pub mod template;
 pub mod units;
 pub mod view;
 pub mod worker;

@@ -67,8 +67,21 @@ impl<'b> Engine<'b> {
         }))
     }
 
-    fn measure(&mut self, item: &Item, effort: Effort) -> Result<Measurement> {
-        let (op, plan) = self.plan(item)?;
+    /// Does what an item wants with a problem of any op, whether the registry has it or not; `op` and `problem` of the item are not
+    /// looked at.
+    ///
+    /// # Errors
+    /// Those of planning, loading and launching. A wrong output is none when measuring: it is told by the record's state.
+    pub fn perform(&mut self, op: &dyn Op, item: &Item) -> Result<Measurement> {
+        match item.goal {
+            Goal::Verify => self.verify(op, item),
+            Goal::Peak => self.peak(op, item),
+            Goal::Measure(effort) => self.measure(op, item, effort),
+        }
+    }
+
+    fn measure(&mut self, op: &dyn Op, item: &Item, effort: Effort) -> Result<Measurement> {
+        let plan = self.plan(op, item)?;
         let sets = sets(&plan, item, self.backend.device());
         let seeded = Seeded { draw: item.draw, seed: item.seed };
         let before = self.pulse(effort)?;
@@ -77,11 +90,11 @@ impl<'b> Engine<'b> {
         let mut sampled = Sampler::new(&mut *loaded, &self.clock, sets, item.cache).run(effort)?;
         let set = poisoned_sample(&mut *loaded, &mut sampled, &self.clock, sets)?;
         let after = self.pulse(effort)?;
-        let expectation = self.oracle.expect(&*op, item.precision, seeded)?;
-        let verified = verified(&mut *loaded, &plan, &*op, &expectation, seeded.draw, set);
+        let expectation = self.oracle.expect(op, item.precision, seeded)?;
+        let verified = verified(&mut *loaded, &plan, op, &expectation, seeded.draw, set);
         let facts = loaded.facts();
         drop(loaded);
-        let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
+        let mut record = describe(item, op, &plan, self.backend.device(), &self.clock);
         record.sets = sets;
         record.pool_bytes = plan.pool_bytes(sets);
         record.facts = facts;
@@ -96,22 +109,22 @@ impl<'b> Engine<'b> {
     }
 
     /// Exact and dense draws, trusted and checked modules, equal to the bit.
-    fn verify(&mut self, item: &Item) -> Result<Measurement> {
-        let (op, plan) = self.plan(item)?;
-        let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
+    fn verify(&mut self, op: &dyn Op, item: &Item) -> Result<Measurement> {
+        let plan = self.plan(op, item)?;
+        let mut record = describe(item, op, &plan, self.backend.device(), &self.clock);
         record.sets = 1;
         record.launches = 1;
         let started = Instant::now();
         for draw in [Draw::Exact, Draw::Dense] {
             let seeded = Seeded { draw, seed: item.seed };
-            let expectation = self.oracle.expect(&*op, item.precision, seeded)?;
+            let expectation = self.oracle.expect(op, item.precision, seeded)?;
             let mut outputs: Vec<Vec<u64>> = Vec::new();
             for checks in [Checks::Trusted, Checks::Checked] {
                 let mut loaded = self.backend.load(&plan, seeded, 1, checks)?;
                 loaded.sample(REHEARSALS, 0)?;
                 loaded.poison(0)?;
                 loaded.sample(1, 0)?;
-                let verification = verified(&mut *loaded, &plan, &*op, &expectation, seeded.draw, 0)?;
+                let verification = verified(&mut *loaded, &plan, op, &expectation, seeded.draw, 0)?;
                 let whole = 0..plan.tensors[plan.output()].elements();
                 outputs.push(loaded.read(plan.output(), 0, whole)?.into_iter().map(f64::to_bits).collect());
                 record.facts = loaded.facts();
@@ -119,7 +132,7 @@ impl<'b> Engine<'b> {
             }
             if outputs[0] != outputs[1] {
                 let at = outputs[0].iter().zip(&outputs[1]).position(|(a, b)| a != b).unwrap_or(0);
-                return Err(Error::Wrong(format!("{}: trusted and checked modules differ at output element {at}", named(&*op, &plan))));
+                return Err(Error::Wrong(format!("{}: trusted and checked modules differ at output element {at}", named(op, &plan))));
             }
         }
         record.checked_ns = started.elapsed().as_nanos() as u64;
@@ -127,9 +140,9 @@ impl<'b> Engine<'b> {
     }
 
     /// Times and verifies nothing: the record's `peak_bytes` is the answer.
-    fn peak(&mut self, item: &Item) -> Result<Measurement> {
-        let (op, plan) = self.plan(item)?;
-        let mut record = describe(item, &*op, &plan, self.backend.device(), &self.clock);
+    fn peak(&mut self, op: &dyn Op, item: &Item) -> Result<Measurement> {
+        let plan = self.plan(op, item)?;
+        let mut record = describe(item, op, &plan, self.backend.device(), &self.clock);
         let small = self.smallest(item, &plan);
         record.peak_bytes = peak::measured(self.backend, &plan, small.as_ref(), Seeded { draw: item.draw, seed: item.seed })?;
         Ok(record)
@@ -137,20 +150,23 @@ impl<'b> Engine<'b> {
 
     /// The same entries of the same sources on the smallest of the op's awkward problems that needs them all.
     fn smallest(&self, item: &Item, plan: &Plan) -> Option<Plan> {
-        let entries = |plan: &Plan| plan.dispatches.iter().map(|d| d.entry).collect::<Vec<_>>();
-        let small = |problem| self.plan(&Item { problem, tunables: plan.tuned.clone(), ..item.clone() }).ok();
-        let plans = (op::find(&item.op).ok()?.awkward)().into_iter().filter_map(small).map(|(_, small)| small);
+        let entries = |plan: &Plan| plan.dispatches.iter().map(|d| d.entry.clone()).collect::<Vec<_>>();
+        let entry = op::find(&item.op).ok()?;
+        let small = |problem| self.plan(&*(entry.parse)(&problem).ok()?, &Item { tunables: plan.tuned.clone(), ..item.clone() }).ok();
+        let plans = (entry.awkward)().into_iter().filter_map(small);
         plans.filter(|small| entries(small) == entries(plan)).min_by_key(Plan::set_bytes)
     }
 
-    fn plan(&self, item: &Item) -> Result<(std::sync::Arc<dyn Op>, Plan)> {
-        let op = (op::find(&item.op)?.parse)(&item.problem)?;
+    fn plan(&self, op: &dyn Op, item: &Item) -> Result<Plan> {
         let device = self.backend.device();
+        if let Some(custom) = &item.custom {
+            return custom.plan(op, item.precision, device);
+        }
         let mut plan = op.plan(&item.variant, item.precision, device.language, &item.tunables, device)?;
         if let Some(name) = &item.mutant {
             mutant::find(&plan, name)?.apply(&mut plan)?;
         }
-        Ok((op, plan))
+        Ok(plan)
     }
 
     /// Brings a GPU that may have lowered its clock back to speed.
@@ -185,12 +201,8 @@ impl Runner for Engine<'_> {
     }
 
     fn run(&mut self, item: &Item) -> std::result::Result<Measurement, (State, String)> {
-        let done = match item.goal {
-            Goal::Verify => self.verify(item),
-            Goal::Peak => self.peak(item),
-            Goal::Measure(effort) => self.measure(item, effort),
-        };
-        done.map_err(|error| failed(&error))
+        let op = op::find(&item.op).and_then(|entry| (entry.parse)(&item.problem));
+        op.and_then(|op| self.perform(&*op, item)).map_err(|error| failed(&error))
     }
 }
 
@@ -250,7 +262,7 @@ fn describe(item: &Item, op: &dyn Op, plan: &Plan, device: &DeviceInfo, clock: &
     };
     Measurement {
         id: item.id.clone(),
-        op: item.op.clone(),
+        op: op.name().into(),
         problem: plan.problem.clone(),
         label: op.label(),
         variant: item.variant.clone(),
@@ -323,9 +335,9 @@ fn judge(record: &mut Measurement, verified: Result<Verification>, misfit: Optio
 /// registers does not feel a busier memory, and one that asks for a tenth of what a stream does feels a tenth of it.
 fn memory_share(record: &Measurement, canary: &Canary) -> f64 {
     let stream_ns = canary.stream_before.min(canary.stream_after) as f64;
-    match stats::median(&record.samples_ns) {
-        Some(sample) if canary.stream_bytes > 0 && sample > 0.0 => {
-            let streamed = record.bytes_requested as f64 * record.launches as f64 * stream_ns / canary.stream_bytes as f64;
+    match (stats::median(&record.samples_ns), record.bytes_requested) {
+        (Some(sample), Some(requested)) if canary.stream_bytes > 0 && sample > 0.0 => {
+            let streamed = requested as f64 * record.launches as f64 * stream_ns / canary.stream_bytes as f64;
             (streamed / sample).min(1.0)
         }
         _ => 1.0,

@@ -4,6 +4,7 @@
 //! most one a language), its tunables and two functions that lay out its dispatches and count its traffic. [`Plan::of`] turns
 //! it into text, shapes and numbers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,13 +13,17 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::host::Call;
-use crate::op::{Definition, Role, TensorSpec};
+use crate::op::{Definition, Op, Role, TensorSpec};
 
+mod custom;
 mod device;
+mod grid;
 mod render;
 mod variant;
 
+pub use custom::Custom;
 pub use device::{DeviceInfo, DeviceKind, Limits};
+pub use grid::Grid;
 pub use render::fnv1a;
 pub use variant::{Demand, Implementation, Language, Precision, Setting, Source, SourceInfo, Tunable, Tuned, Unit, Variant, VariantInfo};
 
@@ -47,7 +52,7 @@ pub enum Arg {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Dispatch {
     /// Entry point in the source.
-    pub entry: &'static str,
+    pub entry: Cow<'static, str>,
     /// Work-groups.
     pub grid: [u32; 3],
     /// Invocations of a group.
@@ -68,10 +73,11 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// A launch over all tensors: the last is written, the others are read, `Dims` follows.
-    pub fn over(tensors: usize, entry: &'static str, grid: [u32; 3], block: [u32; 3]) -> Self {
+    pub fn over(tensors: usize, entry: impl Into<Cow<'static, str>>, grid: [u32; 3], block: [u32; 3]) -> Self {
         let args = (0..tensors).map(Arg::Tensor).chain([Arg::Dims]).collect();
         let reads = (0..tensors - 1).collect();
         let writes = vec![tensors - 1];
+        let entry = entry.into();
         Dispatch { entry, grid, block, shared_bytes: 0, dynamic_bytes: 0, args, reads, writes, scratch: Vec::new() }
     }
 
@@ -101,10 +107,10 @@ pub struct Cost {
     pub written: u64,
     /// Tensors that each dispatch reads and writes, summed.
     pub moved: u64,
-    /// Distinct bytes each work-group loads and stores, summed.
-    pub requested: u64,
-    /// Bytes that all lanes name.
-    pub lane: u64,
+    /// Distinct bytes each work-group loads and stores, summed; absent where nobody counted them.
+    pub requested: Option<u64>,
+    /// Bytes that all lanes name; absent likewise.
+    pub lane: Option<u64>,
     /// Scratch memory beyond the tensors.
     pub workspace: u64,
 }
@@ -144,7 +150,7 @@ pub struct Plan {
     /// The problem's fields.
     pub problem: Value,
     /// Variant's name.
-    pub variant: &'static str,
+    pub variant: Cow<'static, str>,
     /// Unit that does the arithmetic.
     pub unit: Unit,
     /// Number formats.
@@ -165,6 +171,8 @@ pub struct Plan {
     pub cost: Cost,
     /// The program.
     pub code: Code,
+    /// Whether the program is a user's own ([`Custom`]): held to the op's tensors, but not to our rules for registers.
+    pub own: bool,
     /// Hash of the unrendered source text, recorded so that a changed kernel is seen (0 for Rust kernels: the executable's hash stands for them).
     pub source_hash: u64,
 }
@@ -202,13 +210,13 @@ impl Plan {
         let scratch: Vec<TensorSpec> = dispatches.iter().flat_map(|d| d.scratch.clone()).collect();
         let memory: Vec<TensorSpec> = tensors.iter().chain(&scratch).cloned().collect();
         let dims = checked_dims(&named, problem.dims(), &memory, language)?;
-        let cost = cost_of(problem, precision, &memory, &dispatches, (variant.demand)(problem, &setting));
+        let cost = cost_of(problem, precision, &memory, &dispatches, Some((variant.demand)(problem, &setting)));
         checked_scratch(&named, &memory, device)?;
         let (code, source_hash) = render::render(problem, source, precision, tunables, &tuned, &dims);
         Ok(Plan {
             op: P::NAME,
             problem: serde_json::to_value(problem).unwrap_or(Value::Null),
-            variant: variant.name,
+            variant: variant.name.into(),
             unit: variant.unit,
             precision,
             language,
@@ -219,6 +227,7 @@ impl Plan {
             dispatches,
             cost,
             code,
+            own: false,
             source_hash,
         })
     }
@@ -294,12 +303,13 @@ fn checked_scratch(named: &str, memory: &[TensorSpec], device: &DeviceInfo) -> R
     }
 }
 
-fn cost_of<P: Definition>(problem: &P, precision: Precision, memory: &[TensorSpec], dispatches: &[Dispatch], demand: Demand) -> Cost {
-    let macs = Definition::macs(problem);
-    let flops = Definition::flops(problem);
-    if let Some(traffic) = Definition::traffic(problem, precision) {
+/// The work of one call; `memory` is the tensors, then scratch.
+fn cost_of(op: &dyn Op, precision: Precision, memory: &[TensorSpec], dispatches: &[Dispatch], demand: Option<Demand>) -> Cost {
+    let (macs, flops) = (op.macs(), op.flops());
+    if let Some(traffic) = op.traffic(precision) {
         let all = traffic.read + traffic.written;
-        return Cost { macs, flops, compulsory: all, written: traffic.written, moved: all, requested: all, lane: all, workspace: 0 };
+        let (requested, lane) = (Some(all), Some(all));
+        return Cost { macs, flops, compulsory: all, written: traffic.written, moved: all, requested, lane, workspace: 0 };
     }
     let bytes = |numbers: &[usize]| numbers.iter().map(|&t| memory[t].bytes()).sum::<u64>();
     let of = |wanted: fn(Role) -> bool| memory.iter().filter(move |t| wanted(t.role)).map(TensorSpec::bytes).sum::<u64>();
@@ -309,9 +319,9 @@ fn cost_of<P: Definition>(problem: &P, precision: Precision, memory: &[TensorSpe
         compulsory: of(|role| role != Role::Scratch),
         written: of(|role| role == Role::Output),
         moved: dispatches.iter().map(|d| bytes(&d.reads) + bytes(&d.writes)).sum(),
-        requested: demand.requested,
-        lane: demand.lane,
-        workspace: demand.workspace + of(|role| role == Role::Scratch),
+        requested: demand.map(|d| d.requested),
+        lane: demand.map(|d| d.lane),
+        workspace: demand.map_or(0, |d| d.workspace) + of(|role| role == Role::Scratch),
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Schema {
 impl Schema {
     /// The version this program writes.
     pub fn current() -> Self {
-        Schema { name: "rooftrace".into(), major: 1, minor: 0 }
+        Schema { name: "rooftrace".into(), major: 1, minor: 1 }
     }
 }
 
@@ -245,10 +245,12 @@ pub struct Measurement {
     pub bytes_written: u64,
     /// Summed over dispatches.
     pub bytes_moved: u64,
-    /// Summed over work-groups.
-    pub bytes_requested: u64,
-    /// Summed over lanes.
-    pub bytes_lane: u64,
+    /// Summed over work-groups; absent for a kernel whose traffic nobody counted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes_requested: Option<u64>,
+    /// Summed over lanes; absent likewise.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes_lane: Option<u64>,
     /// Scratch beyond the tensors.
     pub workspace_bytes: u64,
     /// Measured peak of one set, where a pass of its own was made.

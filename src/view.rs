@@ -124,8 +124,8 @@ pub struct Row {
     pub bytes_compulsory: u64,
     /// Summed over dispatches.
     pub bytes_moved: u64,
-    /// Summed over work-groups.
-    pub bytes_requested: u64,
+    /// Summed over work-groups; absent where nobody counted them.
+    pub bytes_requested: Option<u64>,
     /// Measured peak of one set.
     pub peak_bytes: Option<u64>,
     /// Scratch.

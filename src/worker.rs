@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::plan::{DeviceInfo, Precision, Tuned};
+use crate::plan::{Custom, DeviceInfo, Precision, Tuned};
 use crate::record::{Cache, Clock, Measurement, State};
 
 mod child;
@@ -82,6 +82,9 @@ pub struct Item {
     /// A mistake to plant in the source first; see [`crate::mutant`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mutant: Option<String>,
+    /// A user's kernel in place of a table entry; `variant` is its name then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub custom: Option<Custom>,
     /// Position in the run.
     pub order: u32,
 }
@@ -131,21 +134,21 @@ pub trait Bench {
 }
 
 /// Runs items in this process: no protection against crashes, and `limit` is not enforced.
-pub struct Local {
-    runner: Box<dyn Runner>,
+pub struct Local<'a> {
+    runner: Box<dyn Runner + 'a>,
     device: DeviceInfo,
     clock: Clock,
 }
 
-impl Local {
+impl<'a> Local<'a> {
     /// Runs items on this runner.
-    pub fn new(runner: Box<dyn Runner>) -> Self {
+    pub fn new(runner: Box<dyn Runner + 'a>) -> Self {
         let (device, clock) = runner.device();
         Local { runner, device, clock }
     }
 }
 
-impl Bench for Local {
+impl Bench for Local<'_> {
     fn device(&self) -> &DeviceInfo {
         &self.device
     }

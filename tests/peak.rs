@@ -115,7 +115,7 @@ fn on_wgpu_every_variant_takes_the_memory_that_its_plan_says() {
 
 /// The fake device in this process, with a memory pass that answers otherwise for each variant and precision.
 struct Pass {
-    local: Local,
+    local: Local<'static>,
     asked: Vec<String>,
 }
 

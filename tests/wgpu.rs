@@ -239,7 +239,7 @@ fn rigged(device: &DeviceInfo, precision: Precision, body: &str) -> Plan {
     let problem = problem("fma", json!({"elements": 97, "trips": 1, "steps": 8}));
     let mut plan = plan(&*problem, "chains", precision, &Tuned::default(), device);
     let dispatch = &mut plan.dispatches[0];
-    (dispatch.entry, dispatch.grid, dispatch.block, dispatch.writes) = ("main", [1, 1, 1], [1, 1, 1], vec![0, 1, 2]);
+    (dispatch.entry, dispatch.grid, dispatch.block, dispatch.writes) = ("main".into(), [1, 1, 1], [1, 1, 1], vec![0, 1, 2]);
     let name = precision.name();
     let enable = if precision == Precision::F16 { "enable f16;" } else { "" };
     plan.code = Code::Wgsl(format!(
@@ -385,7 +385,7 @@ fn a_shader_that_does_not_compile_is_refused_with_its_line_and_column() {
         }
     }
     let mut plan = rigged(&device, Precision::F32, "y[0] = x[0];");
-    plan.dispatches[0].entry = "elsewhere";
+    plan.dispatches[0].entry = "elsewhere".into();
     let error = wgpu.load(&plan, DENSE, 1, Checks::Checked).err().expect("there is no such entry");
     assert!(matches!(&error, Error::Compile { log, .. } if log.contains("elsewhere")), "{error:?}");
     // An output that the plan declares read-only.

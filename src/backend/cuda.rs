@@ -98,10 +98,17 @@ impl Backend for Cuda {
         for dispatch in &plan.dispatches {
             fits(plan, dispatch, &self.info)?;
         }
-        let name = format!("{}/{}.cu", plan.op, plan.variant);
+        let name = format!("{}/{}{}", plan.op, plan.variant, if plan.own { "" } else { ".cu" });
         let architecture = self.architecture.clone();
-        let kernels = self.compiled(&Request { name: &name, text, defines, architecture: &architecture, checks })?;
-        let draws = Request { name: "draw.cu", text: fill::SOURCE, defines: &[], architecture: &architecture, checks: Checks::Trusted };
+        let kernels = self.compiled(&Request { name: &name, text, defines, architecture: &architecture, checks, strict: !plan.own })?;
+        let draws = Request {
+            name: "draw.cu",
+            text: fill::SOURCE,
+            defines: &[],
+            architecture: &architecture,
+            checks: Checks::Trusted,
+            strict: true,
+        };
         let draws = self.compiled(&draws)?;
         Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, &kernels, &draws, plan, seeded, sets, checks)?))
     }

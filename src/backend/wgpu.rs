@@ -20,10 +20,12 @@ mod device;
 mod limits;
 mod loaded;
 mod memory;
+mod own;
 mod program;
 
 use device::Device;
 use memory::Filler;
+pub(super) use own::stated_group;
 
 /// Every adapter of every API on this machine, best first: discrete, integrated, virtual, other, software.
 ///
@@ -88,6 +90,8 @@ impl Backend for Wgpu {
                 format!("{:?}", plan.language),
             ));
         };
+        let own = if plan.own { Some(own::completed(plan, text)?) } else { None };
+        let plan = own.as_ref().unwrap_or(plan);
         limits::check(plan, sets, &self.info, &self.device)?;
         let program = program::Program::compile(&self.device, plan, text, checks)?;
         Ok(Box::new(loaded::LoadedPlan::new(&self.device, &self.filler, plan, program, seeded, sets.max(1))?))

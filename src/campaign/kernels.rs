@@ -40,6 +40,18 @@ impl Scope {
     /// # Errors
     /// [`Error::Usage`] where there is none, and those of the problem's own fields.
     pub fn kernels(&self, device: &DeviceInfo) -> Result<Vec<Wanted>> {
+        let wanted = self.wanted(device)?;
+        match wanted.is_empty() {
+            false => Ok(wanted),
+            true => Err(Error::usage(format!(
+                "nothing to measure: no variant in scope has a {:?} source; see `rooftrace verify` for the list",
+                device.language
+            ))),
+        }
+    }
+
+    /// The same, where none is an answer too.
+    pub(super) fn wanted(&self, device: &DeviceInfo) -> Result<Vec<Wanted>> {
         let mut wanted = Vec::new();
         for (entry, problem) in self.problems(device)? {
             let variants = (entry.parse)(&problem)?.variants();
@@ -58,12 +70,6 @@ impl Scope {
                 }
             }
         }
-        if wanted.is_empty() {
-            return Err(Error::usage(format!(
-                "nothing to measure: no variant in scope has a {:?} source; see `rooftrace verify` for the list",
-                device.language
-            )));
-        }
         Ok(wanted)
     }
 
@@ -76,7 +82,7 @@ impl Scope {
         }
     }
 
-    fn problems(&self, device: &DeviceInfo) -> Result<Vec<(&'static Entry, Value)>> {
+    pub(super) fn problems(&self, device: &DeviceInfo) -> Result<Vec<(&'static Entry, Value)>> {
         if let Some((name, problem)) = &self.problem {
             return Ok(vec![(op::find(name)?, problem.clone())]);
         }
@@ -90,9 +96,11 @@ impl Campaign<'_> {
     /// The kernels in scope as items.
     pub(super) fn kernel_items(&mut self) -> Result<Vec<Item>> {
         let wanted = self.scope.kernels(self.bench.device())?;
-        let item =
-            |w: Wanted| Item { precision: w.precision, cache: w.cache, ..self.item(w.op, w.variant, w.problem, effort(self.scope.size)) };
-        Ok(wanted.into_iter().map(item).collect())
+        Ok(wanted.into_iter().map(|wanted| self.kernel_item(wanted)).collect())
+    }
+
+    pub(super) fn kernel_item(&mut self, w: Wanted) -> Item {
+        Item { precision: w.precision, cache: w.cache, ..self.item(w.op, w.variant, w.problem, effort(self.kernel_size)) }
     }
 
     /// Measures these, leaving out launches predicted to last too long from a smaller problem of the same variant.

@@ -18,10 +18,15 @@ pub(super) struct Peak {
 }
 
 impl Campaign<'_> {
-    /// Adds the peak memory to the measurement of a kernel. Cold and warm rows share one pass. Whatever happens to it, the measurement
+    /// Adds the peak memory to the measurement of a kernel of ours: a user's has no scratch, so its set is its peak. Cold and warm rows share one pass. Whatever happens to it, the measurement
     /// stays as it is.
     pub(super) fn weigh(&mut self, item: &Item, measurement: &mut Measurement) {
-        if measurement.role != OpRole::Kernel || measurement.candidate || measurement.state == State::Wrong || self.late() {
+        if measurement.role != OpRole::Kernel
+            || item.custom.is_some()
+            || measurement.candidate
+            || measurement.state == State::Wrong
+            || self.late()
+        {
             return;
         }
         // Of the record, not of the item, which may leave defaults out.

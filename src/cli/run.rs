@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Measuring, devices, output, size_name};
+use super::{Measuring, devices, output, own, size_name};
 use crate::campaign::{Campaign, Scope, Watcher};
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::plan::Custom;
 use crate::record::{End, Header, Journal, Record, Schema, Settings, State};
 use crate::report::{self, Style};
 use crate::roofline;
@@ -20,26 +21,39 @@ use progress::Progress;
 
 /// Which items a campaign has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum Mode<'a> {
     /// Roofs and kernels.
     Run,
     /// Roofs only.
     Trace,
+    /// A user's kernel beside ours, and the roofs for them.
+    Try(&'a Custom),
+}
+
+impl Mode<'_> {
+    /// As in `settings.command`.
+    fn command(self) -> &'static str {
+        match self {
+            Mode::Run => "run",
+            Mode::Trace => "trace",
+            Mode::Try(_) => "try",
+        }
+    }
 }
 
 /// Measures one device after the other, each into a folder of its own.
-pub fn run(args: &Measuring, mode: Mode) -> Result<i32> {
+pub fn run(args: &Measuring, mode: Mode<'_>) -> Result<i32> {
     let started = Instant::now();
     args.scope.check()?;
-    let problem = args.shape.problem(&args.scope.op)?;
-    let selectors = devices::choose(args.scope.device.as_deref(), &args.scope.require)?;
+    let problem = args.keeping.shape.problem(&args.scope.op)?;
+    let selectors = devices::choose(args.scope.common.device.as_deref(), &args.scope.common.require)?;
     interrupt::install()?;
     let (mut status, mut views) = (0, Vec::new());
-    let share = args.budget.map(|budget| budget / selectors.len().max(1) as u32);
+    let share = args.keeping.budget.map(|budget| budget / selectors.len().max(1) as u32);
     for (at, selector) in selectors.iter().enumerate() {
         let scope = Scope {
-            size: args.scope.size,
-            seed: args.scope.seed,
+            size: args.scope.common.size,
+            seed: args.scope.common.seed,
             deadline: share.map(|share| started + share * (at as u32 + 1)),
             ops: args.scope.op.clone(),
             variants: args.scope.variant.clone(),
@@ -53,7 +67,7 @@ pub fn run(args: &Measuring, mode: Mode) -> Result<i32> {
             break;
         }
     }
-    if args.scope.json {
+    if args.scope.common.json {
         let text = match views.as_slice() {
             [view] => serde_json::to_string_pretty(view),
             all => serde_json::to_string_pretty(all),
@@ -64,24 +78,30 @@ pub fn run(args: &Measuring, mode: Mode) -> Result<i32> {
 }
 
 /// One device: child, journal, campaign, picture, table.
-fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool) -> Result<(i32, Option<View>)> {
+fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: bool) -> Result<(i32, Option<View>)> {
     let begun = Instant::now();
     let mut bench = Child::spawn(selector, &[])?;
-    if mode == Mode::Run {
-        // Before there is a folder: a scope without kernels leaves nothing behind.
-        scope.kernels(bench.device())?;
+    // Before there is a folder: a scope without kernels leaves nothing behind.
+    match mode {
+        Mode::Run => drop(scope.kernels(bench.device())?),
+        Mode::Trace => {}
+        Mode::Try(custom) => own::check(custom, &scope.plans(custom, bench.device())?)?,
     }
-    let folder = output::folder(args.out.as_deref(), selector, several)?;
+    let folder = output::folder(args.keeping.out.as_deref(), selector, several)?;
     let header = header(args, mode, &bench);
-    let mut keeper = Keeper::new(&folder, Progress::new(args.scope.quiet || args.scope.json, args.scope.verbose))?;
+    let mut keeper = Keeper::new(&folder, Progress::new(args.scope.common.quiet || args.scope.common.json, args.scope.common.verbose))?;
     keeper.keep(&Record::Header(header))?;
     let campaign = Campaign::new(&mut bench, &mut keeper, scope);
     let outcome = match mode {
         Mode::Run => campaign.run(),
         Mode::Trace => campaign.trace(),
+        Mode::Try(custom) => campaign.attempt(custom),
     };
     let status = match &outcome {
-        Ok(_) => keeper.status(),
+        Ok(_) => match mode {
+            Mode::Try(custom) => worse(keeper.status(), own::status(custom, &keeper.records)),
+            _ => keeper.status(),
+        },
         Err(Error::Interrupted) => 130,
         Err(other) => other.exit_code(),
     };
@@ -92,23 +112,34 @@ fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool
     {
         return Err(error);
     }
+    if let Mode::Try(custom) = mode
+        && let Some(why) = own::failure(custom, &keeper.records)
+    {
+        eprintln!("rooftrace: {why}");
+    }
     let view = roofline::view(&keeper.records)?;
     let picture = report::svg::roofline(&view)?;
     output::write(&folder.join("roofline.svg"), &picture.svg)?;
-    if !args.scope.json {
-        show(&view, &folder)?;
+    if !args.scope.common.json {
+        let beside = match mode {
+            Mode::Try(custom) => report::verdict::beside(&view, &custom.name),
+            _ => Vec::new(),
+        };
+        show(&view, &folder, &beside)?;
     }
     Ok((status, Some(view)))
 }
 
-fn show(view: &View, folder: &Path) -> Result<()> {
+/// Table, chart, what the last word is on a user's kernel, and where all of it is kept.
+fn show(view: &View, folder: &Path, beside: &[String]) -> Result<()> {
     let style = Style { width: output::width(), colour: output::colour(), ascii: false };
     output::print(&super::show::text(view, &style))?;
+    beside.iter().try_for_each(|line| output::print(&format!("\n{line}\n")).map(drop))?;
     output::print(&format!("\nwrote {0}/records.jsonl and {0}/roofline.svg\n", folder.display()))?;
     Ok(())
 }
 
-fn header(args: &Measuring, mode: Mode, bench: &dyn Bench) -> Header {
+fn header(args: &Measuring, mode: Mode<'_>, bench: &dyn Bench) -> Header {
     Header {
         schema: Schema::current(),
         started: output::now(),
@@ -117,10 +148,10 @@ fn header(args: &Measuring, mode: Mode, bench: &dyn Bench) -> Header {
         device: bench.device().clone(),
         clock: bench.clock().clone(),
         settings: Settings {
-            command: if mode == Mode::Run { "run" } else { "trace" }.into(),
-            size: size_name(args.scope.size),
-            budget_ns: args.budget.map(|b| b.as_nanos() as u64),
-            seed: args.scope.seed,
+            command: mode.command().into(),
+            size: size_name(args.scope.common.size),
+            budget_ns: args.keeping.budget.map(|b| b.as_nanos() as u64),
+            seed: args.scope.common.seed,
         },
         extra: Default::default(),
     }

@@ -32,7 +32,7 @@ struct Tally {
 /// Verifies the devices chosen.
 pub fn run(args: &Verifying) -> Result<i32> {
     args.scope.check()?;
-    let selectors = devices::choose(args.scope.device.as_deref(), &args.scope.require)?;
+    let selectors = devices::choose(args.scope.common.device.as_deref(), &args.scope.common.require)?;
     interrupt::install()?;
     let (mut status, mut report) = (0, Vec::new());
     for selector in &selectors {
@@ -43,12 +43,12 @@ pub fn run(args: &Verifying) -> Result<i32> {
         if tallies.iter().any(|t| !t.failures.is_empty()) {
             status = 4;
         }
-        if !args.scope.json {
+        if !args.scope.common.json {
             output::print(&table(&device, &tallies, args.mutants))?;
         }
         report.push(json!({"device": device, "variants": tallies.iter().map(Tally::json).collect::<Vec<_>>()}));
     }
-    if args.scope.json {
+    if args.scope.common.json {
         output::print(&format!("{:#}\n", Value::Array(report)))?;
     }
     Ok(status)
@@ -58,7 +58,7 @@ fn variants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Res
     let mut tallies = Vec::new();
     for entry in op::OPS.iter().filter(|e| args.scope.op.is_empty() || args.scope.op.iter().any(|o| o == e.name)) {
         let mut problems = (entry.awkward)();
-        if args.scope.size == Size::Small {
+        if args.scope.common.size == Size::Small {
             problems.truncate(FEW);
         }
         let Some(first) = problems.first() else { continue };
@@ -149,9 +149,10 @@ fn ask(
         tunables: Default::default(),
         cache: Cache::Warm,
         draw: Draw::Dense,
-        seed: args.scope.seed,
+        seed: args.scope.common.seed,
         goal: Goal::Verify,
         llc_bytes: None,
+        custom: None,
         mutant: mutant.map(str::to_string),
         order: 0,
     };
@@ -159,7 +160,7 @@ fn ask(
 }
 
 fn progress(args: &Verifying, tally: &Tally) {
-    if !args.scope.quiet {
+    if !args.scope.common.quiet {
         eprintln!("{}: {}", tally.name, tally.outcome());
     }
 }

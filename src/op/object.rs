@@ -31,6 +31,8 @@ pub trait Op: Send + Sync {
     fn arithmetic(&self, precision: Precision) -> Arithmetic;
     /// [`Definition::row`] in the arithmetic asked for, widened to f64.
     fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64>;
+    /// See [`Definition::dims`].
+    fn dims(&self) -> Vec<(&'static str, u64)>;
     /// See [`Definition::exact`].
     fn exact(&self) -> bool;
     /// See [`Definition::uniform`].
@@ -89,6 +91,9 @@ impl<P: Definition> Op for P {
             Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
             Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
         }
+    }
+    fn dims(&self) -> Vec<(&'static str, u64)> {
+        Definition::dims(self)
     }
     fn exact(&self) -> bool {
         Definition::exact(self)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Code, Precision, Source, Tunable, Tuned};
+use super::{Code, Custom, Language, Precision, Source, Tunable, Tuned};
 use crate::host::Call;
 use crate::op::{DType, Definition};
 
@@ -25,17 +25,12 @@ pub(super) fn render<P: Definition>(
         }
         Source::Wgsl(text) => (Code::Wgsl(wgsl(text, precision, tunables, tuned, dims)), fnv1a(text.as_bytes())),
         Source::Cuda(text) => {
-            let names: Vec<_> = dims.iter().map(|(name, _)| *name).collect();
             let defines = tunables.iter().map(|t| format!("{}={}", t.name, tuned.get(t.name))).collect();
-            // Aliases, not macros: NVRTC's own headers have templates over a T.
-            let (storage, sum) = (cuda_type(precision.storage()), cuda_type(precision.sum()));
-            let prefix = format!("using T = {storage}; using S = {sum}; struct Dims {{ unsigned {}; }};", names.join(", "));
-            let rendered = match precision {
-                // Types and instructions that CUDA C++ has in headers alone; `#line` keeps line numbers the file's own.
-                Precision::F16 | Precision::BF16 | Precision::TF32 => {
-                    format!("struct Half; struct Brain; {prefix}\n{CUDA_NUMBERS}\n#line 1\n{text}")
-                }
-                Precision::F32 | Precision::F64 => format!("{prefix} {text}"),
+            let prefix = cuda_declared(precision, dims);
+            // `#line` keeps line numbers the file's own.
+            let rendered = match native(precision) {
+                true => format!("{prefix} {text}"),
+                false => format!("{prefix}\n{CUDA_NUMBERS}\n#line 1\n{text}"),
             };
             (Code::Cuda { text: rendered, defines }, fnv1a(text.as_bytes()))
         }
@@ -44,16 +39,55 @@ pub(super) fn render<P: Definition>(
 
 /// WGSL with its prefix on the first line: `enable f16;`, the aliases `T` (storage) and `S` (sums), tunables and `Dims`.
 fn wgsl(text: &str, precision: Precision, tunables: &[Tunable], tuned: &Tuned, dims: &[(&'static str, u32)]) -> String {
-    let mut prefix = String::new();
-    if precision == Precision::F16 {
-        prefix.push_str("enable f16; ");
-    }
-    prefix += &format!("alias T = {}; alias S = {}; ", wgsl_type(precision.storage()), wgsl_type(precision.sum()));
-    for tunable in tunables {
-        prefix += &format!("const {}: u32 = {}u; ", tunable.name, tuned.get(tunable.name));
+    let values = tunables.iter().map(|tunable| (tunable.name, tuned.get(tunable.name)));
+    format!("{}{} {text}", wgsl_features(precision), wgsl_declared(precision, values, dims))
+}
+
+fn wgsl_features(precision: Precision) -> &'static str {
+    if precision == Precision::F16 { "enable f16; " } else { "" }
+}
+
+fn wgsl_declared<'a>(precision: Precision, values: impl Iterator<Item = (&'a str, u32)>, dims: &[(&'static str, u32)]) -> String {
+    let mut declared = format!("alias T = {}; alias S = {}; ", wgsl_type(precision.storage()), wgsl_type(precision.sum()));
+    for (name, value) in values {
+        declared += &format!("const {name}: u32 = {value}u; ");
     }
     let fields: Vec<_> = dims.iter().map(|(name, _)| format!("{name}: u32")).collect();
-    format!("{prefix}struct Dims {{ {} }} {text}", fields.join(", "))
+    format!("{declared}struct Dims {{ {} }}", fields.join(", "))
+}
+
+/// A user's program, so that lines and columns of messages are the file's own. What WGSL declares may stand behind its use, which
+/// leaves the place before the text to the directives that it may begin with.
+pub(super) fn own(custom: &Custom, precision: Precision, dims: &[(&'static str, u32)], tensors: &[&str]) -> Code {
+    let tile = &custom.tile.0;
+    if custom.language == Language::Wgsl {
+        let declared = wgsl_declared(precision, tile.iter().map(|(name, &value)| (name.as_str(), value)), dims);
+        return Code::Wgsl(format!("{}{}\n{declared}\n", wgsl_features(precision), custom.text));
+    }
+    let numbers = if native(precision) { "" } else { CUDA_NUMBERS };
+    let text = format!(
+        "{}\n{numbers}\n#line 1 \"{}\"\n{}\n{}",
+        cuda_declared(precision, dims),
+        custom.file.replace(['\\', '"', '\n', '\r'], "_"),
+        custom.text,
+        parameters(custom, tensors)
+    );
+    Code::Cuda { text, defines: tile.iter().map(|(name, value)| format!("{name}={value}")).collect() }
+}
+
+/// Refuses an entry point of other parameters than the op's tensors and `Dims`: the driver would launch it all the same.
+fn parameters(custom: &Custom, tensors: &[&str]) -> String {
+    let types: Vec<_> = (0..tensors.len()).map(|t| format!("class A{t}")).collect();
+    let pointers: Vec<_> = (0..tensors.len()).map(|t| format!("A{t}*")).collect();
+    let (types, pointers, names) = (types.join(", "), pointers.join(", "), tensors.join(", "));
+    let entry = &custom.entry;
+    format!(
+        "#line 1 \"the parameters of {entry}\"\n\
+         template <{types}> char (&rooftrace_takes(void (*)({pointers}, Dims)))[1]; \
+         template <class... P> char (&rooftrace_takes(void (*)(P...)))[2]; \
+         static_assert(sizeof(rooftrace_takes({entry})) == 1, \"{entry} must take {} pointers ({names}), then Dims by value\");\n",
+        tensors.len()
+    )
 }
 
 const fn wgsl_type(dtype: DType) -> &'static str {
@@ -73,6 +107,19 @@ const fn cuda_type(dtype: DType) -> &'static str {
         DType::F16 => "Half",
         DType::BF16 => "Brain",
     }
+}
+
+/// Whether CUDA C++ has the types of a precision without headers.
+const fn native(precision: Precision) -> bool {
+    matches!(precision, Precision::F32 | Precision::F64)
+}
+
+/// The types of CUDA sources. Aliases, not macros: NVRTC's own headers have templates over a T.
+fn cuda_declared(precision: Precision, dims: &[(&'static str, u32)]) -> String {
+    let (storage, sum) = (cuda_type(precision.storage()), cuda_type(precision.sum()));
+    let names: Vec<_> = dims.iter().map(|(name, _)| *name).collect();
+    let ahead = if native(precision) { "" } else { "struct Half; struct Brain; " };
+    format!("{ahead}using T = {storage}; using S = {sum}; struct Dims {{ unsigned {}; }};", names.join(", "))
 }
 
 /// 64-bit FNV-1a, for source and input hashes that must stay equal across versions of Rust.

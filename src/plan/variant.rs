@@ -65,7 +65,7 @@ impl fmt::Display for Precision {
 }
 
 /// The unit of the processor that does a variant's arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Ordinary multiply-add units, vector or scalar.
@@ -109,6 +109,16 @@ pub enum Source<P: 'static> {
     Wgsl(&'static str),
     /// CUDA C++ text.
     Cuda(&'static str),
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Language::Host => "Rust",
+            Language::Wgsl => "WGSL",
+            Language::Cuda => "CUDA C++",
+        })
+    }
 }
 
 impl<P> Source<P> {

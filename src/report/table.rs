@@ -253,6 +253,8 @@ fn because(reasons: &[String], otherwise: &str) -> String {
 }
 
 fn skips(view: &View) -> Vec<String> {
-    let line = |s: &crate::view::SkipView| format!("{} {}: {} ({})", s.op, s.variant, s.why, state_word(s.state));
+    // A compiler's log goes on for lines; the record has them all.
+    let first = |why: &str| why.lines().next().unwrap_or_default().to_string();
+    let line = |s: &crate::view::SkipView| format!("{} {}: {} ({})", s.op, s.variant, first(&s.why), state_word(s.state));
     view.skips.iter().map(line).collect()
 }

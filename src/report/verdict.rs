@@ -41,6 +41,22 @@ pub fn terminal(view: &View, style: &Style) -> String {
     sentences(view).iter().map(wrapped).collect()
 }
 
+/// How a variant stands to the fastest of the others at each of its problems, a sentence each.
+pub fn beside(view: &View, variant: &str) -> Vec<String> {
+    let timed: Vec<&Row> = view.rows.iter().filter(|row| drawable(row).is_ok()).collect();
+    let median = |row: &Row| row.time_ns.map(|t| t.median);
+    let sentence = |own: &&Row| {
+        let same =
+            |other: &&&Row| (&other.op, &other.problem, other.cache, other.precision) == (&own.op, &own.problem, own.cache, own.precision);
+        let others = timed.iter().filter(same).filter(|row| row.variant != variant);
+        let best = others.min_by(|a, b| median(a).unwrap_or(f64::MAX).total_cmp(&median(b).unwrap_or(f64::MAX)))?;
+        let ratio = median(own)? / median(best)?;
+        let (how, times) = if ratio < 1.0 { ("faster than", 1.0 / ratio) } else { ("slower than", ratio) };
+        Some(format!("{}: {times:.2} times {how} {}, the fastest of ours at {}.", own.variant, best.variant, own.label))
+    };
+    timed.iter().filter(|row| row.variant == variant).filter_map(sentence).map(|line| text::clean(&line)).collect()
+}
+
 fn name(row: &Row) -> String {
     format!("{} {} {} ({})", row.op, row.variant, row.label, super::cache_word(row.cache))
 }

@@ -61,7 +61,7 @@ fn idle(groups: u64, units: u32) -> Option<f64> {
 }
 
 /// Shares of time, largest first: arithmetic on the variant's own unit, compulsory bytes on the level that supplies them, and
-/// requested bytes on the next level inwards.
+/// requested bytes, where they are known, on the next level inwards.
 fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> Vec<(String, f64)> {
     let mut shares = Vec::new();
     let own = roof.compute(m.precision, Some(m.unit)).or_else(|| roof.compute(m.precision, None));
@@ -72,9 +72,10 @@ fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) 
     if let Some(bound) = supply {
         shares.push((bound.resource.clone(), bound.ns.value / median_ns));
         let inner = roof.inward(&bound.resource);
-        let time = inner.as_deref().and_then(|level| roof.at_level(level, written_share(m.bytes_written, m.bytes_requested)));
-        if let (Some(level), Some(time)) = (inner, time) {
-            shares.push((level, time.ns.value * m.bytes_requested as f64 / median_ns));
+        if let (Some(level), Some(requested)) = (inner, m.bytes_requested)
+            && let Some(time) = roof.at_level(&level, written_share(m.bytes_written, requested))
+        {
+            shares.push((level, time.ns.value * requested as f64 / median_ns));
         }
     }
     shares.sort_by(|a, b| b.1.total_cmp(&a.1));

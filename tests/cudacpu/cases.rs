@@ -88,7 +88,7 @@ impl Case {
         };
         Job {
             module: module.into(),
-            entry: dispatch.entry.into(),
+            entry: dispatch.entry.to_string(),
             grid: dispatch.grid,
             block: dispatch.block,
             order,

@@ -104,7 +104,7 @@ pub fn row(op: &str, variant: &str, label: &str, cache: Cache, flops: f64, bytes
         macs: flops as u64 / 2,
         bytes_compulsory: bytes as u64,
         bytes_moved: bytes as u64,
-        bytes_requested: bytes as u64,
+        bytes_requested: Some(bytes as u64),
         peak_bytes: None,
         workspace_bytes: 0,
         verification: None,

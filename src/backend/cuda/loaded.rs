@@ -75,8 +75,8 @@ impl Resident {
         context.bind_to_thread().map_err(|e| failed("binding the context", e))?;
         let mut launches = Vec::new();
         for dispatch in &plan.dispatches {
-            let function = kernels.module.load_function(dispatch.entry);
-            let function = function.map_err(|e| failed(&format!("finding entry {} of {named}", dispatch.entry), e))?;
+            let function = kernels.module.load_function(&dispatch.entry);
+            let function = function.map_err(|e| absent(plan, dispatch, e))?;
             opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {named} its shared memory"), e))?;
             launches.push(Launch { function, dispatch: dispatch.clone(), maps: Vec::new() });
         }
@@ -158,6 +158,16 @@ impl Resident {
             false => Err(Error::Backend { backend: "cuda", why: format!("{} has no set {set}", self.named) }),
         }
     }
+}
+
+/// What a module says that has no such entry: in a user's kernel, a name to be mended.
+fn absent(plan: &Plan, dispatch: &Dispatch, error: DriverError) -> Error {
+    let (named, entry) = (format!("{}/{}", plan.op, plan.variant), &dispatch.entry);
+    if plan.own && error.0 == CUresult::CUDA_ERROR_NOT_FOUND {
+        let log = format!("it has no entry {entry}; declare it as extern \"C\" __global__ void {entry}, or name another with --entry");
+        return Error::Compile { kernel: named, log };
+    }
+    failed(&format!("finding entry {entry} of {named}"), error)
 }
 
 /// Shared memory past what every kernel may have is asked for by name.

@@ -113,7 +113,7 @@ pub struct Fault {
 impl Fault {
     pub(super) fn fits(&self, plan: Option<&Plan>) -> bool {
         let fits = |wanted: &Option<String>, name: Option<&str>| wanted.is_none() || wanted.as_deref() == name;
-        fits(&self.op, plan.map(|p| p.op)) && fits(&self.variant, plan.map(|p| p.variant))
+        fits(&self.op, plan.map(|p| p.op)) && fits(&self.variant, plan.map(|p| &*p.variant))
     }
 
     fn spent(&self) -> bool {

@@ -121,7 +121,7 @@ impl Speed {
         let first = total.min(set);
         let passes = first * self.ns_per_byte(set * sets as f64, 0) + (total - first) * self.ns_per_byte(set, 0);
         let memory = passes * (1.0 + written * (self.written_cost - 1.0));
-        let asked = cost.requested as f64 * self.ns_per_byte(set, 1);
+        let asked = cost.requested.unwrap_or(cost.moved) as f64 * self.ns_per_byte(set, 1);
         let compute = cost.flops as f64 * 1e9 / self.flops(plan.precision);
         self.launch_ns * plan.dispatches.len().max(1) as f64 + compute.max(memory).max(asked)
     }
@@ -133,7 +133,7 @@ impl Script {
         let model = self.speed.call_ns(plan, sets);
         let fits = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
         let tuned = |e: &Ease| e.tunables.0.iter().all(|(name, value)| plan.tuned.0.get(name) == Some(value));
-        match self.ease.iter().find(|e| fits(&e.op, plan.op) && fits(&e.variant, plan.variant) && tuned(e)) {
+        match self.ease.iter().find(|e| fits(&e.op, plan.op) && fits(&e.variant, &plan.variant) && tuned(e)) {
             Some(ease) => ease.ns.unwrap_or(model) * ease.factor,
             None => model,
         }

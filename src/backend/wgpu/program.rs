@@ -116,7 +116,7 @@ fn step(device: &Device, named: &str, module: &wgpu::ShaderModule, dispatch: &Di
             label: Some(named),
             layout: Some(&layout),
             module,
-            entry_point: Some(dispatch.entry),
+            entry_point: Some(&dispatch.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &[],
                 zero_initialize_workgroup_memory: checks == Checks::Checked,
