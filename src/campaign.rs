@@ -19,9 +19,12 @@ use crate::worker::{Answer, Bench, Effort, Goal, Item};
 mod kernels;
 mod own;
 mod peak;
+mod roofs;
 mod search;
 mod sweep;
 mod tune;
+
+pub use roofs::roofs;
 
 /// Who is told what happens: the command line draws progress and writes the journal.
 pub trait Watcher {

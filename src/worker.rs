@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::op::Op;
 use crate::plan::{Custom, DeviceInfo, Precision, Tuned};
 use crate::record::{Cache, Clock, Measurement, State};
 
@@ -38,6 +39,13 @@ pub struct Effort {
     pub budget_ns: u64,
     /// Whether canaries run before and after.
     pub canary: bool,
+}
+
+impl Default for Effort {
+    /// For a kernel: ten samples and 0.3 s at least, a second at most, canaries around it.
+    fn default() -> Self {
+        Effort { samples: 10, least_ns: 300_000_000, budget_ns: 1_000_000_000, canary: true }
+    }
 }
 
 /// What is wanted of an item.
@@ -90,6 +98,26 @@ pub struct Item {
 }
 
 impl Item {
+    /// One variant of an op's problem: in f32, cold, with dense inputs of seed 1 and default tunables; set what is to differ.
+    pub fn new(op: &dyn Op, variant: &str, goal: Goal) -> Self {
+        Item {
+            id: format!("{}/{variant}", op.name()),
+            op: op.name().into(),
+            problem: op.problem(),
+            variant: variant.into(),
+            precision: Precision::F32,
+            tunables: Tuned::default(),
+            cache: Cache::Cold,
+            draw: Draw::Dense,
+            seed: 1,
+            goal,
+            llc_bytes: None,
+            mutant: None,
+            custom: None,
+            order: 0,
+        }
+    }
+
     /// `op/variant`, for messages.
     pub fn named(&self) -> String {
         format!("{}/{}", self.op, self.variant)
@@ -116,6 +144,15 @@ pub trait Runner {
     /// # Errors
     /// The state to write down, and why, in one sentence; [`failed`] makes both from an [`Error`].
     fn run(&mut self, item: &Item) -> Result<Measurement, (State, String)>;
+}
+
+impl<R: Runner + ?Sized> Runner for &mut R {
+    fn device(&self) -> (DeviceInfo, Clock) {
+        R::device(self)
+    }
+    fn run(&mut self, item: &Item) -> Result<Measurement, (State, String)> {
+        R::run(self, item)
+    }
 }
 
 /// Where items are run: in a child process ([`Child`]) or in this one ([`Local`]).
