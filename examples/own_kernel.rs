@@ -1,9 +1,8 @@
 //! An op of your own, `y[r, c] = shift[c] + x[r, c] * gain[c]`, in Rust and WGSL: verified, timed, and placed under this machine's roofs.
-//!
 //! `cargo run --release --example own_kernel`
+
 use std::ops::Range;
 
-use rooftrace::backend;
 use rooftrace::campaign::{Scope, roofs};
 use rooftrace::measure::Engine;
 use rooftrace::op::{Definition, OpRole, Real, Size, TensorSpec, Tensors};
@@ -11,7 +10,7 @@ use rooftrace::plan::{Demand, Dispatch, Implementation, Precision, Source, Unit,
 use rooftrace::record::Record;
 use rooftrace::report::{Style, table};
 use rooftrace::worker::{Effort, Goal, Item, Local};
-use rooftrace::{Result, host, roofline};
+use rooftrace::{Result, backend, host, roofline};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -72,9 +71,6 @@ fn measured(selector: &str) -> Result<String> {
 
 fn main() -> Result<()> {
     println!("{}", measured("host")?);
-    match measured("wgpu:0") {
-        Ok(table) => println!("{table}"),
-        Err(why) => println!("wgpu:0 is left out: {why}"),
-    }
+    println!("{}", measured("wgpu:0").unwrap_or_else(|why| format!("wgpu:0 is left out: {why}")));
     Ok(())
 }

@@ -338,6 +338,16 @@ fn requested_bytes_are_charged_to_the_next_level_inwards() {
 }
 
 #[test]
+fn bytes_that_nobody_counted_blame_no_level_and_are_no_zero() {
+    let counted = kernel("k").work(1000, 12 * MIB, 0).requests(64 * MIB).takes(MS);
+    let unknown = counted.clone().with(|m| (m.bytes_requested, m.bytes_lane) = (None, None));
+    let (counted, unknown) = (placed(counted), placed(unknown));
+    assert_eq!(counted.limiter, "l3");
+    assert_eq!((unknown.limiter.as_str(), unknown.bytes_requested), ("dram", None));
+    assert_eq!(unknown.roof_fraction, counted.roof_fraction, "requested bytes explain, they do not place");
+}
+
+#[test]
 fn two_shares_within_a_tenth_are_both_named() {
     // Arithmetic 0.8 of the time, DRAM 0.72; then 0.69.
     let both = placed(kernel("k").work(80_000_000, 14_400_000, 0).takes(MS));

@@ -397,6 +397,15 @@ fn a_newer_minor_version_is_read_and_what_it_adds_is_kept() {
 }
 
 #[test]
+fn bytes_that_nobody_counted_are_left_out_and_read_again_as_unknown() {
+    let own = Measurement { bytes_requested: None, bytes_lane: None, variant: "try:my.wgsl".into(), ..measurement("m0") };
+    let line = record::encode(&Record::Measurement(own.clone())).expect("a line");
+    assert!(!line.contains("bytes_requested") && !line.contains("bytes_lane"), "{line}");
+    let file = parse("x", text(&[Record::Header(header()), Record::Measurement(own.clone())]).as_bytes()).expect("reads");
+    assert_eq!(file.records[1], Record::Measurement(own));
+}
+
+#[test]
 fn a_run_that_did_not_end_is_read_with_a_warning() {
     let begun: String = GOLDEN.split_inclusive('\n').take(3).collect();
     let file = parse("x", begun.as_bytes()).expect("reads");

@@ -110,10 +110,10 @@ fn group(text: &str) -> Result<[u32; 3]> {
     let refused = || Error::usage(format!("--group {text}: write one to three numbers of lanes, as in 16x16"));
     let parts: Vec<u32> =
         text.split('x').map(|part| part.trim().parse().ok().filter(|&n| n > 0).ok_or_else(refused)).collect::<Result<_>>()?;
-    match parts.as_slice() {
-        &[x] => Ok([x, 1, 1]),
-        &[x, y] => Ok([x, y, 1]),
-        &[x, y, z] => Ok([x, y, z]),
+    match *parts.as_slice() {
+        [x] => Ok([x, 1, 1]),
+        [x, y] => Ok([x, y, 1]),
+        [x, y, z] => Ok([x, y, z]),
         _ => Err(refused()),
     }
 }
