@@ -399,7 +399,7 @@ fn a_newer_minor_version_is_read_and_what_it_adds_is_kept() {
 #[test]
 fn bytes_that_nobody_counted_are_left_out_and_read_again_as_unknown() {
     let own = Measurement { bytes_requested: None, bytes_lane: None, variant: "try:my.wgsl".into(), ..measurement("m0") };
-    let line = record::encode(&Record::Measurement(own.clone())).expect("a line");
+    let line = encode(&Record::Measurement(own.clone())).expect("a line");
     assert!(!line.contains("bytes_requested") && !line.contains("bytes_lane"), "{line}");
     let file = parse("x", text(&[Record::Header(header()), Record::Measurement(own.clone())]).as_bytes()).expect("reads");
     assert_eq!(file.records[1], Record::Measurement(own));
