@@ -18,6 +18,7 @@ use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
 mod kernels;
 mod peak;
+mod ramp;
 mod search;
 mod sweep;
 mod tune;
@@ -102,10 +103,10 @@ impl<'a> Campaign<'a> {
     /// The journal's, or [`Error::Interrupted`].
     pub fn trace(mut self) -> Result<Vec<Record>> {
         let outcome = self.search_all().and_then(|()| {
-            for block in 1..=3 {
-                self.block(block)?;
-            }
-            Ok(())
+            self.block(1)?;
+            self.ramp()?;
+            self.block(2)?;
+            self.block(3)
         });
         self.close(outcome)
     }
@@ -119,6 +120,7 @@ impl<'a> Campaign<'a> {
         let outcome = self.search_all().and_then(|()| {
             self.tune(&mut items)?;
             self.block(1)?;
+            self.ramp()?;
             let (first, second) = items.split_at(items.len() / 2);
             let started = Instant::now();
             self.kernels(first)?;

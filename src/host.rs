@@ -20,6 +20,7 @@ pub(crate) mod lanes;
 pub(crate) mod matmul;
 pub(crate) mod memory;
 mod pool;
+pub(crate) mod ramp;
 pub(crate) mod stream;
 pub(crate) mod topology;
 

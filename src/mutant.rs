@@ -122,6 +122,11 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("fma", "chains", "stops one trip early", "trip < dims.trips", "trip + 1u < dims.trips"),
     wgsl("fma", "chains", "never grows the addend", "b += step;", "b += T();"),
     wgsl("fma", "chains", "skips half of the steps", "s += UNROLL", "s += 2u * UNROLL"),
+    wgsl("ramp", "chains", "loses the last of the whole fours", "s < dims.steps / 4u", "s + 1u < dims.steps / 4u"),
+    wgsl("ramp", "chains", "loses a step of the rest", "s < dims.steps % 4u", "s + 1u < dims.steps % 4u"),
+    wgsl("ramp", "chains", "takes the longer lines for all", "i / 4u % 8u < dims.longer", "dims.longer > 0u"),
+    wgsl("ramp", "chains", "stores past the last element", "c < dims.elements % 4u", "c < 4u"),
+    wgsl("ramp", "chains", "leaves the addend out", "let b = vec4<T>(coef[1]);", "let b = vec4<T>();"),
     cuda("matmul", "naive", "drops the last step of k", "p < d.k", "p + 1 < d.k"),
     cuda("matmul", "naive", "starts k at one", "unsigned p = 0", "unsigned p = 1"),
     cuda("matmul", "naive", "skips the row guard", "row >= d.m || col >= d.n", "col >= d.n"),
@@ -301,6 +306,10 @@ pub const MUTANTS: &[Mutant] = &[
     cuda("fma", "chains", "lets b grow too early", "v[c] = a * v[c] + b;", "v[c] = a * v[c] + (b + growth);"),
     cuda("fma", "chains", "skips the store's guard", "if (c * lanes + lane < d.elements) y", "y"),
     cuda("fma", "chains", "mixes up the chains", "y[c * lanes + lane] = v[c];", "y[c * lanes + lane] = v[CHAINS - 1 - c];"),
+    cuda("ramp", "chains", "loses a step", "s < d.steps", "s + 1 < d.steps"),
+    cuda("ramp", "chains", "takes the longer lines for all", "if (i / 4 % 8 < d.longer)", "if (d.longer)"),
+    cuda("ramp", "chains", "stores past the last element", "if (4 * i + c < d.elements) y", "y"),
+    cuda("ramp", "chains", "leaves the addend out", "= a * x.v[c] + b;", "= a * x.v[c];"),
 ];
 
 const fn wgsl(op: &'static str, variant: &'static str, name: &'static str, find: &'static str, replace: &'static str) -> Mutant {

@@ -23,6 +23,7 @@ pub mod fma;
 pub mod matmul;
 pub mod matrix;
 mod object;
+pub mod ramp;
 mod real;
 pub mod stream;
 mod window;
@@ -309,7 +310,8 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY];
+pub const OPS: &[Entry] =
+    &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY, ramp::ENTRY];
 
 /// The built-in op of that name.
 ///

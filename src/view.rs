@@ -23,6 +23,9 @@ pub struct View {
     /// Bandwidth by working set, for each direction measured.
     #[serde(default)]
     pub curves: Vec<Curve>,
+    /// The `ramp` probe, placed: one kernel by intensity, ascending. Empty where it was not measured.
+    #[serde(default)]
+    pub ramp: Vec<Row>,
 }
 
 /// A roof.

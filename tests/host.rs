@@ -137,6 +137,11 @@ fn stream_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn ramp_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("ramp", &[json!({"elements": 5000, "steps": 4}), json!({"elements": 3333, "steps": 47})]);
+}
+
+#[test]
 fn fma_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("fma", &[]);
 }

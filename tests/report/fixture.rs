@@ -153,7 +153,7 @@ pub fn host() -> View {
     rows[17].state = State::Suspect;
     rows[1].intensity_moved = rows[1].intensity / 6.0;
     rows[10].intensity_moved = rows[10].intensity / 2.5;
-    View { header: header(), ceilings: ceilings(), rows, skips: skips(), curves: curves() }
+    View { header: header(), ceilings: ceilings(), rows, skips: skips(), curves: curves(), ramp: vec![] }
 }
 
 fn ceilings() -> Vec<CeilingView> {
