@@ -17,6 +17,7 @@ use crate::record::{Cache, Ceiling, Measurement, Record, Skip, State};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
 mod kernels;
+mod latency;
 mod peak;
 mod ramp;
 mod search;
@@ -103,6 +104,7 @@ impl<'a> Campaign<'a> {
     /// The journal's, or [`Error::Interrupted`].
     pub fn trace(mut self) -> Result<Vec<Record>> {
         let outcome = self.search_all().and_then(|()| {
+            self.search_others()?;
             self.block(1)?;
             self.ramp()?;
             self.block(2)?;
@@ -118,6 +120,7 @@ impl<'a> Campaign<'a> {
     pub fn run(mut self) -> Result<Vec<Record>> {
         let mut items = self.kernel_items()?;
         let outcome = self.search_all().and_then(|()| {
+            self.search_others()?;
             self.tune(&mut items)?;
             self.block(1)?;
             self.ramp()?;

@@ -17,6 +17,7 @@ mod exp;
 pub(crate) mod fma;
 pub(crate) mod gemm;
 pub(crate) mod lanes;
+pub(crate) mod launch;
 pub(crate) mod matmul;
 pub(crate) mod memory;
 mod pool;

@@ -127,6 +127,9 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("ramp", "chains", "takes the longer lines for all", "i / 4u % 8u < dims.longer", "dims.longer > 0u"),
     wgsl("ramp", "chains", "stores past the last element", "c < dims.elements % 4u", "c < 4u"),
     wgsl("ramp", "chains", "leaves the addend out", "let b = vec4<T>(coef[1]);", "let b = vec4<T>();"),
+    wgsl("launch", "counted", "begins with one", "count[0] = x[0];", "count[0] = x[0] + T(1);"),
+    wgsl("launch", "counted", "does nothing in between", "count[0] += T(1);", ""),
+    wgsl("launch", "counted", "does not count the last", "y[0] = counted[0] + T(1);", "y[0] = counted[0];"),
     cuda("matmul", "naive", "drops the last step of k", "p < d.k", "p + 1 < d.k"),
     cuda("matmul", "naive", "starts k at one", "unsigned p = 0", "unsigned p = 1"),
     cuda("matmul", "naive", "skips the row guard", "row >= d.m || col >= d.n", "col >= d.n"),
@@ -310,6 +313,9 @@ pub const MUTANTS: &[Mutant] = &[
     cuda("ramp", "chains", "takes the longer lines for all", "if (i / 4 % 8 < d.longer)", "if (d.longer)"),
     cuda("ramp", "chains", "stores past the last element", "if (4 * i + c < d.elements) y", "y"),
     cuda("ramp", "chains", "leaves the addend out", "= a * x.v[c] + b;", "= a * x.v[c];"),
+    cuda("launch", "counted", "begins with one", "count[0] = x[0];", "count[0] = x[0] + T(1);"),
+    cuda("launch", "counted", "does nothing in between", "count[0] += T(1);", ""),
+    cuda("launch", "counted", "does not count the last", "y[0] = count[0] + T(1);", "y[0] = count[0];"),
 ];
 
 const fn wgsl(op: &'static str, variant: &'static str, name: &'static str, find: &'static str, replace: &'static str) -> Mutant {

@@ -20,6 +20,7 @@ pub mod attention;
 pub mod conv2d;
 pub mod depthwise;
 pub mod fma;
+pub mod launch;
 pub mod matmul;
 pub mod matrix;
 mod object;
@@ -310,8 +311,17 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] =
-    &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY, ramp::ENTRY];
+pub const OPS: &[Entry] = &[
+    matmul::ENTRY,
+    conv2d::ENTRY,
+    depthwise::ENTRY,
+    attention::ENTRY,
+    stream::ENTRY,
+    fma::ENTRY,
+    matrix::ENTRY,
+    ramp::ENTRY,
+    launch::ENTRY,
+];
 
 /// The built-in op of that name.
 ///

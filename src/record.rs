@@ -321,6 +321,9 @@ pub struct Ceiling {
     pub capacity: Option<u64>,
     /// Ids of the measurements it is computed from.
     pub from: Vec<String>,
+    /// Ids of those whose time is taken off theirs: the lower end of a slope.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub base: Vec<String>,
     /// `ok`, or `suspect` with `reasons`.
     pub state: State,
     /// Why it is suspect.

@@ -142,6 +142,11 @@ fn ramp_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn launch_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("launch", &[json!({"dispatches": 300})]);
+}
+
+#[test]
 fn fma_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("fma", &[]);
 }

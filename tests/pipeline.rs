@@ -186,6 +186,9 @@ fn the_ramp_follows_the_roof_it_is_measured_under_and_is_drawn_over_it() {
         assert!((point.flop_per_s.expect("a rate") / roof - 1.0).abs() < 0.1, "{point:?}");
     }
     assert!(view.rows.iter().all(|row| row.op != "ramp"), "its points are no rows of the table");
+    // The fake's dispatches take 1 µs.
+    let launch = view.ceilings.iter().find(|c| c.name == "launch").expect("a launch ceiling");
+    assert!((launch.value / 1000.0 - 1.0).abs() < 0.02, "{launch:?}");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("Up the ramp") && said.contains("at its ridge (5.0"), "{said}");
     let picture = std::fs::read_to_string(out.join("roofline.svg")).expect("a picture");

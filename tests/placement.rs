@@ -7,7 +7,7 @@ mod fixture;
 
 use fixture::{Build, KIB, MIB, Random, kernel, traced};
 use rooftrace::plan::Precision;
-use rooftrace::record::{CeilingKind, Record, State};
+use rooftrace::record::{Ceiling, CeilingKind, Record, State};
 use rooftrace::roofline::{Roof, place};
 use rooftrace::view::{CeilingView, Row};
 
@@ -289,6 +289,24 @@ fn launch_is_named_when_dispatches_take_three_tenths_of_the_time() {
     assert_eq!(row.limiter, "launch");
     assert_near(row.limiter_share, 0.3);
     assert_ne!(placed(kernel("k").work(1000, 1000, 0).grid(2, 3).takes(10_100.0)).limiter, "launch");
+}
+
+#[test]
+fn a_launch_that_was_probed_takes_the_place_of_the_one_that_the_clocks_were_learnt_with() {
+    let probe = |id: &str, dispatches: u32, ns: f64| kernel(id).named("launch", "counted").grid(1, dispatches).takes(ns).record();
+    let mut records = traced();
+    // 4 µs for 2 dispatches, 516 µs for 258: 2 µs each, where the fixture's clock says 1 µs.
+    records.extend([probe("few", 2, 4_000.0), probe("many", 258, 516_000.0)]);
+    let latency = Ceiling {
+        name: "launch".into(),
+        kind: CeilingKind::Latency,
+        base: vec!["few".into()],
+        ..fixture::compute(Precision::F32, &["many"])
+    };
+    records.push(Record::Ceiling(latency));
+    let roof = Roof::from_records(&records).unwrap();
+    let named = |us: f64| place(&kernel("k").work(1000, 1000, 0).grid(2, 3).takes(1e3 * us).done(), &roof).limiter;
+    assert_eq!((named(20.0).as_str(), named(20.2).as_str()), ("launch", "unexplained"));
 }
 
 #[test]

@@ -125,6 +125,7 @@ fn ceiling(id: &str, from: &[&str]) -> Ceiling {
         direction: None,
         capacity: None,
         from: from.iter().map(|f| f.to_string()).collect(),
+        base: Vec::new(),
         state: State::Suspect,
         reasons: vec!["machine changed speed".into()],
         extra: Map::new(),

@@ -127,6 +127,11 @@ fn every_ramp_shader_agrees_with_its_definition() {
 }
 
 #[test]
+fn every_launch_shader_agrees_with_its_definition() {
+    every_awkward_problem("launch");
+}
+
+#[test]
 fn every_fma_shader_agrees_with_its_definition() {
     every_awkward_problem("fma");
 }

@@ -226,6 +226,7 @@ impl Campaign<'_> {
             direction: None,
             capacity: None,
             from: Vec::new(),
+            base: Vec::new(),
             state: if doubt.is_some() { State::Suspect } else { State::Ok },
             reasons: doubt.into_iter().collect(),
             extra: Default::default(),

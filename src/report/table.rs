@@ -168,7 +168,7 @@ fn source(c: &CeilingView) -> String {
                 None => format!("{direction}, beyond all caches"),
             });
         }
-        CeilingKind::Latency => words.push("latency probe".into()),
+        CeilingKind::Latency => words.push("dispatches that do nothing, one after the other".into()),
     }
     words.join(", ")
 }

@@ -30,7 +30,7 @@ pub(super) fn limiter(m: &Measurement, median_ns: f64, roof: &Roof, supply: Opti
 }
 
 fn cause(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> (String, Option<f64>) {
-    let launches = m.dispatches as f64 * roof.launch_ns as f64 / median_ns;
+    let launches = m.dispatches as f64 * roof.launch_ns / median_ns;
     if launches >= LAUNCH {
         return ("launch".into(), Some(launches));
     }

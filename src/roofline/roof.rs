@@ -16,7 +16,8 @@ pub struct Roof {
     ceilings: Vec<CeilingView>,
     sweeps: Vec<Sweep>,
     pub(super) compute_units: u32,
-    pub(super) launch_ns: u64,
+    /// A dispatch that does nothing: the launch probe's, or, where there is none, what the clocks were learnt with.
+    pub(super) launch_ns: f64,
     pub(super) llc_bytes: u64,
 }
 
@@ -58,7 +59,9 @@ impl Roof {
     pub fn new(header: &Header, ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
         let device = &header.device;
         let (compute_units, llc_bytes) = (device.compute_units, device.llc_bytes());
-        Roof { ceilings, sweeps, compute_units, launch_ns: header.clock.launch_ns, llc_bytes }
+        let probed = ceilings.iter().find(|c| c.kind == CeilingKind::Latency && c.name == "launch");
+        let launch_ns = probed.map_or(header.clock.launch_ns as f64, |c| c.value);
+        Roof { ceilings, sweeps, compute_units, launch_ns, llc_bytes }
     }
 
     /// All ceilings, in the order of the file.
