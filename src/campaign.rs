@@ -16,6 +16,7 @@ use crate::plan::{DeviceInfo, Precision, Tuned};
 use crate::record::{Cache, Ceiling, Measurement, Record, Skip, State};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
+mod exp;
 mod kernels;
 mod latency;
 mod peak;

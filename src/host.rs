@@ -21,6 +21,7 @@ pub(crate) mod launch;
 pub(crate) mod matmul;
 pub(crate) mod memory;
 mod pool;
+pub(crate) mod powers;
 pub(crate) mod ramp;
 pub(crate) mod stream;
 pub(crate) mod topology;

@@ -130,6 +130,9 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("launch", "counted", "begins with one", "count[0] = x[0];", "count[0] = x[0] + T(1);"),
     wgsl("launch", "counted", "does nothing in between", "count[0] += T(1);", ""),
     wgsl("launch", "counted", "does not count the last", "y[0] = counted[0] + T(1);", "y[0] = counted[0];"),
+    wgsl("exp", "chains", "stops one trip early", "trip < dims.trips", "trip + 1u < dims.trips"),
+    wgsl("exp", "chains", "never grows the addend", "b += growth;", "b += T();"),
+    wgsl("exp", "chains", "skips half of the steps", "s += 4u", "s += 8u"),
     cuda("matmul", "naive", "drops the last step of k", "p < d.k", "p + 1 < d.k"),
     cuda("matmul", "naive", "starts k at one", "unsigned p = 0", "unsigned p = 1"),
     cuda("matmul", "naive", "skips the row guard", "row >= d.m || col >= d.n", "col >= d.n"),
@@ -316,6 +319,9 @@ pub const MUTANTS: &[Mutant] = &[
     cuda("launch", "counted", "begins with one", "count[0] = x[0];", "count[0] = x[0] + T(1);"),
     cuda("launch", "counted", "does nothing in between", "count[0] += T(1);", ""),
     cuda("launch", "counted", "does not count the last", "y[0] = count[0] + T(1);", "y[0] = count[0];"),
+    cuda("exp", "chains", "stops one trip early", "trip < d.trips", "trip + 1 < d.trips"),
+    cuda("exp", "chains", "never lets b grow", "b += growth;", ""),
+    cuda("exp", "chains", "leaves a step out", "u < 4", "u < 3"),
 ];
 
 const fn wgsl(op: &'static str, variant: &'static str, name: &'static str, find: &'static str, replace: &'static str) -> Mutant {

@@ -19,6 +19,7 @@ use crate::plan::{DeviceInfo, Precision, Setting, Variant};
 pub mod attention;
 pub mod conv2d;
 pub mod depthwise;
+pub mod exp;
 pub mod fma;
 pub mod launch;
 pub mod matmul;
@@ -224,6 +225,11 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
         2 * self.macs()
     }
 
+    /// Exponentials of one launch, which no FLOP counts.
+    fn exponentials(&self) -> u64 {
+        0
+    }
+
     /// Arithmetic of the yardstick; ops sum in the precision's sum type.
     fn arithmetic(&self, precision: Precision) -> Arithmetic {
         Arithmetic::summing(precision)
@@ -321,6 +327,7 @@ pub const OPS: &[Entry] = &[
     matrix::ENTRY,
     ramp::ENTRY,
     launch::ENTRY,
+    exp::ENTRY,
 ];
 
 /// The built-in op of that name.

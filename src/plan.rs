@@ -95,6 +95,8 @@ pub struct Cost {
     pub macs: u64,
     /// Floating-point operations: 2 × MACs.
     pub flops: u64,
+    /// Exponentials.
+    pub exponentials: u64,
     /// Each tensor once at its storage width.
     pub compulsory: u64,
     /// The written part of `compulsory`.
@@ -297,15 +299,27 @@ fn checked_scratch(named: &str, memory: &[TensorSpec], device: &DeviceInfo) -> R
 fn cost_of<P: Definition>(problem: &P, precision: Precision, memory: &[TensorSpec], dispatches: &[Dispatch], demand: Demand) -> Cost {
     let macs = Definition::macs(problem);
     let flops = Definition::flops(problem);
+    let exponentials = Definition::exponentials(problem);
     if let Some(traffic) = Definition::traffic(problem, precision) {
         let all = traffic.read + traffic.written;
-        return Cost { macs, flops, compulsory: all, written: traffic.written, moved: all, requested: all, lane: all, workspace: 0 };
+        return Cost {
+            macs,
+            flops,
+            exponentials,
+            compulsory: all,
+            written: traffic.written,
+            moved: all,
+            requested: all,
+            lane: all,
+            workspace: 0,
+        };
     }
     let bytes = |numbers: &[usize]| numbers.iter().map(|&t| memory[t].bytes()).sum::<u64>();
     let of = |wanted: fn(Role) -> bool| memory.iter().filter(move |t| wanted(t.role)).map(TensorSpec::bytes).sum::<u64>();
     Cost {
         macs,
         flops,
+        exponentials,
         compulsory: of(|role| role != Role::Scratch),
         written: of(|role| role == Role::Output),
         moved: dispatches.iter().map(|d| bytes(&d.reads) + bytes(&d.writes)).sum(),

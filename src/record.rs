@@ -191,6 +191,10 @@ fn unknown(bytes: &u64) -> bool {
     *bytes == 0
 }
 
+fn none(exponentials: &u64) -> bool {
+    *exponentials == 0
+}
+
 /// One measured and verified item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
@@ -239,6 +243,9 @@ pub struct Measurement {
     pub macs: u64,
     /// FLOPs of one launch.
     pub flops: u64,
+    /// Exponentials of one launch.
+    #[serde(default, skip_serializing_if = "none")]
+    pub exponentials: u64,
     /// Each tensor once.
     pub bytes_compulsory: u64,
     /// The written part of `bytes_compulsory`.
@@ -287,7 +294,7 @@ pub struct Measurement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CeilingKind {
-    /// FLOP/s.
+    /// FLOP/s; of the unit `exp`, exponentials a second.
     Compute,
     /// byte/s.
     Bandwidth,

@@ -147,6 +147,11 @@ fn launch_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn exp_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("exp", &[json!({"elements": 5000, "trips": 1024, "steps": 4})]);
+}
+
+#[test]
 fn fma_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("fma", &[]);
 }

@@ -5,8 +5,8 @@
 
 mod fixture;
 
-use fixture::{Build, KIB, MIB, Random, kernel, traced};
-use rooftrace::plan::Precision;
+use fixture::{Build, GFLOPS, KIB, MIB, Random, kernel, traced};
+use rooftrace::plan::{Precision, Unit};
 use rooftrace::record::{Ceiling, CeilingKind, Record, State};
 use rooftrace::roofline::{Roof, place};
 use rooftrace::view::{CeilingView, Row};
@@ -307,6 +307,25 @@ fn a_launch_that_was_probed_takes_the_place_of_the_one_that_the_clocks_were_lear
     let roof = Roof::from_records(&records).unwrap();
     let named = |us: f64| place(&kernel("k").work(1000, 1000, 0).grid(2, 3).takes(1e3 * us).done(), &roof).limiter;
     assert_eq!((named(20.0).as_str(), named(20.2).as_str()), ("launch", "unexplained"));
+}
+
+#[test]
+fn exponentials_have_a_share_of_their_own_and_their_ceiling_is_no_roof() {
+    let probe = fixture::fma("exp", Precision::F32, GFLOPS).named("exp", "chains").work(0, 32 * KIB, 16 * KIB);
+    let mut records = traced();
+    // 4 G exponentials a second; more than the FLOPs that the next kernel could do if they were FLOPs.
+    records.push(probe.with(|m| m.exponentials = 4_000_000_000_000).takes(1e6 * MS).record());
+    let ceiling = Ceiling { name: "f32 exp".into(), unit: Some(Unit::Exp), ..fixture::compute(Precision::F32, &["exp"]) };
+    records.push(Record::Ceiling(ceiling));
+    let roof = Roof::from_records(&records).unwrap();
+    let at = |exponentials| kernel("k").work(200_000_000, 1_000_000, 0).takes(10.0 * MS).with(|m| m.exponentials = exponentials).done();
+    // 2 ms of arithmetic of 10; 28 M exponentials take 7 ms.
+    let row = place(&at(28_000_000), &roof);
+    assert_eq!((row.limiter.as_str(), row.roof_fraction.map(|f| (f * 100.0).round())), ("exp", Some(20.0)));
+    assert_near(row.limiter_share, 0.7);
+    assert_eq!(place(&at(8_000_000), &roof).limiter, "unexplained");
+    assert_eq!(place(&at(0), &roof).limiter_share.map(|s| (s * 100.0).round()), Some(20.0));
+    assert_eq!(roof.compute(Precision::F32, None).unwrap().name, "f32 vector");
 }
 
 #[test]

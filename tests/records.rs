@@ -87,6 +87,7 @@ fn measurement(id: &str) -> Measurement {
         cache: Cache::Cold,
         macs: 262_144,
         flops: 524_288,
+        exponentials: 0,
         bytes_compulsory: 49_152,
         bytes_written: 16_384,
         bytes_moved: 49_152,

@@ -16,6 +16,7 @@ const MANY: u64 = 258;
 impl Campaign<'_> {
     /// Finds the winners of the probes that bound no roof but a kernel's time.
     pub(super) fn search_others(&mut self) -> Result<()> {
+        self.search_exp()?;
         self.search_launch()
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{doubted, keys, verified};
-use crate::plan::Precision;
+use crate::plan::{Precision, Unit};
 use crate::record::{CeilingKind, State};
 use crate::units::{ByteRate, FlopRate};
 use crate::view::{CeilingView, Row, View};
@@ -136,6 +136,7 @@ fn point(index: usize, row: &Row, key: String, (x, y): (f64, f64)) -> Point {
 
 fn roof(ceiling: &CeilingView) -> Result<Roof, String> {
     let slope = match ceiling.kind {
+        CeilingKind::Compute if ceiling.unit == Some(Unit::Exp) => return Err("exponentials are no FLOPs".into()),
         CeilingKind::Compute => false,
         CeilingKind::Bandwidth => true,
         CeilingKind::Latency => return Err("a latency is not a roof".into()),

@@ -8,8 +8,9 @@ mod grid;
 use grid::{Column, Grid};
 
 use super::{Style, cache_word, doubted, heading, keys, limiter_text, state_word, text, verified};
+use crate::plan::Unit;
 use crate::record::{CeilingKind, State};
-use crate::units::{ByteRate, Capacity, FlopRate, Intensity, Nanos};
+use crate::units::{ByteRate, Capacity, ExpRate, FlopRate, Intensity, Nanos};
 use crate::view::{CeilingView, Row, View};
 
 /// Causes of a point above its roof, likeliest first, where the view names none.
@@ -140,6 +141,7 @@ fn ceilings(view: &View) -> Grid {
     ];
     let rows = view.ceilings.iter().map(|c| {
         let show = |value: f64| match c.kind {
+            CeilingKind::Compute if c.unit == Some(Unit::Exp) => ExpRate(value).to_string(),
             CeilingKind::Compute => FlopRate(value).to_string(),
             CeilingKind::Bandwidth => ByteRate(value).to_string(),
             CeilingKind::Latency => Nanos(value).to_string(),
@@ -157,6 +159,7 @@ fn ceilings(view: &View) -> Grid {
 fn source(c: &CeilingView) -> String {
     let mut words = Vec::new();
     match c.kind {
+        CeilingKind::Compute if c.unit == Some(Unit::Exp) => words.push("powers of two, chained".into()),
         CeilingKind::Compute => {
             let names = [c.precision.map(|p| p.to_string()), c.unit.map(|u| u.to_string())];
             words.push(format!("{} multiply-adds", names.into_iter().flatten().collect::<Vec<_>>().join(" ")));

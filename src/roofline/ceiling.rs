@@ -9,6 +9,7 @@
 //! it can do: slower blocks are set aside, and canaries that moved are outvoted. Otherwise all are pooled, and the ceiling is suspect.
 
 use super::{launch_times, state_name};
+use crate::plan::Unit;
 use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats::{Estimate, estimate};
 use crate::view::CeilingView;
@@ -25,7 +26,7 @@ pub fn ceiling_view<'a>(ceiling: &Ceiling, find: impl Fn(&str) -> Option<&'a Mea
     let base = base(ceiling, &find)?;
     let mut blocks: Vec<Block> = Vec::new();
     for id in &ceiling.from {
-        match find(id).ok_or_else(|| format!("{id} is not in the file")).and_then(|m| block(ceiling.kind, m, base)) {
+        match find(id).ok_or_else(|| format!("{id} is not in the file")).and_then(|m| block(ceiling, m, base)) {
             Ok(block) => blocks.push(block),
             Err(why) => {
                 state = State::Suspect;
@@ -110,8 +111,9 @@ fn steps(m: &Measurement) -> f64 {
     m.dispatches as f64
 }
 
-fn block(kind: CeilingKind, m: &Measurement, base: Base) -> Result<Block, String> {
-    let work = match kind {
+fn block(ceiling: &Ceiling, m: &Measurement, base: Base) -> Result<Block, String> {
+    let work = match ceiling.kind {
+        CeilingKind::Compute if ceiling.unit == Some(Unit::Exp) => m.exponentials as f64,
         CeilingKind::Compute => m.flops as f64,
         CeilingKind::Bandwidth => m.bytes_compulsory as f64,
         CeilingKind::Latency => steps(m) - base.steps,

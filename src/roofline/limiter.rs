@@ -5,6 +5,7 @@
 
 use super::place::{Bound, written_share};
 use super::roof::Roof;
+use crate::plan::{Precision, Unit};
 use crate::record::{Measurement, State};
 
 /// Share of time in launches from which they are the limit.
@@ -60,7 +61,7 @@ fn idle(groups: u64, units: u32) -> Option<f64> {
     (groups < units || idle > IDLE).then_some(idle)
 }
 
-/// Shares of time, largest first: arithmetic on the variant's own unit, compulsory bytes on the level that supplies them, and
+/// Shares of time, largest first: arithmetic on the variant's own unit, exponentials where their rate is known, compulsory bytes on the level that supplies them, and
 /// requested bytes on the next level inwards.
 fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> Vec<(String, f64)> {
     let mut shares = Vec::new();
@@ -68,6 +69,12 @@ fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) 
     if let Some(ceiling) = own {
         let unit = ceiling.unit.unwrap_or(m.unit);
         shares.push((format!("compute ({unit})"), 1e9 * m.flops as f64 / ceiling.value / median_ns));
+    }
+    // Sums of weights are f32 in every precision that has exponentials.
+    if m.exponentials > 0
+        && let Some(ceiling) = roof.compute(Precision::F32, Some(Unit::Exp))
+    {
+        shares.push(("exp".into(), 1e9 * m.exponentials as f64 / ceiling.value / median_ns));
     }
     if let Some(bound) = supply {
         shares.push((bound.resource.clone(), bound.ns.value / median_ns));

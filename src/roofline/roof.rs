@@ -78,10 +78,10 @@ impl Roof {
         &self.sweeps
     }
 
-    /// The best compute ceiling of a precision, of one unit or of any.
+    /// The best compute ceiling of a precision, of one unit or of any that counts FLOPs.
     pub fn compute(&self, precision: Precision, unit: Option<Unit>) -> Option<&CeilingView> {
-        let fits =
-            |c: &&CeilingView| c.kind == CeilingKind::Compute && c.precision == Some(precision) && (unit.is_none() || c.unit == unit);
+        let fitting = |own: Option<Unit>| if unit.is_some() { own == unit } else { own != Some(Unit::Exp) };
+        let fits = |c: &&CeilingView| c.kind == CeilingKind::Compute && c.precision == Some(precision) && fitting(c.unit);
         fastest(self.ceilings.iter().filter(fits))
     }
 
