@@ -69,6 +69,15 @@ pub struct Interval {
     pub high: f64,
 }
 
+/// What one resource would take of a kernel's time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// `compute (vector)`, `exp`, `dram`, `l2`, …
+    pub resource: String,
+    /// Its time alone over the kernel's, 1 for all of it.
+    pub share: f64,
+}
+
 /// One placed kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -133,6 +142,9 @@ pub struct Row {
     pub peak_bytes: Option<u64>,
     /// Scratch.
     pub workspace_bytes: u64,
+    /// Shares of its time that each resource would take alone, largest first: what the limiter was chosen from.
+    #[serde(default)]
+    pub shares: Vec<Share>,
     /// How it was checked.
     pub verification: Option<Verification>,
 }

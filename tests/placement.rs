@@ -323,6 +323,9 @@ fn exponentials_have_a_share_of_their_own_and_their_ceiling_is_no_roof() {
     let row = place(&at(28_000_000), &roof);
     assert_eq!((row.limiter.as_str(), row.roof_fraction.map(|f| (f * 100.0).round())), ("exp", Some(20.0)));
     assert_near(row.limiter_share, 0.7);
+    let named: Vec<&str> = row.shares.iter().map(|s| s.resource.as_str()).collect();
+    assert_eq!(named[..2], ["exp", "compute (vector)"]);
+    assert_near(Some(row.shares[1].share), 0.2);
     assert_eq!(place(&at(8_000_000), &roof).limiter, "unexplained");
     assert_eq!(place(&at(0), &roof).limiter_share.map(|s| (s * 100.0).round()), Some(20.0));
     assert_eq!(roof.compute(Precision::F32, None).unwrap().name, "f32 vector");

@@ -96,14 +96,17 @@ fn one(args: &Measuring, mode: Mode, selector: &str, scope: Scope, several: bool
     let picture = report::svg::roofline(&view)?;
     output::write(&folder.join("roofline.svg"), &picture.svg)?;
     if !args.scope.json {
-        show(&view, &folder)?;
+        show(&view, &folder, args.scope.verbose)?;
     }
     Ok((status, Some(view)))
 }
 
-fn show(view: &View, folder: &Path) -> Result<()> {
+fn show(view: &View, folder: &Path, verbose: bool) -> Result<()> {
     let style = Style { width: output::width(), colour: output::colour(), ascii: false };
     output::print(&super::show::text(view, &style))?;
+    if verbose {
+        output::print(&format!("\n{}", report::table::shares(view, &style)))?;
+    }
     output::print(&format!("\nwrote {0}/records.jsonl and {0}/roofline.svg\n", folder.display()))?;
     Ok(())
 }

@@ -54,6 +54,18 @@ pub fn terminal(view: &View, style: &Style) -> String {
     parts.join("\n")
 }
 
+/// For each verified kernel what its resources would take of its time alone, as `-v` shows it; empty where nothing is known.
+pub fn shares(view: &View, style: &Style) -> String {
+    let mut out = String::new();
+    for (row, key) in view.rows.iter().zip(keys(view)).filter(|(row, _)| verified(row) && !row.shares.is_empty()) {
+        let each: Vec<String> = row.shares.iter().map(|s| format!("{} {}", s.resource, percent(s.share))).collect();
+        let line =
+            format!("{} {} {} {} {}: {}", key.unwrap_or_default(), row.op, row.variant, row.label, cache_word(row.cache), each.join(", "));
+        out += &(text::wrap(&text::plain(&line, style.ascii), style.width, 4, style.ascii) + "\n");
+    }
+    if out.is_empty() { out } else { format!("shares of time, each resource alone\n{out}") }
+}
+
 /// The same as Markdown: what the README shows.
 pub fn markdown(view: &View) -> String {
     let (title, facts) = heading(&view.header);

@@ -107,6 +107,7 @@ pub fn row(op: &str, variant: &str, label: &str, cache: Cache, flops: f64, bytes
         bytes_requested: bytes as u64,
         peak_bytes: None,
         workspace_bytes: 0,
+        shares: vec![],
         verification: None,
     }
 }

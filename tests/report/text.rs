@@ -213,3 +213,15 @@ fn the_ramp_is_told_in_a_sentence_with_its_share_at_the_ridge() {
     view.ramp[1].roof_fraction = Some(f64::NAN);
     assert!(!verdict::sentences(&view).join("\n").contains("Up the ramp"), "no sentence from one side of the ridge");
 }
+
+#[test]
+fn all_shares_of_a_kernel_are_listed_where_they_are_known() {
+    use rooftrace::view::Share;
+    let mut view = fixture::host();
+    let style = Style { width: 100, colour: false, ascii: true };
+    assert_eq!(table::shares(&view, &style), "");
+    let share = |resource: &str, share: f64| Share { resource: resource.into(), share };
+    view.rows[3].shares = vec![share("compute (vector)", 0.74), share("exp", 0.071), share("dram", 0.004)];
+    let text = table::shares(&view, &style);
+    assert!(text.contains("D matmul blocked 512x512x512 cold: compute (vector) 74%, exp 7.1%, dram 0.4%"), "{text}");
+}
