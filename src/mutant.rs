@@ -317,7 +317,7 @@ pub const MUTANTS: &[Mutant] = &[
     cuda("ramp", "chains", "stores past the last element", "if (4 * i + c < d.elements) y", "y"),
     cuda("ramp", "chains", "leaves the addend out", "= a * x.v[c] + b;", "= a * x.v[c];"),
     cuda("launch", "counted", "begins with one", "count[0] = x[0];", "count[0] = x[0] + T(1);"),
-    cuda("launch", "counted", "does nothing in between", "count[0] += T(1);", ""),
+    cuda("launch", "counted", "does nothing in between", "count[0] += T(1);", "count[0] += T(0);"),
     cuda("launch", "counted", "does not count the last", "y[0] = count[0] + T(1);", "y[0] = count[0];"),
     cuda("exp", "chains", "stops one trip early", "trip < d.trips", "trip + 1 < d.trips"),
     cuda("exp", "chains", "never lets b grow", "b += growth;", ""),

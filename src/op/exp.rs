@@ -111,7 +111,7 @@ impl Definition for Exp {
 }
 
 /// Chains of a lane on devices.
-const DEVICE_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[4, 2, 8, 1, 6, 12] };
+const DEVICE_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[4, 2, 8, 1, 6, 3] };
 /// The same in WGSL: a software device takes a quarter of a second to compile each.
 const WGSL_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[4, 2, 8, 1] };
 /// Invocations of a work-group on devices.
