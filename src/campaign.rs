@@ -16,9 +16,12 @@ use crate::plan::{Custom, DeviceInfo, Precision, Tuned};
 use crate::record::{Cache, Ceiling, Measurement, Record, Skip, State};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
+mod exp;
 mod kernels;
+mod latency;
 mod own;
 mod peak;
+mod ramp;
 mod roofs;
 mod search;
 mod sweep;
@@ -110,10 +113,11 @@ impl<'a> Campaign<'a> {
     /// The journal's, or [`Error::Interrupted`].
     pub fn trace(mut self) -> Result<Vec<Record>> {
         let outcome = self.search_all().and_then(|()| {
-            for block in 1..=3 {
-                self.block(block)?;
-            }
-            Ok(())
+            self.search_others()?;
+            self.block(1)?;
+            self.ramp()?;
+            self.block(2)?;
+            self.block(3)
         });
         self.close(outcome)
     }
@@ -131,8 +135,12 @@ impl<'a> Campaign<'a> {
     /// Searches the probes' and the kernels' settings, and measures these items between the blocks of the roofs.
     fn amid_roofs(&mut self, mut items: Vec<Item>) -> Result<()> {
         self.search_all()?;
+        self.search_others()?;
         self.tune(&mut items)?;
         self.block(1)?;
+        if self.own.is_none() {
+            self.ramp()?;
+        }
         let (first, second) = items.split_at(items.len() / 2);
         let started = Instant::now();
         self.kernels(first)?;

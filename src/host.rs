@@ -17,9 +17,12 @@ mod exp;
 pub(crate) mod fma;
 pub(crate) mod gemm;
 pub(crate) mod lanes;
+pub(crate) mod launch;
 pub(crate) mod matmul;
 pub(crate) mod memory;
 mod pool;
+pub(crate) mod powers;
+pub(crate) mod ramp;
 pub(crate) mod stream;
 pub(crate) mod topology;
 

@@ -283,6 +283,7 @@ fn describe(item: &Item, op: &dyn Op, plan: &Plan, device: &DeviceInfo, clock: &
         cache: item.cache,
         macs: plan.cost.macs,
         flops: plan.cost.flops,
+        exponentials: plan.cost.exponentials,
         bytes_compulsory: plan.cost.compulsory,
         bytes_written: plan.cost.written,
         bytes_moved: plan.cost.moved,

@@ -19,10 +19,13 @@ use crate::plan::{DeviceInfo, Precision, Setting, Variant};
 pub mod attention;
 pub mod conv2d;
 pub mod depthwise;
+pub mod exp;
 pub mod fma;
+pub mod launch;
 pub mod matmul;
 pub mod matrix;
 mod object;
+pub mod ramp;
 mod real;
 pub mod stream;
 mod window;
@@ -222,6 +225,11 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
         2 * self.macs()
     }
 
+    /// Exponentials of one launch, which no FLOP counts.
+    fn exponentials(&self) -> u64 {
+        0
+    }
+
     /// Arithmetic of the yardstick; ops sum in the precision's sum type.
     fn arithmetic(&self, precision: Precision) -> Arithmetic {
         Arithmetic::summing(precision)
@@ -309,7 +317,18 @@ pub struct Entry {
 }
 
 /// All built-in ops. Used by the command line, the record reader and the worker only.
-pub const OPS: &[Entry] = &[matmul::ENTRY, conv2d::ENTRY, depthwise::ENTRY, attention::ENTRY, stream::ENTRY, fma::ENTRY, matrix::ENTRY];
+pub const OPS: &[Entry] = &[
+    matmul::ENTRY,
+    conv2d::ENTRY,
+    depthwise::ENTRY,
+    attention::ENTRY,
+    stream::ENTRY,
+    fma::ENTRY,
+    matrix::ENTRY,
+    ramp::ENTRY,
+    launch::ENTRY,
+    exp::ENTRY,
+];
 
 /// The built-in op of that name.
 ///

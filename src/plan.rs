@@ -101,6 +101,8 @@ pub struct Cost {
     pub macs: u64,
     /// Floating-point operations: 2 × MACs.
     pub flops: u64,
+    /// Exponentials.
+    pub exponentials: u64,
     /// Each tensor once at its storage width.
     pub compulsory: u64,
     /// The written part of `compulsory`.
@@ -305,17 +307,27 @@ fn checked_scratch(named: &str, memory: &[TensorSpec], device: &DeviceInfo) -> R
 
 /// The work of one call; `memory` is the tensors, then scratch.
 fn cost_of(op: &dyn Op, precision: Precision, memory: &[TensorSpec], dispatches: &[Dispatch], demand: Option<Demand>) -> Cost {
-    let (macs, flops) = (op.macs(), op.flops());
+    let (macs, flops, exponentials) = (op.macs(), op.flops(), op.exponentials());
     if let Some(traffic) = op.traffic(precision) {
         let all = traffic.read + traffic.written;
-        let (requested, lane) = (Some(all), Some(all));
-        return Cost { macs, flops, compulsory: all, written: traffic.written, moved: all, requested, lane, workspace: 0 };
+        return Cost {
+            macs,
+            flops,
+            exponentials,
+            compulsory: all,
+            written: traffic.written,
+            moved: all,
+            requested: Some(all),
+            lane: Some(all),
+            workspace: 0,
+        };
     }
     let bytes = |numbers: &[usize]| numbers.iter().map(|&t| memory[t].bytes()).sum::<u64>();
     let of = |wanted: fn(Role) -> bool| memory.iter().filter(move |t| wanted(t.role)).map(TensorSpec::bytes).sum::<u64>();
     Cost {
         macs,
         flops,
+        exponentials,
         compulsory: of(|role| role != Role::Scratch),
         written: of(|role| role == Role::Output),
         moved: dispatches.iter().map(|d| bytes(&d.reads) + bytes(&d.writes)).sum(),

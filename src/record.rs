@@ -191,6 +191,10 @@ fn unknown(bytes: &u64) -> bool {
     *bytes == 0
 }
 
+fn none(exponentials: &u64) -> bool {
+    *exponentials == 0
+}
+
 /// One measured and verified item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
@@ -239,6 +243,9 @@ pub struct Measurement {
     pub macs: u64,
     /// FLOPs of one launch.
     pub flops: u64,
+    /// Exponentials of one launch.
+    #[serde(default, skip_serializing_if = "none")]
+    pub exponentials: u64,
     /// Each tensor once.
     pub bytes_compulsory: u64,
     /// The written part of `bytes_compulsory`.
@@ -289,7 +296,7 @@ pub struct Measurement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CeilingKind {
-    /// FLOP/s.
+    /// FLOP/s; of the unit `exp`, exponentials a second.
     Compute,
     /// byte/s.
     Bandwidth,
@@ -323,6 +330,9 @@ pub struct Ceiling {
     pub capacity: Option<u64>,
     /// Ids of the measurements it is computed from.
     pub from: Vec<String>,
+    /// Ids of those whose time is taken off theirs: the lower end of a slope.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub base: Vec<String>,
     /// `ok`, or `suspect` with `reasons`.
     pub state: State,
     /// Why it is suspect.

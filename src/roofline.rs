@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::op::OpRole;
 use crate::record::{Header, Measurement, Record, State};
-use crate::view::{SkipView, View};
+use crate::view::{Row, SkipView, View};
 
 mod ceiling;
 mod level;
@@ -41,7 +41,8 @@ pub fn view(records: &[Record]) -> Result<View> {
     });
     let skips = skips.chain(lost).collect();
     let curves = roof.sweeps().iter().map(Sweep::curve).collect();
-    Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves })
+    let ramp = ramp(records, &roof);
+    Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves, ramp })
 }
 
 /// The kernels, in the order of the file. One that was measured again because the machine changed its speed stands in its first
@@ -60,6 +61,14 @@ fn latest(records: &[Record]) -> Vec<&Measurement> {
         }
     }
     kernels
+}
+
+/// The points of the ramp probe, placed like kernels, by intensity.
+fn ramp(records: &[Record], roof: &Roof) -> Vec<Row> {
+    let points = measurements(records).filter(|m| m.op == "ramp" && m.role == OpRole::Probe && !m.candidate);
+    let mut points: Vec<Row> = points.map(|m| place(m, roof)).collect();
+    points.sort_by(|a, b| a.intensity.total_cmp(&b.intensity));
+    points
 }
 
 fn bad(why: String) -> Error {

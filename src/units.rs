@@ -6,6 +6,10 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct FlopRate(pub f64);
 
+/// Exponentials a second, shown as `4.1 Gexp/s`.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct ExpRate(pub f64);
+
 /// Byte/s, shown as `20.1 GB/s` (1e9 bytes).
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct ByteRate(pub f64);
@@ -51,6 +55,12 @@ impl fmt::Display for FlopRate {
             self.0,
             &[(1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s"), (1e3, "kFLOP/s"), (1.0, "FLOP/s")],
         ))
+    }
+}
+
+impl fmt::Display for ExpRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&scaled(self.0, &[(1e12, "Texp/s"), (1e9, "Gexp/s"), (1e6, "Mexp/s"), (1.0, "exp/s")]))
     }
 }
 

@@ -23,6 +23,9 @@ pub struct View {
     /// Bandwidth by working set, for each direction measured.
     #[serde(default)]
     pub curves: Vec<Curve>,
+    /// The `ramp` probe, placed: one kernel by intensity, ascending. Empty where it was not measured.
+    #[serde(default)]
+    pub ramp: Vec<Row>,
 }
 
 /// A roof.
@@ -64,6 +67,15 @@ pub struct Interval {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+/// What one resource would take of a kernel's time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// `compute (vector)`, `exp`, `dram`, `l2`, …
+    pub resource: String,
+    /// Its time alone over the kernel's, 1 for all of it.
+    pub share: f64,
 }
 
 /// One placed kernel.
@@ -130,6 +142,9 @@ pub struct Row {
     pub peak_bytes: Option<u64>,
     /// Scratch.
     pub workspace_bytes: u64,
+    /// Shares of its time that each resource would take alone, largest first: what the limiter was chosen from.
+    #[serde(default)]
+    pub shares: Vec<Share>,
     /// How it was checked.
     pub verification: Option<Verification>,
 }

@@ -4,7 +4,7 @@ mod fixture;
 
 use fixture::{GFLOPS, MIB, kernel, traced};
 use rooftrace::plan::Precision;
-use rooftrace::record::{Record, Skip, State};
+use rooftrace::record::{Ceiling, CeilingKind, Record, Skip, State};
 use rooftrace::roofline::{Roof, ceiling_view, place, sweeps, view};
 
 const MS: f64 = 1e6;
@@ -101,6 +101,24 @@ fn a_suspect_unusable_or_absent_block_makes_a_ceiling_suspect_with_the_reason() 
     let power = fixture::fma("power", Precision::F32, 90.0).ended(State::PowerLimited).done();
     let c = ceiling_view(&fixture::compute(Precision::F32, &["power"]), |_| Some(&power)).unwrap();
     assert_eq!(c.state, State::PowerLimited);
+}
+
+#[test]
+fn a_latency_is_the_slope_from_its_base_and_has_no_value_where_that_is_none() {
+    let probe = |id: &str, dispatches, us: f64| kernel(id).named("launch", "counted").grid(1, dispatches).takes(1e3 * us).done();
+    let all = [probe("few", 2, 50.0), probe("many", 258, 306.0), probe("more", 258, 308.56), probe("short", 258, 40.0)];
+    let find = |id: &str| all.iter().find(|m| m.id == id);
+    let of = |from: &[&str], base: &[&str]| Ceiling {
+        kind: CeilingKind::Latency,
+        base: base.iter().map(|id| id.to_string()).collect(),
+        ..fixture::compute(Precision::F32, from)
+    };
+    let c = ceiling_view(&of(&["many", "more"], &["few"]), find).unwrap();
+    assert!(near(Some(c.value), 1000.0) && near(Some(c.high), 1010.0) && c.state == State::Ok, "{c:?}");
+    let why = ceiling_view(&of(&["short"], &["few"]), find).unwrap_err();
+    assert!(why.contains("short has a sample of no longer than the base"), "{why}");
+    assert!(ceiling_view(&of(&["few"], &["few"]), find).is_err(), "no steps, no slope");
+    assert!(ceiling_view(&of(&["many"], &["gone"]), find).unwrap_err().contains("gone, which is taken off"));
 }
 
 #[test]

@@ -79,6 +79,10 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         ("stream", json!({"kind": "read", "elements": 1000, "passes": 2, "parts": 10}), 1000, 8_000),
         ("stream", json!({"kind": "write", "elements": 1000, "passes": 2, "parts": 10}), 0, 8_000),
         ("fma", json!({"elements": 10, "trips": 3, "steps": 16}), 480, 80),
+        // 7 blocks of 128 elements at 12 steps for eight, and 104 more: one each, and one more for the 64 of the first four lines.
+        ("exp", json!({"elements": 10, "trips": 3, "steps": 16}), 0, 80),
+        ("launch", json!({"dispatches": 16}), 0, 128),
+        ("ramp", json!({"elements": 1000, "steps": 12}), 7 * 192 + 104 + 64, 8_000),
     ];
     for (name, problem, macs, compulsory) in layers {
         let op = parse(name, &problem);
@@ -88,6 +92,19 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         assert_eq!(plan.cost.compulsory, compulsory, "{name} {problem}: compulsory bytes");
         assert_eq!(plan.cost.flops, 2 * macs, "{name} {problem}: FLOPs");
     }
+}
+
+#[test]
+fn attention_declares_an_exponential_for_each_pair_that_is_not_masked() {
+    for (problem, exponentials) in [
+        (attended(1, 8, 8, (512, 512), 64, false), 8 * 512 * 512),
+        (attended(1, 2, 2, (4, 4), 3, true), 2 * (1 + 2 + 3 + 4)),
+        (attended(2, 4, 2, (1, 5), 8, true), 2 * 4 * 5),
+    ] {
+        assert_eq!(parse("attention", &problem).exponentials(), exponentials, "{problem}");
+    }
+    assert_eq!(parse("exp", &json!({"elements": 10, "trips": 3, "steps": 16})).exponentials(), 480);
+    assert_eq!(parse("matmul", &json!({"m": 7})).exponentials(), 0);
 }
 
 #[test]

@@ -137,6 +137,21 @@ fn stream_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn ramp_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("ramp", &[json!({"elements": 5000, "steps": 4}), json!({"elements": 3333, "steps": 47})]);
+}
+
+#[test]
+fn launch_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("launch", &[json!({"dispatches": 300})]);
+}
+
+#[test]
+fn exp_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("exp", &[json!({"elements": 5000, "trips": 1024, "steps": 4})]);
+}
+
+#[test]
 fn fma_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("fma", &[]);
 }

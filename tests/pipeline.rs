@@ -172,3 +172,31 @@ fn a_launch_on_a_fast_device_moves_enough_to_hide_its_overhead_and_shows_its_cac
     let levels: Vec<_> = file.records.iter().filter_map(|r| if let Record::Ceiling(c) = r { c.level.clone() } else { None }).collect();
     assert!(levels.contains(&"l2".to_string()) && !levels.contains(&"l1".to_string()), "{levels:?}");
 }
+
+fn said_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_ramp_follows_the_roof_it_is_measured_under_and_is_drawn_over_it() {
+    let (output, out) = run("ramp", r#"{"speed": {"dram_byte_per_s": 20e9}}"#, &["--op", "matmul", "--m", "40", "--n", "24", "--k", "48"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let view = view(&out);
+    // 100 GFLOP/s over 20 GB/s: the ridge is at 5. A fake kernel reaches the larger of both bounds, and so does the ramp.
+    assert!(view.ramp.len() >= 7 && view.ramp.windows(2).all(|pair| pair[0].intensity < pair[1].intensity));
+    for point in &view.ramp {
+        assert!(!point.above_roof && point.roof_fraction.is_some_and(|f| (0.9..1.01).contains(&f)), "{point:?}");
+        let roof = 100e9f64.min(20e9 * point.intensity);
+        assert!((point.flop_per_s.expect("a rate") / roof - 1.0).abs() < 0.1, "{point:?}");
+    }
+    assert!(view.rows.iter().all(|row| row.op != "ramp"), "its points are no rows of the table");
+    // The fake's dispatches take 1 µs.
+    let launch = view.ceilings.iter().find(|c| c.name == "launch").expect("a launch ceiling");
+    assert!((launch.value / 1000.0 - 1.0).abs() < 0.02, "{launch:?}");
+    let exp = view.ceilings.iter().find(|c| c.name == "f32 exp").expect("a ceiling of exponentials");
+    assert!((exp.value / 10e9 - 1.0).abs() < 0.1 && said_of(&output).contains("Gexp/s"), "{exp:?}");
+    let said = said_of(&output);
+    assert!(said.contains("Up the ramp") && said.contains("at its ridge (5.0"), "{said}");
+    let picture = std::fs::read_to_string(out.join("roofline.svg")).expect("a picture");
+    assert_eq!(picture.matches("<g class=\"ramp\"").count(), view.ramp.len());
+}

@@ -5,9 +5,9 @@
 
 mod fixture;
 
-use fixture::{Build, KIB, MIB, Random, kernel, traced};
-use rooftrace::plan::Precision;
-use rooftrace::record::{CeilingKind, Record, State};
+use fixture::{Build, GFLOPS, KIB, MIB, Random, kernel, traced};
+use rooftrace::plan::{Precision, Unit};
+use rooftrace::record::{Ceiling, CeilingKind, Record, State};
 use rooftrace::roofline::{Roof, place};
 use rooftrace::view::{CeilingView, Row};
 
@@ -289,6 +289,46 @@ fn launch_is_named_when_dispatches_take_three_tenths_of_the_time() {
     assert_eq!(row.limiter, "launch");
     assert_near(row.limiter_share, 0.3);
     assert_ne!(placed(kernel("k").work(1000, 1000, 0).grid(2, 3).takes(10_100.0)).limiter, "launch");
+}
+
+#[test]
+fn a_launch_that_was_probed_takes_the_place_of_the_one_that_the_clocks_were_learnt_with() {
+    let probe = |id: &str, dispatches: u32, ns: f64| kernel(id).named("launch", "counted").grid(1, dispatches).takes(ns).record();
+    let mut records = traced();
+    // 4 µs for 2 dispatches, 516 µs for 258: 2 µs each, where the fixture's clock says 1 µs.
+    records.extend([probe("few", 2, 4_000.0), probe("many", 258, 516_000.0)]);
+    let latency = Ceiling {
+        name: "launch".into(),
+        kind: CeilingKind::Latency,
+        base: vec!["few".into()],
+        ..fixture::compute(Precision::F32, &["many"])
+    };
+    records.push(Record::Ceiling(latency));
+    let roof = Roof::from_records(&records).unwrap();
+    let named = |us: f64| place(&kernel("k").work(1000, 1000, 0).grid(2, 3).takes(1e3 * us).done(), &roof).limiter;
+    assert_eq!((named(20.0).as_str(), named(20.2).as_str()), ("launch", "unexplained"));
+}
+
+#[test]
+fn exponentials_have_a_share_of_their_own_and_their_ceiling_is_no_roof() {
+    let probe = fixture::fma("exp", Precision::F32, GFLOPS).named("exp", "chains").work(0, 32 * KIB, 16 * KIB);
+    let mut records = traced();
+    // 4 G exponentials a second; more than the FLOPs that the next kernel could do if they were FLOPs.
+    records.push(probe.with(|m| m.exponentials = 4_000_000_000_000).takes(1e6 * MS).record());
+    let ceiling = Ceiling { name: "f32 exp".into(), unit: Some(Unit::Exp), ..fixture::compute(Precision::F32, &["exp"]) };
+    records.push(Record::Ceiling(ceiling));
+    let roof = Roof::from_records(&records).unwrap();
+    let at = |exponentials| kernel("k").work(200_000_000, 1_000_000, 0).takes(10.0 * MS).with(|m| m.exponentials = exponentials).done();
+    // 2 ms of arithmetic of 10; 28 M exponentials take 7 ms.
+    let row = place(&at(28_000_000), &roof);
+    assert_eq!((row.limiter.as_str(), row.roof_fraction.map(|f| (f * 100.0).round())), ("exp", Some(20.0)));
+    assert_near(row.limiter_share, 0.7);
+    let named: Vec<&str> = row.shares.iter().map(|s| s.resource.as_str()).collect();
+    assert_eq!(named[..2], ["exp", "compute (vector)"]);
+    assert_near(Some(row.shares[1].share), 0.2);
+    assert_eq!(place(&at(8_000_000), &roof).limiter, "unexplained");
+    assert_eq!(place(&at(0), &roof).limiter_share.map(|s| (s * 100.0).round()), Some(20.0));
+    assert_eq!(roof.compute(Precision::F32, None).unwrap().name, "f32 vector");
 }
 
 #[test]

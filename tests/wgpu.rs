@@ -122,6 +122,21 @@ fn every_stream_shader_agrees_with_its_definition() {
 }
 
 #[test]
+fn every_ramp_shader_agrees_with_its_definition() {
+    every_awkward_problem("ramp");
+}
+
+#[test]
+fn every_launch_shader_agrees_with_its_definition() {
+    every_awkward_problem("launch");
+}
+
+#[test]
+fn every_exp_shader_agrees_with_its_definition() {
+    every_awkward_problem("exp");
+}
+
+#[test]
 fn every_fma_shader_agrees_with_its_definition() {
     every_awkward_problem("fma");
 }
@@ -141,6 +156,8 @@ fn other_tunables_give_right_outputs_too() {
         ("attention", json!({"heads": 4, "kv_heads": 2, "seq": 37, "head_dim": 101})),
         ("stream", json!({"kind": "read", "elements": 5003, "passes": 2, "parts": 3})),
         ("fma", json!({"elements": 1003, "trips": 3, "steps": 24})),
+        ("ramp", json!({"elements": 2003, "steps": 45})),
+        ("exp", json!({"elements": 1003, "trips": 3, "steps": 12})),
     ];
     for (op, fields) in cases {
         let problem = problem(op, fields);

@@ -144,7 +144,7 @@ fn fits(plan: &Plan, dispatch: &Dispatch, device: &DeviceInfo) -> Result<()> {
 fn has_unit(plan: &Plan, architecture: &str) -> Result<()> {
     let number = architecture.trim_start_matches("sm_").trim_end_matches('a').parse().unwrap_or(0);
     let (has, need) = match plan.unit {
-        Unit::Vector | Unit::Memory => (true, ""),
+        Unit::Vector | Unit::Exp | Unit::Memory => (true, ""),
         Unit::Mma => (number >= 80, "sm_80 or later"),
         Unit::Wgmma => (architecture == "sm_90a", "sm_90a"),
     };

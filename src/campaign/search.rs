@@ -104,7 +104,7 @@ impl Campaign<'_> {
     }
 
     /// Makes the fastest candidate the probe of a compute ceiling.
-    fn crown(&mut self, mut item: Item, precision: Precision, unit: Unit) -> Result<()> {
+    pub(super) fn crown(&mut self, mut item: Item, precision: Precision, unit: Unit) -> Result<()> {
         let doubt = self.doubling(&item, precision)?;
         item.goal = crate::worker::Goal::Measure(block_effort(self.scope.size));
         let ceiling = Ceiling {
@@ -226,6 +226,7 @@ impl Campaign<'_> {
             direction: None,
             capacity: None,
             from: Vec::new(),
+            base: Vec::new(),
             state: if doubt.is_some() { State::Suspect } else { State::Ok },
             reasons: doubt.into_iter().collect(),
             extra: Default::default(),
@@ -281,6 +282,7 @@ pub(super) fn fastest(measured: &Measurement) -> Option<f64> {
     stats::quantile(&measured.samples_ns, 0.1).map(|time| time / measured.launches.max(1) as f64)
 }
 
-fn rate(measured: &Measurement, work: u64) -> Option<f64> {
+/// Work for each ns of the fastest launches.
+pub(super) fn rate(measured: &Measurement, work: u64) -> Option<f64> {
     fastest(measured).filter(|time| *time > 0.0).map(|time| work as f64 / time)
 }

@@ -125,15 +125,18 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
             Mode::Try(custom) => report::verdict::beside(&view, &custom.name),
             _ => Vec::new(),
         };
-        show(&view, &folder, &beside)?;
+        show(&view, &folder, &beside, args.scope.common.verbose)?;
     }
     Ok((status, Some(view)))
 }
 
-/// Table, chart, what the last word is on a user's kernel, and where all of it is kept.
-fn show(view: &View, folder: &Path, beside: &[String]) -> Result<()> {
+/// Table, chart, what the last word is on a user's kernel, all shares where asked for, and where all of it is kept.
+fn show(view: &View, folder: &Path, beside: &[String], verbose: bool) -> Result<()> {
     let style = Style { width: output::width(), colour: output::colour(), ascii: false };
     output::print(&super::show::text(view, &style))?;
+    if verbose {
+        output::print(&format!("\n{}", report::table::shares(view, &style)))?;
+    }
     beside.iter().try_for_each(|line| output::print(&format!("\n{line}\n")).map(drop))?;
     output::print(&format!("\nwrote {0}/records.jsonl and {0}/roofline.svg\n", folder.display()))?;
     Ok(())

@@ -254,6 +254,11 @@ impl Definition for Attention {
 
     /// WGSL promises exp(x) within 3 + 2·|x| units in the last place, and the others less. Weighted by the weights, |x| is ln n on
     /// average at most: it is their entropy, less what keeps the largest from being one. Weights stand above and below the fraction bar.
+    /// One for each pair that is not masked.
+    fn exponentials(&self) -> u64 {
+        self.batch * self.heads * self.pairs()
+    }
+
     fn promised(&self, precision: Precision) -> f64 {
         2.0 * (3.0 + 2.0 * (self.seq_kv as f64).ln()) * precision.sum().epsilon()
     }

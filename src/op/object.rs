@@ -25,6 +25,8 @@ pub trait Op: Send + Sync {
     fn macs(&self) -> u64;
     /// FLOPs of one launch.
     fn flops(&self) -> u64;
+    /// See [`Definition::exponentials`].
+    fn exponentials(&self) -> u64;
     /// See [`Definition::traffic`].
     fn traffic(&self, precision: Precision) -> Option<Traffic>;
     /// See [`Definition::arithmetic`].
@@ -70,6 +72,9 @@ impl<P: Definition> Op for P {
     }
     fn flops(&self) -> u64 {
         Definition::flops(self)
+    }
+    fn exponentials(&self) -> u64 {
+        Definition::exponentials(self)
     }
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
         Definition::traffic(self, precision)

@@ -70,6 +70,8 @@ impl fmt::Display for Precision {
 pub enum Unit {
     /// Ordinary multiply-add units, vector or scalar.
     Vector,
+    /// Exponentials, on whatever computes them: a probe of their rate.
+    Exp,
     /// No arithmetic to speak of: a bandwidth probe.
     Memory,
     /// Matrix units, a warp at a time, operands in registers (CUDA: `mma.sync`, compute capability 8.0 and later).
@@ -82,6 +84,7 @@ impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Unit::Vector => "vector",
+            Unit::Exp => "exp",
             Unit::Memory => "memory",
             Unit::Mma => "mma",
             Unit::Wgmma => "wgmma",

@@ -72,7 +72,15 @@ fn draw(scene: &Scene, style: &Style) -> String {
     for (point, letter) in scene.points.iter().zip(letters(scene)) {
         canvas.point(cell(scene, size, point.x, point.y), letter, point.doubted);
     }
+    for step in &scene.ramp {
+        canvas.point(cell(scene, size, step.x, step.y), ramp_dot(style), step.doubted);
+    }
     frame(scene, size, &canvas, style)
+}
+
+/// What stands for a point of the ramp.
+fn ramp_dot(style: &Style) -> char {
+    if style.ascii { '.' } else { '·' }
 }
 
 /// Tag characters with the roofs they stand for: every compute roof, and every memory level with its directions.
@@ -144,8 +152,9 @@ fn roofs_legend(scene: &Scene, style: &Style) -> String {
         format!("{tag} {} {}{}{doubt}", first.name, first.text(), rest.collect::<String>())
     });
     let ridge = scene.ridge.map(|r| format!("ridge at {} FLOP/byte", Intensity(r.x)));
+    let ramp = (!scene.ramp.is_empty()).then(|| format!("{} ramp", ramp_dot(style)));
     let mut lines: Vec<String> = Vec::new();
-    for entry in entries.chain(ridge).map(|e| text::plain(&e, style.ascii)) {
+    for entry in entries.chain(ridge).chain(ramp).map(|e| text::plain(&e, style.ascii)) {
         match lines.last_mut() {
             Some(line) if text::width(line) + 3 + text::width(&entry) <= style.width => *line += &format!("   {entry}"),
             _ => lines.push(entry),

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{doubted, keys, verified};
-use crate::plan::Precision;
+use crate::plan::{Precision, Unit};
 use crate::record::{CeilingKind, State};
 use crate::units::{ByteRate, FlopRate};
 use crate::view::{CeilingView, Row, View};
@@ -78,12 +78,24 @@ pub(super) struct Scene {
     pub x: Axis,
     pub y: Axis,
     pub points: Vec<Point>,
+    /// The ramp: index in the view's, intensity, FLOP/s, whether it is doubted.
+    pub ramp: Vec<Step>,
     /// Fastest first: compute, then bandwidth.
     pub roofs: Vec<Roof>,
     /// Where the main DRAM slope meets the main compute roof: indices of both, FLOP/byte, FLOP/s.
     pub ridge: Option<Ridge>,
     pub left_out: Vec<LeftOut>,
     pub roofs_left_out: Vec<LeftOut>,
+}
+
+/// A point of the ramp.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Step {
+    /// Index in the view's ramp.
+    pub row: usize,
+    pub x: f64,
+    pub y: f64,
+    pub doubted: bool,
 }
 
 /// A ridge point.
@@ -124,6 +136,7 @@ fn point(index: usize, row: &Row, key: String, (x, y): (f64, f64)) -> Point {
 
 fn roof(ceiling: &CeilingView) -> Result<Roof, String> {
     let slope = match ceiling.kind {
+        CeilingKind::Compute if ceiling.unit == Some(Unit::Exp) => return Err("exponentials are no FLOPs".into()),
         CeilingKind::Compute => false,
         CeilingKind::Bandwidth => true,
         CeilingKind::Latency => return Err("a latency is not a roof".into()),
@@ -219,8 +232,10 @@ impl Scene {
         }
         let roofs = choose(roofs);
         let ridge = ridge(&roofs, main_precision(view, &points));
-        let (x, y) = axes(&points, &roofs, ridge);
-        let mut scene = Scene { x, y, points, roofs, ridge, left_out, roofs_left_out };
+        let step = |(row, point): (usize, &Row)| drawable(point).ok().map(|(x, y)| Step { row, x, y, doubted: doubted(point) });
+        let ramp: Vec<Step> = view.ramp.iter().enumerate().filter_map(step).collect();
+        let (x, y) = axes(&points, &ramp, &roofs, ridge);
+        let mut scene = Scene { x, y, points, ramp, roofs, ridge, left_out, roofs_left_out };
         let (seen, unseen) = scene.roofs.iter().cloned().partition(|roof| scene.ends(roof, roof.value).is_some());
         scene.roofs = seen;
         let outside = |roof: Roof| LeftOut { id: roof.name, why: "it lies outside the axes".into() };
@@ -267,7 +282,7 @@ impl Scene {
     }
 }
 
-fn axes(points: &[Point], roofs: &[Roof], ridge: Option<Ridge>) -> (Axis, Axis) {
+fn axes(points: &[Point], ramp: &[Step], roofs: &[Roof], ridge: Option<Ridge>) -> (Axis, Axis) {
     let least = points.iter().map(|p| p.x).reduce(f64::min);
     // A whisker may widen the axis by a decade and a half; one that goes further is cut at the edge.
     let moved = points.iter().filter_map(|p| p.moved).map(|m| m.max(least.unwrap_or(m) / 30.0));
@@ -276,9 +291,9 @@ fn axes(points: &[Point], roofs: &[Roof], ridge: Option<Ridge>) -> (Axis, Axis) 
     let top = roofs.iter().filter(|r| !r.slope).map(|r| r.value).reduce(f64::max);
     let fastest = roofs.iter().filter(|r| r.slope).map(|r| r.value).reduce(f64::max);
     let corner = top.zip(fastest).zip(ridge).map(|((top, fastest), ridge)| (top / fastest / 3.0).max(ridge.x / 100.0));
-    let wide = points.iter().flat_map(|p| [p.x / 1.5, p.x * 1.5]);
+    let wide = points.iter().flat_map(|p| [p.x / 1.5, p.x * 1.5]).chain(ramp.iter().map(|step| step.x));
     let x = Axis::covering(wide.chain(moved.map(|m| m / 1.3)).chain(room).chain(corner), (0.1, 100.0), X_LIMITS);
-    let tall = points.iter().flat_map(|p| [p.y / 1.5, p.y * 1.3]);
+    let tall = points.iter().flat_map(|p| [p.y / 1.5, p.y * 1.3]).chain(ramp.iter().map(|step| step.y));
     let flat = roofs.iter().filter(|r| !r.slope).flat_map(|r| [r.low / 20.0, r.high * 1.7]);
     let slope = roofs.iter().filter(|r| r.slope && r.main).map(|r| r.value * x.min * 2.0);
     let slope = slope.reduce(f64::min).into_iter();

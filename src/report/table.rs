@@ -8,8 +8,9 @@ mod grid;
 use grid::{Column, Grid};
 
 use super::{Style, cache_word, doubted, heading, keys, limiter_text, state_word, text, verified};
+use crate::plan::Unit;
 use crate::record::{CeilingKind, State};
-use crate::units::{ByteRate, Capacity, FlopRate, Intensity, Nanos};
+use crate::units::{ByteRate, Capacity, ExpRate, FlopRate, Intensity, Nanos};
 use crate::view::{CeilingView, Row, View};
 
 /// Causes of a point above its roof, likeliest first, where the view names none.
@@ -51,6 +52,18 @@ pub fn terminal(view: &View, style: &Style) -> String {
         parts.push(format!("{}\n{skips}", line("left out")));
     }
     parts.join("\n")
+}
+
+/// For each verified kernel what its resources would take of its time alone, as `-v` shows it; empty where nothing is known.
+pub fn shares(view: &View, style: &Style) -> String {
+    let mut out = String::new();
+    for (row, key) in view.rows.iter().zip(keys(view)).filter(|(row, _)| verified(row) && !row.shares.is_empty()) {
+        let each: Vec<String> = row.shares.iter().map(|s| format!("{} {}", s.resource, percent(s.share))).collect();
+        let line =
+            format!("{} {} {} {} {}: {}", key.unwrap_or_default(), row.op, row.variant, row.label, cache_word(row.cache), each.join(", "));
+        out += &(text::wrap(&text::plain(&line, style.ascii), style.width, 4, style.ascii) + "\n");
+    }
+    if out.is_empty() { out } else { format!("shares of time, each resource alone\n{out}") }
 }
 
 /// The same as Markdown: what the README shows.
@@ -140,6 +153,7 @@ fn ceilings(view: &View) -> Grid {
     ];
     let rows = view.ceilings.iter().map(|c| {
         let show = |value: f64| match c.kind {
+            CeilingKind::Compute if c.unit == Some(Unit::Exp) => ExpRate(value).to_string(),
             CeilingKind::Compute => FlopRate(value).to_string(),
             CeilingKind::Bandwidth => ByteRate(value).to_string(),
             CeilingKind::Latency => Nanos(value).to_string(),
@@ -157,6 +171,7 @@ fn ceilings(view: &View) -> Grid {
 fn source(c: &CeilingView) -> String {
     let mut words = Vec::new();
     match c.kind {
+        CeilingKind::Compute if c.unit == Some(Unit::Exp) => words.push("powers of two, chained".into()),
         CeilingKind::Compute => {
             let names = [c.precision.map(|p| p.to_string()), c.unit.map(|u| u.to_string())];
             words.push(format!("{} multiply-adds", names.into_iter().flatten().collect::<Vec<_>>().join(" ")));
@@ -168,7 +183,7 @@ fn source(c: &CeilingView) -> String {
                 None => format!("{direction}, beyond all caches"),
             });
         }
-        CeilingKind::Latency => words.push("latency probe".into()),
+        CeilingKind::Latency => words.push("dispatches that do nothing, one after the other".into()),
     }
     words.join(", ")
 }

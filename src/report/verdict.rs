@@ -1,14 +1,14 @@
 //! A result in a sentence or two: the ridge, the best kernel, the biggest gap.
 
 use super::scene::{Scene, drawable};
-use super::{Style, doubted, limiter_text, text};
+use super::{Style, doubted, limiter_text, ramp, text};
 use crate::record::State;
 use crate::units::{ByteRate, FlopRate, Intensity};
 use crate::view::{Row, View};
 
 /// Plain sentences about a view, each on a line of its own; what is not known is not mentioned, what is wrong is.
 pub fn sentences(view: &View) -> Vec<String> {
-    let mut lines: Vec<String> = ridge(view).into_iter().collect();
+    let mut lines: Vec<String> = ridge(view).into_iter().chain(ramp::sentences(view)).collect();
     let trusted = |row: &&Row| drawable(row).is_ok() && !doubted(row) && row.roof_fraction.is_some_and(f64::is_finite);
     let share = |row: &Row| row.roof_fraction.unwrap_or(0.0);
     let best = view.rows.iter().filter(trusted).max_by(|a, b| share(a).total_cmp(&share(b)));

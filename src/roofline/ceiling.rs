@@ -3,10 +3,13 @@
 //! A ceiling says what the device can do: work over the 10th percentile of time, pooled over the blocks in which its winner was
 //! measured. Samples of one block are not independent of each other, so the interval is widened to hold every block's own value.
 //!
+//! A latency is a time for each of so many steps; where it has a base, it is the slope from that to the blocks.
+//!
 //! Blocks lie minutes apart. Where two or more come within 5 % of the fastest, what else the machine did meanwhile is no part of what
 //! it can do: slower blocks are set aside, and canaries that moved are outvoted. Otherwise all are pooled, and the ceiling is suspect.
 
 use super::{launch_times, state_name};
+use crate::plan::Unit;
 use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats::{Estimate, estimate};
 use crate::view::CeilingView;
@@ -20,9 +23,10 @@ const APART: f64 = 0.05;
 /// One sentence where no measurement it names can be used.
 pub fn ceiling_view<'a>(ceiling: &Ceiling, find: impl Fn(&str) -> Option<&'a Measurement>) -> Result<CeilingView, String> {
     let (mut state, mut reasons) = (ceiling.state, ceiling.reasons.clone());
+    let base = base(ceiling, &find)?;
     let mut blocks: Vec<Block> = Vec::new();
     for id in &ceiling.from {
-        match find(id).ok_or_else(|| format!("{id} is not in the file")).and_then(|m| block(ceiling.kind, m)) {
+        match find(id).ok_or_else(|| format!("{id} is not in the file")).and_then(|m| block(ceiling, m, base)) {
             Ok(block) => blocks.push(block),
             Err(why) => {
                 state = State::Suspect;
@@ -76,24 +80,51 @@ fn worse(a: State, b: State) -> State {
 struct Block {
     id: String,
     state: State,
-    /// Times of one unit of work in ns: a FLOP, a byte, or for a latency the launch itself.
+    /// Times of one unit of work in ns: a FLOP, a byte, a step of a latency.
     times: Vec<f64>,
     /// Their 10th percentile.
     own: f64,
 }
 
-fn block(kind: CeilingKind, m: &Measurement) -> Result<Block, String> {
-    let work = match kind {
+/// The lower end of a slope: ns of a launch, and its steps.
+#[derive(Debug, Clone, Copy, Default)]
+struct Base {
+    ns: f64,
+    steps: f64,
+}
+
+/// The fastest of a ceiling's bases; no time and no steps where it has none.
+fn base<'a>(ceiling: &Ceiling, find: &impl Fn(&str) -> Option<&'a Measurement>) -> Result<Base, String> {
+    let mut fastest: Option<Base> = None;
+    for id in &ceiling.base {
+        let m = find(id).ok_or_else(|| format!("{id}, which is taken off '{}', is not in the file", ceiling.name))?;
+        let ns = estimate(&mut launch_times(m)?, 0.1).ok_or_else(|| format!("{id} holds no samples"))?.value;
+        if fastest.is_none_or(|least| ns < least.ns) {
+            fastest = Some(Base { ns, steps: steps(m) });
+        }
+    }
+    Ok(fastest.unwrap_or_default())
+}
+
+/// Steps of a launch that follow each other: its dispatches.
+fn steps(m: &Measurement) -> f64 {
+    m.dispatches as f64
+}
+
+fn block(ceiling: &Ceiling, m: &Measurement, base: Base) -> Result<Block, String> {
+    let work = match ceiling.kind {
+        CeilingKind::Compute if ceiling.unit == Some(Unit::Exp) => m.exponentials as f64,
         CeilingKind::Compute => m.flops as f64,
         CeilingKind::Bandwidth => m.bytes_compulsory as f64,
-        CeilingKind::Latency => 1.0,
+        CeilingKind::Latency => steps(m) - base.steps,
     };
-    let times = launch_times(m)?;
-    if work == 0.0 {
+    let times: Vec<f64> = launch_times(m)?.into_iter().map(|ns| ns - base.ns).collect();
+    if work <= 0.0 {
         return Err(format!("{} did no work that this ceiling counts", m.id));
     }
-    if times.contains(&0.0) {
-        return Err(format!("{} has a sample of 0 ns", m.id));
+    if times.iter().any(|ns| *ns <= 0.0) {
+        let than = if base.ns > 0.0 { "no longer than the base that is taken off it" } else { "0 ns" };
+        return Err(format!("{} has a sample of {than}", m.id));
     }
     let mut times: Vec<f64> = times.into_iter().map(|ns| ns / work).collect();
     let own = estimate(&mut times, 0.1).ok_or_else(|| format!("{} holds no samples", m.id))?.value;

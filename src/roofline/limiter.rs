@@ -5,7 +5,9 @@
 
 use super::place::{Bound, written_share};
 use super::roof::Roof;
+use crate::plan::{Precision, Unit};
 use crate::record::{Measurement, State};
+use crate::view::Share;
 
 /// Share of time in launches from which they are the limit.
 const LAUNCH: f64 = 0.3;
@@ -16,11 +18,11 @@ const NAMED: f64 = 0.6;
 /// Two shares this close are both named.
 const CLOSE: f64 = 0.1;
 
-/// The limiter and the share of time behind it, for a kernel of this median time whose compulsory bytes have this bound.
+/// The limiter and the share of time behind it, for a kernel of this median time and these [`shares`] of it.
 /// `launch`: dispatches × launch overhead. `parallelism`: the share of the device left idle. Resources: bound / time, the two
 /// largest joined by ` + ` where they are close. `unexplained`: the largest share, absent where nothing is known.
-pub(super) fn limiter(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> (String, Option<f64>) {
-    let (name, share) = cause(m, median_ns, roof, supply);
+pub(super) fn limiter(m: &Measurement, median_ns: f64, roof: &Roof, shares: &[Share]) -> (String, Option<f64>) {
+    let (name, share) = cause(m, median_ns, roof, shares);
     let modifier = match m.state {
         State::PowerLimited => ", power",
         State::Suspect => ", suspect",
@@ -29,20 +31,19 @@ pub(super) fn limiter(m: &Measurement, median_ns: f64, roof: &Roof, supply: Opti
     (name + modifier, share)
 }
 
-fn cause(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> (String, Option<f64>) {
-    let launches = m.dispatches as f64 * roof.launch_ns as f64 / median_ns;
+fn cause(m: &Measurement, median_ns: f64, roof: &Roof, shares: &[Share]) -> (String, Option<f64>) {
+    let launches = m.dispatches as f64 * roof.launch_ns / median_ns;
     if launches >= LAUNCH {
         return ("launch".into(), Some(launches));
     }
     if let Some(idle) = idle(m.groups, roof.compute_units) {
         return ("parallelism".into(), Some(idle));
     }
-    let shares = shares(m, median_ns, roof, supply);
-    match shares.as_slice() {
+    match shares {
         [] => ("unexplained".into(), None),
-        [(_, largest), ..] if *largest < NAMED => ("unexplained".into(), Some(*largest)),
-        [(first, largest), (second, next), ..] if largest - next <= CLOSE => (format!("{first} + {second}"), Some(*largest)),
-        [(first, largest), ..] => (first.clone(), Some(*largest)),
+        [first, ..] if first.share < NAMED => ("unexplained".into(), Some(first.share)),
+        [first, next, ..] if first.share - next.share <= CLOSE => (format!("{} + {}", first.resource, next.resource), Some(first.share)),
+        [first, ..] => (first.resource.clone(), Some(first.share)),
     }
 }
 
@@ -60,24 +61,31 @@ fn idle(groups: u64, units: u32) -> Option<f64> {
     (groups < units || idle > IDLE).then_some(idle)
 }
 
-/// Shares of time, largest first: arithmetic on the variant's own unit, compulsory bytes on the level that supplies them, and
-/// requested bytes, where they are known, on the next level inwards.
-fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> Vec<(String, f64)> {
+/// Shares of time, largest first: arithmetic on the variant's own unit, exponentials where their rate is known, compulsory bytes on
+/// the level that supplies them, and requested bytes, where they are known, on the next level inwards.
+pub(super) fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> Vec<Share> {
     let mut shares = Vec::new();
+    let mut add = |resource: String, ns: f64| shares.push(Share { resource, share: ns / median_ns });
     let own = roof.compute(m.precision, Some(m.unit)).or_else(|| roof.compute(m.precision, None));
     if let Some(ceiling) = own {
         let unit = ceiling.unit.unwrap_or(m.unit);
-        shares.push((format!("compute ({unit})"), 1e9 * m.flops as f64 / ceiling.value / median_ns));
+        add(format!("compute ({unit})"), 1e9 * m.flops as f64 / ceiling.value);
+    }
+    // Sums of weights are f32 in every precision that has exponentials.
+    if m.exponentials > 0
+        && let Some(ceiling) = roof.compute(Precision::F32, Some(Unit::Exp))
+    {
+        add("exp".into(), 1e9 * m.exponentials as f64 / ceiling.value);
     }
     if let Some(bound) = supply {
-        shares.push((bound.resource.clone(), bound.ns.value / median_ns));
+        add(bound.resource.clone(), bound.ns.value);
         let inner = roof.inward(&bound.resource);
         if let (Some(level), Some(requested)) = (inner, m.bytes_requested)
             && let Some(time) = roof.at_level(&level, written_share(m.bytes_written, requested))
         {
-            shares.push((level, time.ns.value * requested as f64 / median_ns));
+            add(level, time.ns.value * requested as f64);
         }
     }
-    shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+    shares.sort_by(|a, b| b.share.total_cmp(&a.share));
     shares
 }

@@ -4,7 +4,7 @@
 //! FLOPs on the best compute ceiling of the precision, and compulsory bytes on the level that must supply them. Cold, that is
 //! DRAM; warm, it is read off the measured curve at the footprint of one set. Moved and requested bytes explain, no more.
 
-use super::limiter::limiter;
+use super::limiter::{limiter, shares};
 use super::roof::Roof;
 use super::{launch_times, shows_times};
 use crate::record::{Cache, Measurement, State};
@@ -66,7 +66,8 @@ pub fn place(m: &Measurement, roof: &Roof) -> Row {
     let bounds: Vec<Result<Bound, String>> = compute(m, roof).into_iter().chain([memory(m, row.level.as_deref(), roof)]).collect();
     judge(&mut row, m, &time, &bounds, roof);
     let supply = bounds.last().and_then(|b| b.as_ref().ok());
-    (row.limiter, row.limiter_share) = limiter(m, time.value, roof, supply);
+    row.shares = shares(m, time.value, roof, supply);
+    (row.limiter, row.limiter_share) = limiter(m, time.value, roof, &row.shares);
     row
 }
 
@@ -189,6 +190,7 @@ fn unplaced(m: &Measurement) -> Row {
         bytes_requested: m.bytes_requested,
         peak_bytes: m.peak_bytes,
         workspace_bytes: m.workspace_bytes,
+        shares: Vec::new(),
         verification: m.verification.clone(),
     }
 }

@@ -16,7 +16,8 @@ pub struct Roof {
     ceilings: Vec<CeilingView>,
     sweeps: Vec<Sweep>,
     pub(super) compute_units: u32,
-    pub(super) launch_ns: u64,
+    /// A dispatch that does nothing: the launch probe's, or, where there is none, what the clocks were learnt with.
+    pub(super) launch_ns: f64,
     pub(super) llc_bytes: u64,
 }
 
@@ -58,7 +59,9 @@ impl Roof {
     pub fn new(header: &Header, ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
         let device = &header.device;
         let (compute_units, llc_bytes) = (device.compute_units, device.llc_bytes());
-        Roof { ceilings, sweeps, compute_units, launch_ns: header.clock.launch_ns, llc_bytes }
+        let probed = ceilings.iter().find(|c| c.kind == CeilingKind::Latency && c.name == "launch");
+        let launch_ns = probed.map_or(header.clock.launch_ns as f64, |c| c.value);
+        Roof { ceilings, sweeps, compute_units, launch_ns, llc_bytes }
     }
 
     /// All ceilings, in the order of the file.
@@ -75,10 +78,10 @@ impl Roof {
         &self.sweeps
     }
 
-    /// The best compute ceiling of a precision, of one unit or of any.
+    /// The best compute ceiling of a precision, of one unit or of any that counts FLOPs.
     pub fn compute(&self, precision: Precision, unit: Option<Unit>) -> Option<&CeilingView> {
-        let fits =
-            |c: &&CeilingView| c.kind == CeilingKind::Compute && c.precision == Some(precision) && (unit.is_none() || c.unit == unit);
+        let fitting = |own: Option<Unit>| if unit.is_some() { own == unit } else { own != Some(Unit::Exp) };
+        let fits = |c: &&CeilingView| c.kind == CeilingKind::Compute && c.precision == Some(precision) && fitting(c.unit);
         fastest(self.ceilings.iter().filter(fits))
     }
 

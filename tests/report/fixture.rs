@@ -107,6 +107,7 @@ pub fn row(op: &str, variant: &str, label: &str, cache: Cache, flops: f64, bytes
         bytes_requested: Some(bytes as u64),
         peak_bytes: None,
         workspace_bytes: 0,
+        shares: vec![],
         verification: None,
     }
 }
@@ -153,7 +154,7 @@ pub fn host() -> View {
     rows[17].state = State::Suspect;
     rows[1].intensity_moved = rows[1].intensity / 6.0;
     rows[10].intensity_moved = rows[10].intensity / 2.5;
-    View { header: header(), ceilings: ceilings(), rows, skips: skips(), curves: curves() }
+    View { header: header(), ceilings: ceilings(), rows, skips: skips(), curves: curves(), ramp: vec![] }
 }
 
 fn ceilings() -> Vec<CeilingView> {

@@ -187,3 +187,41 @@ fn the_verdict_names_ridge_best_gap_and_wrong_outputs_and_never_a_doubted_row() 
     (empty.rows, empty.ceilings) = (vec![], vec![]);
     assert!(verdict::sentences(&empty).is_empty());
 }
+
+#[test]
+fn the_ramp_is_told_in_a_sentence_with_its_share_at_the_ridge() {
+    use rooftrace::record::Cache::Cold;
+    let mut view = fixture::host();
+    let step = |x: f64, share: f64| {
+        let roof = fixture::F32.min(fixture::DRAM * x);
+        let mut row = fixture::row("ramp", "chains", "x", Cold, 1e9 * x, 1e9, share * roof, ("dram", share));
+        row.role = rooftrace::op::OpRole::Probe;
+        row
+    };
+    // The ridge of these roofs is at 74.6 / 19 = 3.93 FLOP/byte, half way from 2 to 7.71 in log.
+    let far = fixture::F32 / fixture::DRAM * fixture::F32 / fixture::DRAM / 2.0;
+    view.ramp = vec![step(0.125, 0.96), step(2.0, 0.8), step(far, 0.7), step(256.0, 0.99)];
+    let sentences = verdict::sentences(&view).join("\n");
+    let said = "reaches 96 % of the bandwidth at 0.125 FLOP/byte, 75 % of min(compute, bandwidth) at its ridge (3.93 FLOP/byte) \
+                and 99 % of the compute roof at 256 FLOP/byte.";
+    assert!(sentences.contains(said), "{sentences}");
+    let text = chart::terminal(&view, &Style { width: 100, colour: false, ascii: true });
+    assert!(text.contains(". ramp"), "{text}");
+    view.ramp[1].above_roof = true;
+    assert!(verdict::sentences(&view).join("\n").contains("1 of the ramp's 4 points lie above the roof"));
+    view.ramp.truncate(2);
+    view.ramp[1].roof_fraction = Some(f64::NAN);
+    assert!(!verdict::sentences(&view).join("\n").contains("Up the ramp"), "no sentence from one side of the ridge");
+}
+
+#[test]
+fn all_shares_of_a_kernel_are_listed_where_they_are_known() {
+    use rooftrace::view::Share;
+    let mut view = fixture::host();
+    let style = Style { width: 100, colour: false, ascii: true };
+    assert_eq!(table::shares(&view, &style), "");
+    let share = |resource: &str, share: f64| Share { resource: resource.into(), share };
+    view.rows[3].shares = vec![share("compute (vector)", 0.74), share("exp", 0.071), share("dram", 0.004)];
+    let text = table::shares(&view, &style);
+    assert!(text.contains("D matmul blocked 512x512x512 cold: compute (vector) 74%, exp 7.1%, dram 0.4%"), "{text}");
+}

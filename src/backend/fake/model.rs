@@ -29,6 +29,8 @@ pub struct Level {
 pub struct Speed {
     /// FLOP/s by precision; one that is left out runs at the f32 rate.
     pub flop_per_s: BTreeMap<Precision, f64>,
+    /// Exponentials a second.
+    pub exp_per_s: f64,
     /// Caches, smallest first. They need not be those that the device reports.
     pub levels: Vec<Level>,
     /// Byte/s of memory behind all caches.
@@ -49,6 +51,7 @@ impl Default for Speed {
     fn default() -> Self {
         Speed {
             flop_per_s: BTreeMap::from([(Precision::F32, 100e9), (Precision::F64, 50e9)]),
+            exp_per_s: 10e9,
             levels: vec![Level { capacity: 256 << 10, byte_per_s: 800e9 }, Level { capacity: 4 << 20, byte_per_s: 200e9 }],
             dram_byte_per_s: 50e9,
             softness: 0.0,
@@ -86,7 +89,8 @@ impl Speed {
     /// # Errors
     /// [`Error::Usage`] for a rate that is not a positive number.
     pub(super) fn check(&self) -> Result<()> {
-        let rates = self.flop_per_s.values().chain(self.levels.iter().map(|l| &l.byte_per_s)).chain([&self.dram_byte_per_s]);
+        let rates =
+            self.flop_per_s.values().chain(self.levels.iter().map(|l| &l.byte_per_s)).chain([&self.dram_byte_per_s, &self.exp_per_s]);
         match rates.copied().find(|rate| rate.is_nan() || *rate <= 0.0) {
             Some(rate) => Err(Error::usage(format!("{VARIABLE}: speed: {rate} is no rate; write numbers above 0"))),
             None => Ok(()),
@@ -110,7 +114,7 @@ impl Speed {
         time
     }
 
-    /// Nanoseconds of one call when `sets` sets are rotated through: the larger of compute, the bytes of the tensors and the
+    /// Nanoseconds of one call when `sets` sets are rotated through: the largest of compute, exponentials, the bytes of the tensors and the
     /// bytes that work-groups ask of the next level inwards, plus the dispatches.
     pub(super) fn call_ns(&self, plan: &Plan, sets: u32) -> f64 {
         let cost = &plan.cost;
@@ -122,7 +126,8 @@ impl Speed {
         let passes = first * self.ns_per_byte(set * sets as f64, 0) + (total - first) * self.ns_per_byte(set, 0);
         let memory = passes * (1.0 + written * (self.written_cost - 1.0));
         let asked = cost.requested.unwrap_or(cost.moved) as f64 * self.ns_per_byte(set, 1);
-        let compute = cost.flops as f64 * 1e9 / self.flops(plan.precision);
+        let powers = cost.exponentials as f64 * 1e9 / self.exp_per_s;
+        let compute = powers.max(cost.flops as f64 * 1e9 / self.flops(plan.precision));
         self.launch_ns * plan.dispatches.len().max(1) as f64 + compute.max(memory).max(asked)
     }
 }

@@ -128,6 +128,9 @@ fn notes(scene: &Scene, unlettered: usize) -> Vec<String> {
     if scene.points.iter().any(|p| p.moved.is_some()) {
         signs.push("Line to the left: intensity by the bytes moved.");
     }
+    if !scene.ramp.is_empty() {
+        signs.push("Small dots: the ramp, one kernel at chosen intensities.");
+    }
     if !scene.roofs.is_empty() {
         signs.push("Roofs are measured; bands are their 95 % intervals.");
     }

@@ -16,6 +16,9 @@ const LETTER: f64 = 25.0;
 /// Size of the roofs' names.
 const NAME: f64 = 23.0;
 
+/// Half of the size of the ramp's dots.
+const RAMP: f64 = 6.0;
+
 /// Elements over the grid.
 pub(super) struct Overlay {
     pub elements: String,
@@ -55,6 +58,11 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
             }
         }
     }
+    for step in &scene.ramp {
+        if let Some(at) = place.at((step.x, step.y)) {
+            field.avoid(Patch::square(at, RAMP));
+        }
+    }
     let mut out = axis_labels(scene, frame, &place);
     if view.header.device.simulated {
         let (x, y) = ((frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2);
@@ -78,6 +86,7 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
     out += &names;
     let (markers, outside) = markers(view, scene, &place);
     let (letters, lettered) = letters(scene, &place, &mut field);
+    out += &ramp(view, scene, &place);
     out += &markers;
     out += &letters;
     let corner = |value| place.at(value).unwrap_or_default();
@@ -231,6 +240,26 @@ fn markers(view: &View, scene: &Scene, place: &Place) -> (String, Vec<usize>) {
         );
     }
     (whiskers + &markers, outside)
+}
+
+/// A small dot for each point of the ramp.
+fn ramp(view: &View, scene: &Scene, place: &Place) -> String {
+    let mut out = String::new();
+    for step in &scene.ramp {
+        let Some((x, y)) = place.at((step.x, step.y)) else { continue };
+        let row = &view.ramp[step.row];
+        let share = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!(", {:.0} % of its roof", 100.0 * f));
+        let doubt = if step.doubted { " SUSPECT" } else { "" };
+        let title = format!("ramp: {} at {} FLOP/byte{share}{doubt}", FlopRate(step.y), Intensity(step.x));
+        let paint = if step.doubted { format!("fill=\"#fff\" stroke=\"{INK}\" stroke-width=\"2\"") } else { format!("fill=\"{INK}\"") };
+        let _ = writeln!(
+            out,
+            "<g class=\"ramp\" data-row=\"{}\"><title>{}</title><circle cx=\"{x}\" cy=\"{y}\" r=\"{RAMP}\" {paint}/></g>",
+            xml(&row.id),
+            xml(&title)
+        );
+    }
+    out
 }
 
 /// The letters that find a place beside their marker, and how many.
