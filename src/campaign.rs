@@ -113,7 +113,6 @@ impl<'a> Campaign<'a> {
     /// The journal's, or [`Error::Interrupted`].
     pub fn trace(mut self) -> Result<Vec<Record>> {
         let outcome = self.search_all().and_then(|()| {
-            self.search_others()?;
             self.block(1)?;
             self.ramp()?;
             self.block(2)?;
@@ -135,7 +134,6 @@ impl<'a> Campaign<'a> {
     /// Searches the probes' and the kernels' settings, and measures these items between the blocks of the roofs.
     fn amid_roofs(&mut self, mut items: Vec<Item>) -> Result<()> {
         self.search_all()?;
-        self.search_others()?;
         self.tune(&mut items)?;
         self.block(1)?;
         if self.own.is_none() {
@@ -162,8 +160,8 @@ impl<'a> Campaign<'a> {
     }
 
     /// The same, for one of several settings to choose from: kept, but never a row.
-    fn run_as(&mut self, item: Item, candidate: bool) -> Result<Option<Measurement>> {
-        self.run_kept(item, |_| candidate)
+    fn run_candidate(&mut self, item: Item) -> Result<Option<Measurement>> {
+        self.run_kept(item, |_| true)
     }
 
     /// The same, where the measurement itself tells which it is.

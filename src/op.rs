@@ -178,6 +178,14 @@ pub struct Traffic {
     pub written: u64,
 }
 
+impl Traffic {
+    /// Of a probe that loads and stores so many elements once each.
+    pub fn through(elements: u64, precision: Precision) -> Self {
+        let bytes = elements * precision.storage().bytes();
+        Traffic { read: bytes, written: bytes }
+    }
+}
+
 /// Whether an op is a real kernel to be placed, or a probe whose measurements become ceilings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

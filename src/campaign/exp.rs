@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::Campaign;
-use super::search::{GLANCE, candidates, rate};
+use super::search::{GLANCE, candidates, chains};
 use crate::error::Result;
-use crate::plan::{DeviceKind, Language, Precision, Unit};
+use crate::plan::{DeviceKind, Language, Precision, Tuned, Unit};
 use crate::worker::Item;
 
 /// Trips and exponentials of a trip: a launch of about a millisecond on any device but software ones, which get fewer trips.
@@ -23,24 +23,15 @@ impl Campaign<'_> {
             return Ok(());
         }
         self.watcher.stage(&format!("f32 exponentials, {} candidates", settings.len()), settings.len());
-        let mut best: Option<(f64, Item)> = None;
-        for tuned in settings {
-            let of = |name: &str, default: u32| tuned.0.get(name).copied().unwrap_or(default) as u64;
-            let (lanes, trips) = match (device.language, device.kind) {
-                (Language::Host, _) => (64, TRIPS),
-                (_, DeviceKind::Cpu) => (8 * of("BLOCK", 64), TRIPS_SOFTWARE),
-                (_, DeviceKind::Gpu) => (2048, TRIPS),
-            };
-            let problem = json!({"elements": device.compute_units as u64 * lanes * of("CHAINS", 4), "trips": trips, "steps": STEPS});
-            let item = Item { tunables: tuned, ..self.item("exp", "chains", problem, GLANCE) };
-            if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.exponentials))
-                && best.as_ref().is_none_or(|(best, _)| rate > *best)
-            {
-                best = Some((rate, item));
-            }
-        }
-        match best {
-            Some((_, item)) => self.crown(item, Precision::F32, Unit::Exp),
+        let software = device.language != Language::Host && device.kind == DeviceKind::Cpu;
+        let trips = if software { TRIPS_SOFTWARE } else { TRIPS };
+        let of = |tuned: Tuned| {
+            let problem = json!({"elements": chains(&tuned, &device), "trips": trips, "steps": STEPS});
+            Item { tunables: tuned, ..self.item("exp", "chains", problem, GLANCE) }
+        };
+        let items = settings.into_iter().map(of).collect();
+        match self.best_item(items, |m| m.exponentials)? {
+            Some(item) => self.crown(item, Precision::F32, Unit::Exp),
             None => Ok(()),
         }
     }

@@ -25,24 +25,21 @@ impl Campaign<'_> {
         let device = self.device();
         let settings = candidates("launch", "counted", Precision::F32, &device);
         self.watcher.stage(&format!("launch, {} candidates", settings.len()), 2 * settings.len());
-        let mut best: Option<(f64, Item, String)> = None;
-        for tuned in settings {
-            let of = |campaign: &mut Self, dispatches: u64| {
+        let ends = settings.iter().map(|tuned| {
+            [FEW, MANY].map(|dispatches| {
                 let problem = json!({"dispatches": dispatches});
-                Item { tunables: tuned.clone(), ..campaign.item("launch", "counted", problem, GLANCE) }
-            };
-            let (few, many) = (of(self, FEW), of(self, MANY));
-            let Some(base) = self.run_item(few)? else { continue };
-            let item = many.clone();
-            if let (Some(time), Some(less)) = (self.run_item(many)?.as_ref().and_then(fastest), fastest(&base))
-                && best.as_ref().is_none_or(|(least, ..)| time - less < *least)
-            {
-                best = Some((time - less, item, base.id));
-            }
-        }
-        let Some((_, mut item, base)) = best else { return Ok(()) };
+                Item { tunables: tuned.clone(), ..self.item("launch", "counted", problem, GLANCE) }
+            })
+        });
+        let ends: Vec<[Item; 2]> = ends.collect();
+        let best = self.best_of(ends, |campaign, [few, many]| {
+            let Some(base) = campaign.run_item(few.clone())? else { return Ok(None) };
+            let time = campaign.run_item(many.clone())?.as_ref().and_then(fastest);
+            Ok(time.zip(fastest(&base)).map(|(time, less)| less - time))
+        })?;
+        let Some([few, mut item]) = best else { return Ok(()) };
         item.goal = Goal::Measure(block_effort(self.scope.size));
-        let ceiling = Ceiling { kind: CeilingKind::Latency, base: vec![base], ..self.ceiling("launch", None) };
+        let ceiling = Ceiling { kind: CeilingKind::Latency, base: vec![few.id], ..self.ceiling("launch", None) };
         self.winners.push(Winner { ceiling, item });
         Ok(())
     }

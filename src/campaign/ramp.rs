@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Campaign;
-use super::search::{GLANCE, candidates, fastest};
+use super::search::{GLANCE, fastest, walking};
 use crate::error::Result;
 use crate::op::Size;
 use crate::op::ramp::{LEAST, MOST};
@@ -31,11 +31,7 @@ impl Campaign<'_> {
     pub(super) fn ramp(&mut self) -> Result<()> {
         let device = self.device();
         let asked = self.scope.precisions.is_empty() || self.scope.precisions.contains(&Precision::F32);
-        let mut settings = candidates("ramp", "chains", Precision::F32, &device);
-        if device.kind == DeviceKind::Gpu {
-            // Lanes of a GPU work by the 32 or 64.
-            settings.retain(|tuned| tuned.0.get("BLOCK").is_none_or(|&block| block >= 32));
-        }
+        let settings = walking("ramp", "chains", &device);
         if !asked || settings.is_empty() || self.winners.is_empty() {
             return Ok(());
         }
@@ -57,16 +53,11 @@ impl Campaign<'_> {
 
     /// The fastest setting at so many steps.
     fn best_ramp(&mut self, settings: &[Tuned], steps: u64) -> Result<Option<Tuned>> {
-        let mut best: Option<(f64, &Tuned)> = None;
-        for tuned in settings {
-            let item = self.ramp_item(steps, tuned);
-            if let Some(time) = self.run_as(item, true)?.as_ref().and_then(fastest)
-                && best.is_none_or(|(least, _)| time < least)
-            {
-                best = Some((time, tuned));
-            }
-        }
-        Ok(best.map(|(_, tuned)| tuned.clone()))
+        let best = self.best_of(settings, |campaign, tuned| {
+            let item = campaign.ramp_item(steps, tuned);
+            Ok(campaign.run_candidate(item)?.as_ref().and_then(fastest).map(|time| -time))
+        })?;
+        Ok(best.cloned())
     }
 
     /// Steps of eight elements at which arithmetic takes as long as copying through memory, by the blocks measured so far.

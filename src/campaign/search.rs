@@ -54,7 +54,30 @@ impl Campaign<'_> {
                 self.search_matrix(precision, &device)?;
             }
         }
-        self.search_memory(&device)
+        self.search_memory(&device)?;
+        self.search_others()
+    }
+
+    /// The one with the highest score, the first of equals; `None` where none has any.
+    pub(super) fn best_of<C>(
+        &mut self,
+        among: impl IntoIterator<Item = C>,
+        mut score: impl FnMut(&mut Self, &C) -> Result<Option<f64>>,
+    ) -> Result<Option<C>> {
+        let mut best: Option<(f64, C)> = None;
+        for candidate in among {
+            if let Some(score) = score(self, &candidate)?
+                && best.as_ref().is_none_or(|(best, _)| score > *best)
+            {
+                best = Some((score, candidate));
+            }
+        }
+        Ok(best.map(|(_, candidate)| candidate))
+    }
+
+    /// The item that does the most of this work a second.
+    pub(super) fn best_item(&mut self, among: Vec<Item>, work: fn(&Measurement) -> u64) -> Result<Option<Item>> {
+        self.best_of(among, |campaign, item| Ok(campaign.run_item(item.clone())?.as_ref().and_then(|m| rate(m, work(m)))))
     }
 
     fn search_fma(&mut self, precision: Precision, device: &DeviceInfo) -> Result<()> {
@@ -64,17 +87,9 @@ impl Campaign<'_> {
         }
         self.watcher.stage(&format!("{precision} multiply-add, {} candidates", candidates.len()), candidates.len());
         let Some(steps) = self.chain_length(precision, &candidates[0], device)? else { return Ok(()) };
-        let mut best: Option<(f64, Item)> = None;
-        for tuned in &candidates {
-            let item = self.fma_item(tuned, steps, precision, device);
-            if let Some(rate) = self.run_item(item.clone())?.as_ref().and_then(|m| rate(m, m.flops))
-                && best.as_ref().is_none_or(|(best, _)| rate > *best)
-            {
-                best = Some((rate, item));
-            }
-        }
-        match best {
-            Some((_, item)) => self.crown(item, precision, Unit::Vector),
+        let items = candidates.iter().map(|tuned| self.fma_item(tuned, steps, precision, device)).collect();
+        match self.best_item(items, |m| m.flops)? {
+            Some(item) => self.crown(item, precision, Unit::Vector),
             None => Ok(()),
         }
     }
@@ -84,19 +99,19 @@ impl Campaign<'_> {
         let variants = op::find("matrix").and_then(|entry| (entry.parse)(&json!({})))?.variants();
         for variant in variants.into_iter().filter(|variant| variant.has(device.language, precision)) {
             self.watcher.stage(&format!("{precision} {}, {} candidates", variant.unit, GROUPS.len()), GROUPS.len());
-            let mut best: Option<(f64, Item)> = None;
-            for groups in GROUPS {
+            let of = |groups| {
                 let problem = json!({"groups": device.compute_units as u64 * groups, "trips": TRIPS});
-                let item = Item { precision, ..self.item("matrix", variant.name, problem, GLANCE) };
+                Item { precision, ..self.item("matrix", variant.name, problem, GLANCE) }
+            };
+            let items = GROUPS.map(of);
+            let mut absent = false;
+            let best = self.best_of(items, |campaign, item| {
                 // A device without this unit says so at once.
-                let Some(measured) = self.run_item(item.clone())? else { break };
-                if let Some(rate) = rate(&measured, measured.flops)
-                    && best.as_ref().is_none_or(|(best, _)| rate > *best)
-                {
-                    best = Some((rate, item));
-                }
-            }
-            if let Some((_, item)) = best {
+                let measured = if absent { None } else { campaign.run_item(item.clone())? };
+                absent = measured.is_none();
+                Ok(measured.and_then(|m| rate(&m, m.flops)))
+            })?;
+            if let Some(item) = best {
                 self.crown(item, precision, variant.unit)?;
             }
         }
@@ -165,16 +180,11 @@ impl Campaign<'_> {
 
     /// A bandwidth probe's best configuration at one size, among those given.
     pub(super) fn best_stream(&mut self, kind: Kind, working_set: u64, among: &[Setup]) -> Result<Option<Setup>> {
-        let mut best: Option<(f64, &Setup)> = None;
-        for setup in among {
-            let item = self.stream_item(kind, working_set, setup, GLANCE);
-            if let Some(rate) = self.run_item(item)?.as_ref().and_then(|m| rate(m, m.bytes_compulsory))
-                && best.is_none_or(|(best, _)| rate > best)
-            {
-                best = Some((rate, setup));
-            }
-        }
-        Ok(best.map(|(_, setup)| setup.clone()))
+        let best = self.best_of(among, |campaign, setup| {
+            let item = campaign.stream_item(kind, working_set, setup, GLANCE);
+            Ok(campaign.run_item(item)?.as_ref().and_then(|m| rate(m, m.bytes_compulsory)))
+        })?;
+        Ok(best.cloned())
     }
 
     /// Sizes the launches of bandwidth probes on a GPU for one that reads memory with this configuration; slow devices stay with
@@ -235,18 +245,21 @@ impl Campaign<'_> {
 }
 
 /// Chains enough to fill the device, in whole vectors and groups of every candidate.
-fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Value {
-    let chains = tuned.0.get("CHAINS").copied().unwrap_or(8) as u64;
-    let block = tuned.0.get("BLOCK").copied().unwrap_or(64) as u64;
+pub(super) fn chains(tuned: &Tuned, device: &DeviceInfo) -> u64 {
     let lanes = match (device.language, device.kind) {
         (Language::Host, _) => 64,
-        (_, DeviceKind::Cpu) => 8 * block,
+        (_, DeviceKind::Cpu) => 8 * tuned.get("BLOCK") as u64,
         (_, DeviceKind::Gpu) => 2048,
     };
+    device.compute_units as u64 * lanes * tuned.get("CHAINS") as u64
+}
+
+/// So many steps a chain, in trips enough to show that one is missing.
+fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Value {
     // In f32 one trip in a thousand must show; f16 cannot tell more than 64 trips apart.
     let trips = if precision == Precision::F16 { 64 } else { 1024 }.min(steps / 8);
     let inner = (steps / trips / 8).max(1) * 8;
-    json!({"elements": device.compute_units as u64 * lanes * chains, "trips": trips, "steps": inner})
+    json!({"elements": chains(tuned, device), "trips": trips, "steps": inner})
 }
 
 /// A configuration of the stream probe.
@@ -261,6 +274,13 @@ pub(super) fn candidates(op: &str, variant: &str, precision: Precision, device: 
     let Ok(op) = op::find(op).and_then(|entry| (entry.parse)(&json!({}))) else { return Vec::new() };
     let Some(info) = op.variants().into_iter().find(|v| v.name == variant && v.has(device.language, precision)) else { return Vec::new() };
     info.source(device.language).map(|source| combinations(source.tunables)).unwrap_or_default()
+}
+
+/// The same of a probe whose lanes walk memory: those of a GPU work by the 32 or 64.
+pub(super) fn walking(op: &str, variant: &str, device: &DeviceInfo) -> Vec<Tuned> {
+    let mut all = candidates(op, variant, Precision::F32, device);
+    all.retain(|tuned| device.kind != DeviceKind::Gpu || tuned.0.get("BLOCK").is_none_or(|&block| block >= 32));
+    all
 }
 
 fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
@@ -283,6 +303,6 @@ pub(super) fn fastest(measured: &Measurement) -> Option<f64> {
 }
 
 /// Work for each ns of the fastest launches.
-pub(super) fn rate(measured: &Measurement, work: u64) -> Option<f64> {
+fn rate(measured: &Measurement, work: u64) -> Option<f64> {
     fastest(measured).filter(|time| *time > 0.0).map(|time| work as f64 / time)
 }

@@ -1,11 +1,11 @@
 //! The memory: bandwidth by working set in every direction, the levels it shows, and the winners that stand for them.
 
-use super::search::{GLANCE, Setup, block_effort, candidates};
+use super::search::{GLANCE, Setup, block_effort, walking};
 use super::{Campaign, Winner};
 use crate::error::Result;
 use crate::op::Size;
 use crate::op::stream::Kind;
-use crate::plan::{DeviceInfo, DeviceKind, Language, Precision};
+use crate::plan::{DeviceInfo, DeviceKind, Language};
 use crate::record::{Ceiling, Record};
 use crate::roofline::{self, Level};
 
@@ -136,11 +136,7 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
         (_, DeviceKind::Gpu) if device.has("compute-units-assumed") => &[4, 8, 16, 32, 64, 128],
         (_, DeviceKind::Gpu) => &[2, 4, 8, 16, 32],
     };
-    let mut tuned = candidates("stream", "linear", Precision::F32, device);
-    if device.kind == DeviceKind::Gpu {
-        // Lanes of a GPU work by the 32 or 64.
-        tuned.retain(|t| t.0.get("BLOCK").is_none_or(|&block| block >= 32));
-    }
+    let mut tuned = walking("stream", "linear", device);
     if kind == Kind::Read {
         // Nothing is stored: the kind of store makes no candidate.
         tuned.retain(|t| t.0.get("STORE").is_none_or(|&s| s == 0));

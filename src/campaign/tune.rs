@@ -21,7 +21,7 @@ impl Campaign<'_> {
             }
             let settings = candidates(&key.0, &key.1, key.2, &device);
             if settings.len() > 1 {
-                let best = self.best_of(&settings, &middle(items, &key)?)?;
+                let best = self.fastest_setting(&settings, &middle(items, &key)?)?;
                 items.iter_mut().filter(|item| kind(item) == key).for_each(|item| item.tunables = best.clone());
             }
             done.push(key);
@@ -30,22 +30,17 @@ impl Campaign<'_> {
     }
 
     /// The fastest of these settings of one kernel; the defaults where none could be measured.
-    fn best_of(&mut self, settings: &[Tuned], item: &Item) -> Result<Tuned> {
+    fn fastest_setting(&mut self, settings: &[Tuned], item: &Item) -> Result<Tuned> {
         self.watcher.stage(&format!("{}, {} candidates", item.named(), settings.len()), settings.len());
-        let mut best: Option<(f64, &Tuned)> = None;
-        for tuned in settings {
-            if self.late() {
-                break;
+        let best = self.best_of(settings, |campaign, &tuned| {
+            if campaign.late() {
+                return Ok(None);
             }
             let trial = Item { tunables: tuned.clone(), cache: Cache::Warm, goal: Goal::Measure(GLANCE), ..item.clone() };
-            let trial = self.numbered(trial);
-            if let Some(time) = self.run_as(trial, true)?.as_ref().and_then(fastest)
-                && best.is_none_or(|(least, _)| time < least)
-            {
-                best = Some((time, tuned));
-            }
-        }
-        Ok(best.map(|(_, tuned)| tuned.clone()).unwrap_or_default())
+            let trial = campaign.numbered(trial);
+            Ok(campaign.run_candidate(trial)?.as_ref().and_then(fastest).map(|time| -time))
+        })?;
+        Ok(best.cloned().unwrap_or_default())
     }
 }
 

@@ -9,10 +9,11 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::fma::in_lanes;
 use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, Traffic, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Precision, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, Implementation, Precision, Source, Tunable, Unit, Variant};
 
 /// `elements` chains of `trips × steps` exponentials.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,8 +101,7 @@ impl Definition for Exp {
     }
 
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
-        let bytes = self.elements * precision.storage().bytes();
-        Some(Traffic { read: bytes, written: bytes })
+        Some(Traffic::through(self.elements, precision))
     }
 
     /// 3 + 2·|x| units in the last place of 2ˣ in WGSL, the most of any language, for |x| ≤ 2; steps before count for less than as much again.
@@ -134,11 +134,7 @@ const CHAINS: Variant<Exp> = Variant {
             tunables: &[DEVICE_CHAINS, BLOCK],
         },
     ],
-    dispatches: |p, s| {
-        let chains = s.tuned.0.get("CHAINS").copied().unwrap_or(1) as u64;
-        let block = s.tuned.0.get("BLOCK").copied().unwrap_or(1);
-        vec![Dispatch::over(3, "powers", fold(p.elements.div_ceil(chains).div_ceil(block as u64)), [block, 1, 1])]
-    },
+    dispatches: |p, s| vec![in_lanes("powers", p.elements, s.tuned)],
     // Replaced by `traffic`.
     demand: |_, _| Demand::new(0, 0),
 };

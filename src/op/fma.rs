@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Arithmetic, Definition, Entry, OpRole, Real, TensorSpec, Tensors, Traffic, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Precision, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Precision, Source, Tunable, Tuned, Unit, Variant, fold};
 
 /// `elements` chains of `trips × steps` multiply-adds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,8 +107,7 @@ impl Definition for Fma {
     }
 
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
-        let bytes = self.elements * precision.storage().bytes();
-        Some(Traffic { read: bytes, written: bytes })
+        Some(Traffic::through(self.elements, precision))
     }
 }
 
@@ -123,6 +122,13 @@ const WGSL_TUNABLES: &[Tunable] = &[
     Tunable { name: "BLOCK", values: &[64, 256] },
     Tunable { name: "UNROLL", values: &[4, 8] },
 ];
+
+/// One dispatch whose lanes hold `CHAINS` chains each, in groups of `BLOCK`.
+pub(super) fn in_lanes(entry: &'static str, elements: u64, tuned: &Tuned) -> Dispatch {
+    let chains = tuned.0.get("CHAINS").copied().unwrap_or(1) as u64;
+    let block = tuned.0.get("BLOCK").copied().unwrap_or(1);
+    Dispatch::over(3, entry, fold(elements.div_ceil(chains).div_ceil(block as u64)), [block, 1, 1])
+}
 
 /// Each lane holds `CHAINS` chains in registers: chain c of lane l is element `c · lanes + l`, lanes = ⌈elements / CHAINS⌉.
 const CHAINS: Variant<Fma> = Variant {
@@ -145,11 +151,7 @@ const CHAINS: Variant<Fma> = Variant {
             tunables: &[DEVICE_CHAINS, BLOCK],
         },
     ],
-    dispatches: |p, s| {
-        let chains = s.tuned.0.get("CHAINS").copied().unwrap_or(1) as u64;
-        let block = s.tuned.0.get("BLOCK").copied().unwrap_or(1);
-        vec![Dispatch::over(3, "chains", fold(p.elements.div_ceil(chains).div_ceil(block as u64)), [block, 1, 1])]
-    },
+    dispatches: |p, s| vec![in_lanes("chains", p.elements, s.tuned)],
     // Replaced by `traffic`.
     demand: |_, _| Demand::new(0, 0),
 };

@@ -72,8 +72,7 @@ impl Definition for Launch {
     }
 
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
-        let bytes = self.dispatches * precision.storage().bytes();
-        Some(Traffic { read: bytes, written: bytes })
+        Some(Traffic::through(self.dispatches, precision))
     }
 }
 

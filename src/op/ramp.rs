@@ -102,8 +102,7 @@ impl Definition for Ramp {
     }
 
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
-        let bytes = self.elements * precision.storage().bytes();
-        Some(Traffic { read: bytes, written: bytes })
+        Some(Traffic::through(self.elements, precision))
     }
 }
 
