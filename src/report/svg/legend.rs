@@ -76,7 +76,7 @@ pub(super) fn draw(view: &View, scene: &Scene, top: i32, over: &Overlay) -> Lege
     }
     y += lines as i32 * PITCH + 8;
     let room = (f64::from(WIDTH - 2 * LEFT) / (EM * 21.0)) as usize;
-    let mut lines: Vec<String> = notes(scene, over.unlettered).iter().map(|note| fit(note, room, false)).collect();
+    let mut lines: Vec<String> = notes(scene, over.unlettered, room).iter().map(|note| fit(note, room, false)).collect();
     if !over.unlabelled.is_empty() {
         let roofs = clean(&format!("Roofs: {}", over.unlabelled.join("; ")));
         lines.extend(wrap(&roofs, room, 0, false).lines().map(str::to_string));
@@ -119,7 +119,7 @@ fn entry(row: &Row, point: &Point, swatch: &str, (x, y): (i32, i32)) -> String {
 }
 
 /// What signs mean, where they occur, and what is not in the picture.
-fn notes(scene: &Scene, unlettered: usize) -> Vec<String> {
+fn notes(scene: &Scene, unlettered: usize, room: usize) -> Vec<String> {
     let mut notes = Vec::new();
     let mut signs = Vec::new();
     if scene.points.iter().any(|p| p.doubted) {
@@ -135,7 +135,7 @@ fn notes(scene: &Scene, unlettered: usize) -> Vec<String> {
         signs.push("Roofs are measured; bands are their 95 % intervals.");
     }
     if !signs.is_empty() {
-        notes.push(signs.join(" "));
+        notes.extend(wrap(&signs.join(" "), room, 0, false).lines().map(str::to_string));
     }
     if unlettered > 0 {
         notes.push(format!("{unlettered} of {} points have no letter beside them; the table has them all.", scene.points.len()));
