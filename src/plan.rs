@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::host::Call;
-use crate::op::{Definition, Op, Role, TensorSpec};
+use crate::op::{DType, Definition, Op, Role, TensorSpec};
 
 mod custom;
 mod device;
@@ -24,7 +24,7 @@ mod variant;
 pub use custom::Custom;
 pub use device::{DeviceInfo, DeviceKind, Limits};
 pub use grid::Grid;
-pub use render::fnv1a;
+pub use render::{coop_feature, fnv1a};
 pub use variant::{Demand, Implementation, Language, Precision, Setting, Source, SourceInfo, Tunable, Tuned, Unit, Variant, VariantInfo};
 
 /// One argument of a dispatch, in binding order.
@@ -237,6 +237,17 @@ impl Plan {
     /// Number of the output tensor.
     pub fn output(&self) -> usize {
         self.tensors.iter().position(|t| t.role == Role::Output).unwrap_or(0)
+    }
+
+    /// What a WGSL device must have for this program, by the names of [`DeviceInfo::features`]: its number formats, and what its text uses.
+    pub fn features(&self) -> Vec<String> {
+        let uses = |dtype: DType| self.precision.storage() == dtype || self.memory().any(|t| t.dtype == dtype);
+        let formats = [(DType::F16, "shader-f16"), (DType::F64, "shader-f64")].into_iter().filter(|&(dtype, _)| uses(dtype));
+        let mut features: Vec<_> = formats.map(|(_, feature)| feature.to_string()).collect();
+        if let Code::Wgsl(text) = &self.code {
+            features.extend(render::wgsl_extensions(text, self.precision));
+        }
+        features
     }
 
     /// Tensors, then scratch.

@@ -147,6 +147,7 @@ fn has_unit(plan: &Plan, architecture: &str) -> Result<()> {
         Unit::Vector | Unit::Exp | Unit::Memory => (true, ""),
         Unit::Mma => (number >= 80, "sm_80 or later"),
         Unit::Wgmma => (architecture == "sm_90a", "sm_90a"),
+        Unit::Coop => (false, "a WGSL device"),
     };
     match has {
         true => Ok(()),

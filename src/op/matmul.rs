@@ -73,7 +73,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, BLOCKED, GEMV, PIPELINED, MMA, WGMMA];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, SUBGROUP, BLOCKED, GEMV, COOP, PIPELINED, MMA, WGMMA];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -214,6 +214,22 @@ const REGISTER: Variant<Matmul> = Variant {
     },
 };
 
+/// The register tile again, with rows of A loaded by four lanes of a subgroup together.
+const SUBGROUP: Variant<Matmul> = Variant {
+    name: "subgroup",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/subgroup.wgsl")),
+        precisions: &[Precision::F32, Precision::F16],
+        tunables: REGISTER_TILES,
+    }],
+    dispatches: |p, s| (REGISTER.dispatches)(p, s).into_iter().map(|d| Dispatch { block: [64, 1, 1], ..d }).collect(),
+    demand: |p, s| {
+        let (tm, tn) = (s.tuned.get("TM") as u64, 4 * s.tuned.get("TN") as u64);
+        tiled(p, s, [8 * tm, 8 * tn], [tm, 4 * tn])
+    },
+};
+
 /// Tiles of both operands in workgroup memory and 8×8 outputs a lane: every operand is loaded once a group and read once a lane.
 const BLOCKED: Variant<Matmul> = Variant {
     name: "blocked",
@@ -252,6 +268,22 @@ const GEMV: Variant<Matmul> = Variant {
         true => tiled(p, s, [4, 32], [4, 4]),
         false => tiled(p, s, [8, 1], [1, 1]),
     },
+};
+
+/// Cooperative 8×8 matrices of a subgroup, fed from workgroup memory; 16×16 outputs a group.
+const COOP: Variant<Matmul> = Variant {
+    name: "coop",
+    unit: Unit::Coop,
+    sources: &[Implementation {
+        source: Source::Wgsl(include_str!("../../shaders/matmul/coop.wgsl")),
+        precisions: &[Precision::F16],
+        tunables: &[],
+    }],
+    dispatches: |p, s| {
+        let shared_bytes = 256 * (2 * s.precision.storage().bytes() + s.precision.sum().bytes()) as u32;
+        vec![Dispatch { shared_bytes, ..Dispatch::over(3, "matmul", [tiles(p.n, 16), tiles(p.m, 16), 1], [32, 1, 1]) }]
+    },
+    demand: |p, s| tiled(p, s, [16, 16], [16, 16]),
 };
 
 /// Register tiles fed from shared memory that the next tiles fill meanwhile: `TM` × 8 outputs a lane, `BM` × 128 a group.

@@ -40,11 +40,42 @@ pub(super) fn render<P: Definition>(
 /// WGSL with its prefix on the first line: `enable f16;`, the aliases `T` (storage) and `S` (sums), tunables and `Dims`.
 fn wgsl(text: &str, precision: Precision, tunables: &[Tunable], tuned: &Tuned, dims: &[(&'static str, u32)]) -> String {
     let values = tunables.iter().map(|tunable| (tunable.name, tuned.get(tunable.name)));
-    format!("{}{} {text}", wgsl_features(precision), wgsl_declared(precision, values, dims))
+    format!("{}{} {text}", wgsl_features(text, precision), wgsl_declared(precision, values, dims))
 }
 
-fn wgsl_features(precision: Precision) -> &'static str {
-    if precision == Precision::F16 { "enable f16; " } else { "" }
+/// Directives. naga 30 knows none for subgroups.
+fn wgsl_features(text: &str, precision: Precision) -> String {
+    let half = if precision == Precision::F16 { "enable f16; " } else { "" };
+    let cooperative = if coop_sizes(text).next().is_some() { "enable wgpu_cooperative_matrix; " } else { "" };
+    format!("{half}{cooperative}")
+}
+
+/// The words of a text's code, comments left out.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or(""));
+    code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
+}
+
+/// Sizes of the cooperative matrices that a text names, `8x8`.
+fn coop_sizes(text: &str) -> impl Iterator<Item = &str> {
+    words(text).filter_map(|word| word.strip_prefix("coop_mat"))
+}
+
+/// The features that a text needs beyond number formats: subgroups of any size, cooperative matrices of one configuration each.
+pub(super) fn wgsl_extensions(text: &str, precision: Precision) -> Vec<String> {
+    let subgroup = words(text).any(|word| word.starts_with("subgroup")).then(|| "subgroup".to_string());
+    let matrices = coop_sizes(text).filter_map(|size| size.split('x').next()).map(|edge| {
+        let edge = edge.parse().unwrap_or(0);
+        coop_feature([edge; 3], wgsl_type(precision.storage()), wgsl_type(precision.sum()))
+    });
+    let mut all: Vec<_> = subgroup.into_iter().chain(matrices).collect();
+    all.dedup();
+    all
+}
+
+/// The feature of cooperative matrices of `m × n × k`, by the types of factors and sums: `coop-8x8x8-f16-f32`.
+pub fn coop_feature([m, n, k]: [u32; 3], factor: &str, sum: &str) -> String {
+    format!("coop-{m}x{n}x{k}-{factor}-{sum}")
 }
 
 fn wgsl_declared<'a>(precision: Precision, values: impl Iterator<Item = (&'a str, u32)>, dims: &[(&'static str, u32)]) -> String {
@@ -62,7 +93,7 @@ pub(super) fn own(custom: &Custom, precision: Precision, dims: &[(&'static str, 
     let tile = &custom.tile.0;
     if custom.language == Language::Wgsl {
         let declared = wgsl_declared(precision, tile.iter().map(|(name, &value)| (name.as_str(), value)), dims);
-        return Code::Wgsl(format!("{}{}\n{declared}\n", wgsl_features(precision), custom.text));
+        return Code::Wgsl(format!("{}{}\n{declared}\n", wgsl_features(&custom.text, precision), custom.text));
     }
     let numbers = if native(precision) { "" } else { CUDA_NUMBERS };
     let text = format!(

@@ -78,6 +78,8 @@ pub enum Unit {
     Mma,
     /// Matrix units, four warps at a time, operands in shared memory (CUDA: `wgmma`, compute capability 9.0 only).
     Wgmma,
+    /// Matrix units, a subgroup at a time, through WGSL's cooperative matrices.
+    Coop,
 }
 
 impl fmt::Display for Unit {
@@ -88,6 +90,7 @@ impl fmt::Display for Unit {
             Unit::Memory => "memory",
             Unit::Mma => "mma",
             Unit::Wgmma => "wgmma",
+            Unit::Coop => "coop",
         })
     }
 }

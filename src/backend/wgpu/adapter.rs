@@ -3,15 +3,16 @@
 use wgpu::{Backends, DeviceType, Features, Instance, InstanceDescriptor};
 
 use crate::error::Error;
-use crate::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision, coop_feature};
 
 /// Features asked for where the adapter has them, by the name under which records list them.
-const WANTED: [(Features, &str); 5] = [
+const WANTED: [(Features, &str); 6] = [
     (Features::TIMESTAMP_QUERY, "timestamp-query"),
     (Features::SHADER_F16, "shader-f16"),
     (Features::SHADER_F64, "shader-f64"),
     (Features::SUBGROUP, "subgroup"),
     (Features::SUBGROUP_BARRIER, "subgroup-barrier"),
+    (Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative-matrix"),
 ];
 
 /// Old Mesa stops every shader loop after 65,535 trips, without an error.
@@ -58,6 +59,7 @@ pub(super) fn info(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
     let (about, limits, features) = (adapter.get_info(), adapter.limits(), features(adapter));
     let cpu = about.device_type == DeviceType::Cpu;
     let mut names: Vec<String> = WANTED.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| name.to_string()).collect();
+    names.extend(matrices(adapter, features));
     let mut precisions = vec![Precision::F32];
     if features.contains(Features::SHADER_F64) {
         precisions.push(Precision::F64);
@@ -97,6 +99,16 @@ pub(super) fn info(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         },
         simulated: false,
     }
+}
+
+/// Configurations of cooperative matrices, as plans name them. Groups of our kernels are 32 lanes, which must fill a subgroup.
+fn matrices(adapter: &wgpu::Adapter, features: Features) -> Vec<String> {
+    if !features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) || adapter.get_info().subgroup_max_size > 32 {
+        return Vec::new();
+    }
+    let of = |t: wgpu::CooperativeScalarType| format!("{t:?}").to_lowercase();
+    let all = adapter.cooperative_matrix_properties().into_iter();
+    all.map(|p| coop_feature([p.m_size, p.n_size, p.k_size], &of(p.ab_type), &of(p.cr_type))).collect()
 }
 
 /// Memory that the system could still hand out, in bytes, where it says.

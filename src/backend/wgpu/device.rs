@@ -36,7 +36,8 @@ impl Device {
             label: Some("rooftrace"),
             required_features: features,
             required_limits: adapter.limits(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            // SAFETY: the one experimental feature asked for is that of cooperative matrices, whose kernels `verify` runs like all others.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         }));

@@ -3,8 +3,8 @@
 use super::device::{Device, STAGING};
 use super::memory;
 use crate::error::{Error, Result};
-use crate::op::{DType, Role};
-use crate::plan::{DeviceInfo, Dispatch, Plan, Precision};
+use crate::op::Role;
+use crate::plan::{DeviceInfo, Dispatch, Plan};
 
 /// Checks every limit that a plan meets.
 ///
@@ -12,11 +12,8 @@ use crate::plan::{DeviceInfo, Dispatch, Plan, Precision};
 /// [`Error::Unsupported`] naming the first limit that does not suffice, [`Error::OutOfMemory`] past the memory budget.
 pub(super) fn check(plan: &Plan, sets: u32, info: &DeviceInfo, device: &Device) -> Result<()> {
     let named = format!("{}/{}", plan.op, plan.variant);
-    for (dtype, precision, feature) in [(DType::F16, Precision::F16, "shader-f16"), (DType::F64, Precision::F64, "shader-f64")] {
-        let used = plan.precision == precision || plan.tensors.iter().any(|t| t.dtype == dtype);
-        if used && !info.has(feature) {
-            return Err(Error::unsupported(format!("{named} in {}", plan.precision), format!("the feature {feature}"), "none"));
-        }
+    if let Some(feature) = plan.features().iter().find(|feature| !info.has(feature)) {
+        return Err(Error::unsupported(format!("{named} in {}", plan.precision), format!("the feature {feature}"), "none"));
     }
     let (mut set, mut scratch) = (0, 0);
     for tensor in plan.memory() {
