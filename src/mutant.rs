@@ -109,7 +109,7 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("attention", "naive", "loses the last column", "c < dims.head_dim; c++", "c + 1u < dims.head_dim; c++"),
     wgsl("attention", "naive", "shifts the mask", "key > query +", "key >= query +"),
     wgsl("attention", "naive", "swaps heads", "head / (dims.heads / dims.kv_heads)", "head % dims.kv_heads"),
-    wgsl("attention", "naive", "forgets the largest score", "exp(S(s[first + key]) - largest)", "exp(S(s[first + key]))"),
+    wgsl("attention", "naive", "forgets the largest score", "exp(s[first + key] - largest)", "exp(s[first + key])"),
     wgsl("attention", "naive", "loses the last key", "key < dims.seq_kv; key++", "key + 1u < dims.seq_kv; key++"),
     wgsl("attention", "naive", "stops the reduction early", "half > 0u; half", "half > 1u; half"),
     wgsl(

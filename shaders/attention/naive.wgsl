@@ -5,14 +5,14 @@
 // Traffic: a score loads a query and a key, an output a row of weights and a column of V; softmax loads its row three times and stores it
 //          twice.
 // Guards:  lanes past the edge leave; pairs that causality hides are computed and get the lowest score.
-// Changed: the plain formula, on which `flash` improves.
+// Changed: the plain formula, on which `flash` improves. Scores have the type of sums: f16 would lose their low bits and `HIDDEN`.
 
 @group(0) @binding(0) var<storage, read> q: array<T>; // [batch, heads, seq_q, d]
 @group(0) @binding(1) var<storage, read> k: array<T>; // [batch, kv_heads, seq_kv, d]
 @group(0) @binding(2) var<storage, read> v: array<T>; // [batch, kv_heads, seq_kv, d]
 @group(0) @binding(3) var<storage, read_write> o: array<T>; // [batch, heads, seq_q, d]
-@group(0) @binding(4) var<storage, read_write> s: array<T>; // [batch, heads, seq_q, seq_kv], of `scores` and `softmax`
-@group(0) @binding(4) var<storage, read> weights: array<T>; // the same, of `weighted`
+@group(0) @binding(4) var<storage, read_write> s: array<S>; // [batch, heads, seq_q, seq_kv], of `scores` and `softmax`
+@group(0) @binding(4) var<storage, read> weights: array<S>; // the same, of `weighted`
 @group(1) @binding(0) var<uniform> dims: Dims;
 
 const LANES: u32 = 64u;
@@ -40,7 +40,7 @@ fn scores(@builtin(global_invocation_id) id: vec3<u32>) {
         sum = fma(S(q[own + c]), S(k[other + c]), sum);
     }
     let hidden = dims.causal == 1u && key > query + dims.seq_kv - dims.seq_q;
-    s[row * dims.seq_kv + key] = T(select(sum / sqrt(S(dims.head_dim)), HIDDEN, hidden));
+    s[row * dims.seq_kv + key] = select(sum / sqrt(S(dims.head_dim)), HIDDEN, hidden);
 }
 
 // The largest or the sum of what all lanes hold, to all of them.
@@ -68,18 +68,18 @@ fn softmax(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let first = row * dims.seq_kv;
     var largest = HIDDEN;
     for (var key = id.x; key < dims.seq_kv; key += LANES) {
-        largest = max(largest, S(s[first + key]));
+        largest = max(largest, s[first + key]);
     }
     largest = over_lanes(id.x, largest, false);
     var sum = S();
     for (var key = id.x; key < dims.seq_kv; key += LANES) {
-        let weight = exp(S(s[first + key]) - largest);
-        s[first + key] = T(weight);
+        let weight = exp(s[first + key] - largest);
+        s[first + key] = weight;
         sum += weight;
     }
     sum = over_lanes(id.x, sum, true);
     for (var key = id.x; key < dims.seq_kv; key += LANES) {
-        s[first + key] = T(S(s[first + key]) / sum);
+        s[first + key] = s[first + key] / sum;
     }
 }
 
@@ -92,7 +92,7 @@ fn weighted(@builtin(global_invocation_id) id: vec3<u32>) {
     let values = keys_of(id.z) + id.x;
     var sum = S();
     for (var key = 0u; key < dims.seq_kv; key++) {
-        sum = fma(S(weights[row * dims.seq_kv + key]), S(v[values + key * dims.head_dim]), sum);
+        sum = fma(weights[row * dims.seq_kv + key], S(v[values + key * dims.head_dim]), sum);
     }
     o[row * dims.head_dim + id.x] = T(sum);
 }

@@ -272,7 +272,7 @@ const NAIVE: Variant<Attention> = Variant {
         Implementation { source: Source::Host(host::attention::naive), precisions: &[Precision::F32], tunables: &[] },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/attention/naive.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[],
         },
         Implementation {
@@ -283,7 +283,7 @@ const NAIVE: Variant<Attention> = Variant {
     ],
     dispatches: |p, s| {
         let heads = tiles(p.batch * p.heads, 1);
-        let matrix = TensorSpec::scratch("scores", &[p.batch, p.heads, p.seq_q, p.seq_kv], s.precision.storage());
+        let matrix = TensorSpec::scratch("scores", &[p.batch, p.heads, p.seq_q, p.seq_kv], s.precision.sum());
         // WGSL declares its workgroup memory for all entries; CUDA needs two words a warp.
         let shared = |entry| match (s.language, entry) {
             (Language::Wgsl, _) => 4 * ROW_LANES,
@@ -310,17 +310,19 @@ const NAIVE: Variant<Attention> = Variant {
         let tile = if s.language == Language::Host { 1 } else { 16 };
         // Rows that tiles load of K or V: all of a head for every tile of its queries.
         let shared = p.batch * p.heads * p.seq_q.div_ceil(tile) * kv * d;
-        let requested = match s.language {
+        // Elements of tensors, then scores.
+        let (tensors, scores) = match s.language {
             // A task is a row in each pass.
-            Language::Host => 2 * rows * d + 2 * shared + 4 * rows * kv,
+            Language::Host => (2 * rows * d + 2 * shared, 4 * rows * kv),
             _ => {
                 let (across, out) = (kv.div_ceil(16), d.div_ceil(16));
-                rows * d * across + shared + rows * kv + 2 * rows * kv + rows * kv * out + shared + rows * d
+                (rows * d * across + 2 * shared + rows * d, 3 * rows * kv + rows * kv * out)
             }
         };
         // Softmax goes over its row three times: 3 loads and 2 stores an element.
-        let lane = 4 * rows * kv * d + rows * kv + 5 * rows * kv + rows * d;
-        Demand::new(4 * requested, 4 * lane)
+        let (storage, sum) = (s.precision.storage().bytes(), s.precision.sum().bytes());
+        let lane = storage * (3 * rows * kv * d + rows * d) + sum * (rows * kv * d + 6 * rows * kv);
+        Demand::new(storage * tensors + sum * scores, lane)
     },
 };
 
@@ -339,7 +341,7 @@ const FLASH: Variant<Attention> = Variant {
         },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/attention/flash.wgsl")),
-            precisions: &[Precision::F32],
+            precisions: &[Precision::F32, Precision::F16],
             tunables: &[Tunable { name: "TM", values: &[4, 2] }, Tunable { name: "BK", values: &[16, 8, 32] }],
         },
         Implementation {
@@ -387,6 +389,6 @@ fn fused(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
     let (all, d) = (p.group_rows(), p.head_dim);
     let reached = p.reached(rows);
     let again = p.reaches(rows).map(|reach| reach.div_ceil(keys)).sum::<u64>() * lanes * rows;
-    let of = |queries: u64| 4 * p.groups() * d * (queries + 2 * reached + all);
+    let of = |queries: u64| s.precision.storage().bytes() * p.groups() * d * (queries + 2 * reached + all);
     Demand::new(of(all), of(again))
 }
