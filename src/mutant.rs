@@ -53,9 +53,9 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl(
         "matmul",
         "subgroup",
-        "shuffles from the subgroup's first quad",
+        "keeps its own vector of A",
         "left[i] = subgroupShuffle(held[i], quad + q);\n            }\n            for (var j = 0u; j < TN; j++) {\n                let",
-        "left[i] = subgroupShuffle(held[i], q);\n            }\n            for (var j = 0u; j < TN; j++) {\n                let",
+        "left[i] = held[i];\n            }\n            for (var j = 0u; j < TN; j++) {\n                let",
     ),
     wgsl(
         "matmul",
