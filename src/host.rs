@@ -16,6 +16,7 @@ pub(crate) mod draw;
 mod exp;
 pub(crate) mod fma;
 pub(crate) mod gemm;
+pub(crate) mod gemv;
 pub(crate) mod lanes;
 pub(crate) mod launch;
 pub(crate) mod matmul;

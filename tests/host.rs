@@ -107,8 +107,11 @@ fn check_all(name: &str, more: &[Value]) {
 
 #[test]
 fn matmul_kernels_follow_the_definition_on_awkward_shapes() {
-    // Past one row block, one column block, one depth slice and one packed piece.
-    check_all("matmul", &[json!({"m": 170, "n": 300, "k": 520}), json!({"m": 3, "n": 3100, "k": 5}), json!({"m": 3080, "n": 2, "k": 3})]);
+    // Past one row block, one column block, one depth slice and one packed piece; few rows and few columns, whole blocks and parts of them.
+    let few = [(1, 9, 70), (4, 1030, 131), (8, 520, 37), (5, 33, 4), (9, 8, 67), (13, 3, 129), (4, 2, 300), (66, 1, 513)];
+    let few = few.map(|(m, n, k)| json!({"m": m, "n": n, "k": k}));
+    check_all("matmul", &few);
+    check_all("matmul", &[json!({"m": 170, "n": 300, "k": 520}), json!({"m": 9, "n": 3100, "k": 5}), json!({"m": 3080, "n": 10, "k": 3})]);
 }
 
 #[test]

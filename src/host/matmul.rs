@@ -1,12 +1,13 @@
-//! `matmul/packed` on the host: dense operands of the engine in [`gemm`](super::gemm).
+//! `matmul/packed` on the host: dense operands of the engine in [`gemm`](super::gemm), or of [`gemv`](super::gemv) where they are few.
 
 use std::ops::Range;
 
-use super::gemm::{Extents, Operands, Target, multiply};
+use super::gemm::{self, Extents, Operands, Target, multiply};
+use super::gemv::Form;
 use super::lanes::{Lanes, Scalar, prefetch};
 use super::{Call, naive};
 use crate::op::matmul::Matmul;
-use crate::plan::Precision;
+use crate::plan::{Demand, Precision, Setting};
 
 /// Rows of B by which packing looks ahead: fewer than the ways of a first-level cache, into one set of which they may all fall.
 const AHEAD: usize = 6;
@@ -16,6 +17,18 @@ impl Matmul {
     pub(crate) fn extents(&self) -> Extents {
         Extents { m: self.m as usize, n: self.n as usize, k: self.k as usize }
     }
+}
+
+/// Work-groups.
+pub(crate) fn groups(problem: &Matmul, s: &Setting<'_>) -> u64 {
+    let e = problem.extents();
+    Form::of(&e).map_or_else(|| gemm::units(&e, s), |form| form.groups(&e, s))
+}
+
+/// Requested and lane bytes.
+pub(crate) fn demand(problem: &Matmul, s: &Setting<'_>) -> Demand {
+    let e = problem.extents();
+    Form::of(&e).map_or_else(|| gemm::demand(&e, s), |form| form.demand(&e, s))
 }
 
 /// The kernel.
@@ -29,7 +42,11 @@ pub(crate) fn packed(problem: &Matmul, call: &Call<'_>) {
 fn all<S: Scalar>(problem: &Matmul, call: &Call<'_>) {
     let e = problem.extents();
     let dense = Dense { a: call.input::<S>(0), b: call.input::<S>(1), n: e.n, k: e.k };
-    if !multiply(call, &e, &dense, &Target { c: call.output(2), stride: e.n, offset: 0 }) {
+    let done = match Form::of(&e) {
+        Some(form) => form.multiply(call, &e, dense.a, dense.b, &call.output(2)),
+        None => multiply(call, &e, &dense, &Target { c: call.output(2), stride: e.n, offset: 0 }),
+    };
+    if !done {
         // Without memory to pack into, the definition still gives the answer.
         naive(problem, call);
     }

@@ -146,7 +146,7 @@ const NAIVE: Variant<Matmul> = Variant {
     },
 };
 
-/// Packed panels and a register tile on every thread: the host's fast rung.
+/// Packed panels and a register tile on every thread: the host's fast rung. Few rows or columns are multiplied where they lie.
 const PACKED: Variant<Matmul> = Variant {
     name: "packed",
     unit: Unit::Vector,
@@ -156,8 +156,8 @@ const PACKED: Variant<Matmul> = Variant {
         tunables: &[host::gemm::KC],
     }],
     // A work-group is a unit of C.
-    dispatches: |p, s| vec![Dispatch::over(3, "packed", fold(host::gemm::units(&p.extents(), s)), [1, 1, 1])],
-    demand: |p, s| host::gemm::demand(&p.extents(), s),
+    dispatches: |p, s| vec![Dispatch::over(3, "packed", fold(host::matmul::groups(p, s)), [1, 1, 1])],
+    demand: host::matmul::demand,
 };
 
 /// Tiles of both operands in workgroup memory, one output element a lane.
