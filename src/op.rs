@@ -274,7 +274,7 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
 
     /// Freivalds' check for linear ops: for output weights `r` (one per column), the value Σ_j r_j · out\[row, j\] of every row,
     /// at a cost far below the op's own. `None` where there is no such shortcut.
-    fn projected(&self, _inputs: &Drawn, _r: &[f64]) -> Option<Vec<f64>> {
+    fn projected(&self, _inputs: &Drawn, _r: &dyn Fn(u64) -> f64) -> Option<Vec<f64>> {
         None
     }
 }

@@ -265,8 +265,8 @@ fn exceeds(deviation: f64, limit: f64) -> bool {
 impl Projection {
     fn of(op: &dyn Op, inputs: &Drawn, columns: u64, allowed: f64, seed: u32) -> Option<Self> {
         let sign = |j: u64| if mix(mix(seed ^ 0x5eed) ^ j as u32) & 1 == 0 { 1.0 } else { -1.0 };
-        let weights: Vec<f64> = (0..columns).map(sign).collect();
-        let sums = op.projected(inputs, &weights)?;
+        let sums = op.projected(inputs, &sign)?;
+        let weights = (0..columns).map(sign).collect();
         // Errors of a row's elements can at worst add up.
         Some(Projection { allowed: allowed * columns as f64, weights, sums })
     }

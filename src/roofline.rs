@@ -21,7 +21,7 @@ mod roof;
 mod sweep;
 
 pub use ceiling::ceiling_view;
-pub use level::{Level, doubtful, levels};
+pub use level::{Level, doubtful, levels, settled};
 pub use place::place;
 pub use roof::Roof;
 pub use sweep::{Point, Sweep, sweeps};

@@ -9,11 +9,12 @@ use crate::plan::{DeviceInfo, DeviceKind, Language};
 use crate::record::{Ceiling, Record};
 use crate::roofline::{self, Level};
 
-/// The sweep ends at this many times the last-level cache the system reports: two octaves past four times it.
+/// The sweep ends at this many times the last-level cache the system reports at most: two octaves past four times it.
 const PAST_LLC: u64 = 16;
 /// How often what looks disturbed in the read curve is measured again.
 const LOOKS: u32 = 2;
-/// Directions whose levels are not looked for end at this many times it.
+/// On a CPU it ends no sooner than at this many times it, and directions whose levels are not looked for end at this many times the
+/// largest cache found.
 const MET_LLC: u64 = 4;
 
 /// The best configuration of one direction in caches and in memory.
@@ -49,26 +50,47 @@ impl Campaign<'_> {
             let Some(cached) = self.best_stream(kind, cached_size(device), &resident)? else { continue };
             chosen.push(Chosen { kind, cached, memory });
         }
-        self.sweep(&chosen, device, last)?;
+        let end = self.sweep_reading(&chosen, device, last)?;
         self.look_again(&chosen, device, last)?;
         let found = roofline::levels(&self.read_curve(), &device.caches);
-        self.llc = found.iter().filter_map(|level| level.capacity).max().map(|found| found.max(device.llc_bytes()));
-        self.level_winners(&chosen, &found, device, last);
+        let largest = found.iter().filter_map(|level| level.capacity).max();
+        self.llc = largest.map(|largest| largest.max(device.llc_bytes()));
+        self.sweep_others(&chosen, device, end.min(MET_LLC * largest.unwrap_or(device.llc_bytes())))?;
+        self.level_winners(&chosen, &found, device, end);
         Ok(())
     }
 
-    fn sweep(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<()> {
-        let of = |choice: &Chosen| sizes(choice.kind, device, last, self.scope.size);
-        let points: Vec<Vec<(u64, bool)>> = chosen.iter().map(of).collect();
-        self.watcher.stage("bandwidth by working set", points.iter().map(Vec::len).sum());
-        for (choice, points) in chosen.iter().zip(points) {
+    /// Reads ever larger working sets; returns the last. On a CPU, where the largest take seconds to fill and to check, two
+    /// octaves far beyond the largest cache end it.
+    fn sweep_reading(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<u64> {
+        let Some(read) = chosen.iter().find(|choice| choice.kind == Kind::Read) else { return Ok(last) };
+        let points = sizes(Kind::Read, device, last, self.scope.size);
+        self.watcher.stage("bandwidth by working set", points.len());
+        for (working_set, memory) in points {
+            self.stream_point(read, working_set, memory)?;
+            let far = device.kind == DeviceKind::Cpu && memory && working_set >= MET_LLC * device.llc_bytes();
+            if far && roofline::settled(&self.read_curve(), &device.caches) {
+                return Ok(working_set);
+            }
+        }
+        Ok(last)
+    }
+
+    fn sweep_others(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<()> {
+        let others: Vec<&Chosen> = chosen.iter().filter(|choice| choice.kind != Kind::Read).collect();
+        let points: Vec<_> = others.iter().map(|choice| sizes(choice.kind, device, last, self.scope.size)).collect();
+        self.watcher.stage("bandwidth in the other directions", points.iter().map(Vec::len).sum());
+        for (choice, points) in others.into_iter().zip(points) {
             for (working_set, memory) in points {
-                let setup = if memory { &choice.memory } else { &choice.cached };
-                let item = self.stream_item(choice.kind, working_set, setup, GLANCE);
-                self.run_item(item)?;
+                self.stream_point(choice, working_set, memory)?;
             }
         }
         Ok(())
+    }
+
+    fn stream_point(&mut self, choice: &Chosen, working_set: u64, memory: bool) -> Result<()> {
+        let item = self.stream_item(choice.kind, working_set, if memory { &choice.memory } else { &choice.cached }, GLANCE);
+        self.run_item(item).map(|_| ())
     }
 
     /// Measures again what looks disturbed in the read curve; the samples join those of the first look.
@@ -190,11 +212,9 @@ fn largest(kind: Kind, device: &DeviceInfo, last: u64) -> u64 {
 }
 
 /// Working sets of a direction's sweep, and whether the configuration for memory is meant: half octaves where levels are looked
-/// for, octaves elsewhere. Around the last-level cache both configurations are tried. The largest comes first: its
-/// memory then serves all others.
+/// for, octaves elsewhere. Around the last-level cache both configurations are tried.
 fn sizes(kind: Kind, device: &DeviceInfo, last: u64, size: Size) -> Vec<(u64, bool)> {
-    // Levels are looked for in reading; the others need to meet memory, which the blocks then measure.
-    let last = largest(kind, device, if kind == Kind::Read { last } else { last.min(MET_LLC * device.llc_bytes()) });
+    let last = largest(kind, device, last);
     let fine = kind == Kind::Read || (kind == Kind::Triad && size != Size::Small);
     let step = if fine { std::f64::consts::SQRT_2 } else { 2.0 };
     let mut sizes = Vec::new();
@@ -209,5 +229,6 @@ fn sizes(kind: Kind, device: &DeviceInfo, last: u64, size: Size) -> Vec<(u64, bo
         }
         at /= step;
     }
+    sizes.reverse();
     sizes
 }

@@ -148,9 +148,12 @@ fn write<T: Stored>(isa: Isa, out: &mut [T], range: Range<usize>, content: &Cont
 
 fn drawn<T: Stored>(isa: Isa, out: &mut [T], first: u32, content: &Content<'_>) {
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx2 && Isa::Avx2.available() {
+    match [Isa::Avx512, Isa::Avx2].into_iter().find(|wide| isa >= *wide && wide.available()) {
         // SAFETY: just checked.
-        return unsafe { drawn_avx2(out, first, content.draw, &content.keys) };
+        Some(Isa::Avx512) => return unsafe { drawn_avx512(out, first, content.draw, &content.keys) },
+        // SAFETY: just checked.
+        Some(Isa::Avx2) => return unsafe { drawn_avx2(out, first, content.draw, &content.keys) },
+        _ => {}
     }
     let _ = isa;
     drawn_portable(out, first, content.draw, &content.keys);
@@ -160,6 +163,13 @@ fn drawn<T: Stored>(isa: Isa, out: &mut [T], first: u32, content: &Content<'_>) 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn drawn_avx2<T: Stored>(out: &mut [T], first: u32, draw: Draw, keys: &[u32; 4]) {
+    drawn_portable(out, first, draw, keys);
+}
+
+/// The same.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn drawn_avx512<T: Stored>(out: &mut [T], first: u32, draw: Draw, keys: &[u32; 4]) {
     drawn_portable(out, first, draw, keys);
 }
 
@@ -185,7 +195,7 @@ mod tests {
     #[test]
     fn drawing_across_the_32_bit_boundary_of_the_index_equals_the_definition() {
         let content = Content { fill: &Fill::Draw, draw: Draw::Dense, keys: keys(3, 1) };
-        for isa in [Isa::Portable, Isa::detect()] {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             let start = (1usize << 33) - 37;
             let mut out = vec![0f32; 100];
             write(isa, &mut out, start..start + 100, &content);

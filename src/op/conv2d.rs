@@ -248,7 +248,7 @@ impl Definition for Conv2d {
     }
 
     /// Output weights folded into the filters: one output channel a group instead of all.
-    fn projected(&self, x: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
+    fn projected(&self, x: &Drawn, r: &dyn Fn(u64) -> f64) -> Option<Vec<f64>> {
         let ((c_in, c_out), (oh, ow)) = (self.channels(), self.out());
         let taps = self.kh * self.kw;
         // [tap, input channel]
@@ -256,7 +256,7 @@ impl Definition for Conv2d {
         for col in 0..self.c_out {
             for (tap, c) in (0..taps).flat_map(|tap| (0..c_in).map(move |c| (tap, c))) {
                 let at = tap * self.c_in + col / c_out * c_in + c;
-                folded[at as usize] += r[col as usize] * x.value(1, (col * taps + tap) * c_in + c);
+                folded[at as usize] += r(col) * x.value(1, (col * taps + tap) * c_in + c);
             }
         }
         let mut sums = Vec::with_capacity((self.n * oh * ow) as usize);

@@ -111,9 +111,10 @@ impl Definition for Matmul {
         self.k <= 4096
     }
 
-    fn projected(&self, x: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
+    fn projected(&self, x: &Drawn, r: &dyn Fn(u64) -> f64) -> Option<Vec<f64>> {
         let (m, n, k) = (self.m, self.n, self.k);
-        let br: Vec<f64> = (0..k).map(|p| (0..n).zip(r).map(|(j, r)| x.value(1, p * n + j) * r).sum()).collect();
+        let r: Vec<f64> = (0..n).map(r).collect();
+        let br: Vec<f64> = (0..k).map(|p| (0..n).zip(&r).map(|(j, r)| x.value(1, p * n + j) * r).sum()).collect();
         Some((0..m).map(|i| (0..k).zip(&br).map(|(p, b)| x.value(0, i * k + p) * b).sum()).collect())
     }
 }

@@ -44,7 +44,7 @@ pub trait Op: Send + Sync {
     /// See [`Definition::promised`].
     fn promised(&self, precision: Precision) -> f64;
     /// See [`Definition::projected`].
-    fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>>;
+    fn projected(&self, inputs: &Drawn, r: &dyn Fn(u64) -> f64) -> Option<Vec<f64>>;
     /// Facts about every variant.
     fn variants(&self) -> Vec<VariantInfo>;
     /// The plan of one variant; see [`Plan`].
@@ -112,7 +112,7 @@ impl<P: Definition> Op for P {
     fn promised(&self, precision: Precision) -> f64 {
         Definition::promised(self, precision)
     }
-    fn projected(&self, inputs: &Drawn, r: &[f64]) -> Option<Vec<f64>> {
+    fn projected(&self, inputs: &Drawn, r: &dyn Fn(u64) -> f64) -> Option<Vec<f64>> {
         Definition::projected(self, inputs, r)
     }
     fn variants(&self) -> Vec<VariantInfo> {

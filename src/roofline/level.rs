@@ -60,6 +60,13 @@ pub fn levels(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> Vec<Level> {
     found
 }
 
+/// Whether a curve reaches so far beyond its caches that its end can only be memory, flat or not.
+pub fn settled(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> bool {
+    let found = levels(curve, reported);
+    let below = found.len().checked_sub(2).map(|at| &found[at]);
+    curve.last().is_some_and(|&(largest, _)| too_near(curve, largest, below, reported).is_empty())
+}
+
 /// Working sets of a curve that look disturbed, and are worth another look: slower than a larger one, or, in the last two octaves, than
 /// a flat DRAM allows.
 pub fn doubtful(curve: &[(u64, f64)]) -> Vec<u64> {
@@ -178,6 +185,20 @@ fn cache(number: u32, run: &[(u64, f64)], curve: &[(u64, f64)]) -> Level {
 fn dram(curve: &[(u64, f64)], largest: u64, below: Option<&Level>, reported: &[(u32, u64)]) -> Level {
     let region = octaves_below(curve, largest, 2.0);
     let (value, first) = (middle(region), region[0].0);
+    let mut reasons = too_near(curve, largest, below, reported);
+    let (low, high) = region.iter().fold((f64::INFINITY, 0f64), |(low, high), p| (low.min(p.1), high.max(p.1)));
+    if high - low > DRAM_FLAT * (high + low) {
+        let (down, up) = (100.0 * (low / value - 1.0), 100.0 * (high / value - 1.0));
+        reasons.push(format!("its last two octaves are not flat ({down:+.1} to {up:+.1} % around their median)"));
+    }
+    let state = if reasons.is_empty() { State::Ok } else { State::Suspect };
+    Level { name: "dram".into(), capacity: None, value, plateau: (first, largest), state, reasons }
+}
+
+/// Why the last two octaves may lie in a cache, or are too few points to tell.
+fn too_near(curve: &[(u64, f64)], largest: u64, below: Option<&Level>, reported: &[(u32, u64)]) -> Vec<String> {
+    let region = octaves_below(curve, largest, 2.0);
+    let first = region[0].0;
     let mut reasons = Vec::new();
     if curve[0].0 as f64 * BEYOND > largest as f64 * ROUNDING || region.len() < 3 {
         reasons.push(format!("the sweep ends at {} after less than two octaves or three points", Capacity(largest)));
@@ -188,19 +209,13 @@ fn dram(curve: &[(u64, f64)], largest: u64, below: Option<&Level>, reported: &[(
         let (first, capacity) = (Capacity(first), Capacity(capacity));
         reasons.push(format!("its working sets begin at {first}, less than 4 times the {capacity} that {name} holds"));
     }
-    let (low, high) = region.iter().fold((f64::INFINITY, 0f64), |(low, high), p| (low.min(p.1), high.max(p.1)));
-    if high - low > DRAM_FLAT * (high + low) {
-        let (down, up) = (100.0 * (low / value - 1.0), 100.0 * (high / value - 1.0));
-        reasons.push(format!("its last two octaves are not flat ({down:+.1} to {up:+.1} % around their median)"));
-    }
     if let Some(&(number, bytes)) = reported.iter().max_by_key(|c| c.1)
         && first < bytes
     {
         let (first, bytes) = (Capacity(first), Capacity(bytes));
         reasons.push(format!("the system reports {bytes} of L{number}, and its working sets begin at {first}: they may lie in that cache"));
     }
-    let state = if reasons.is_empty() { State::Ok } else { State::Suspect };
-    Level { name: "dram".into(), capacity: None, value, plateau: (first, largest), state, reasons }
+    reasons
 }
 
 /// Adds to each level what the system says otherwise.

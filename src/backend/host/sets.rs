@@ -13,6 +13,8 @@ const GUARD: usize = 64;
 /// Bytes left free before a large tensor. Arrays of a power of two bytes would else lie that power of two apart, and their streams
 /// meet in the same banks of memory, which costs triad a tenth of its rate (STREAM's advice on array offsets).
 const STAGGER: usize = 160 << 10;
+/// How many times the memory asked for is reserved.
+const ROOM: usize = 8;
 /// What guards hold.
 const PATTERN: u32 = 0x9d5a_c3e7;
 
@@ -36,6 +38,15 @@ impl Shelf {
     fn take(&self, bytes: usize) -> Option<Region> {
         let region = std::mem::replace(&mut *self.spare(), Region::empty());
         (region.bytes() >= bytes).then_some(region)
+    }
+
+    /// Memory from the system, with room for larger plans where it is kept: pages that nobody touches cost nothing, and those that
+    /// one plan has touched serve the next.
+    fn fresh(&self, bytes: usize, have: Option<u64>) -> Option<Region> {
+        let most = have.map_or(bytes, |have| (have / 2) as usize);
+        let roomy = bytes.saturating_mul(ROOM).min(most);
+        let region = if self.keeps && roomy > bytes { Region::new(roomy) } else { None };
+        region.or_else(|| Region::new(bytes))
     }
 
     fn put(&self, region: Region) {
@@ -76,7 +87,7 @@ impl<'a> Sets<'a> {
             Some(spare) => spare,
             None => {
                 let have = topology::available_memory();
-                let fresh = if have.is_none_or(|have| bytes as u64 <= have) { Region::new(bytes) } else { None };
+                let fresh = if have.is_none_or(|have| bytes as u64 <= have) { shelf.fresh(bytes, have) } else { None };
                 fresh.ok_or_else(|| refused(bytes as u64, have))?
             }
         };

@@ -108,6 +108,19 @@ fn dram_that_was_not_reached_is_suspect() {
 }
 
 #[test]
+fn an_ascending_sweep_is_settled_once_it_is_far_beyond_its_caches() {
+    let caches = [(64 * KIB, 400e9), (MIB, 190e9), (32 * MIB, 80e9)];
+    let whole = curve(&caches, 20e9, 4096 * MIB, 0.0, 0);
+    let end =
+        |reported: &[(u32, u64)]| (1..=whole.len()).map(|n| &whole[..n]).find(|&begun| settled(begun, reported)).unwrap().last().unwrap().0;
+    // A cache that the system reports counts even where the curve does not show it.
+    let honest = end(&[(1, 64 * KIB), (2, MIB), (3, 32 * MIB)]);
+    assert!((512 * MIB..=1024 * MIB).contains(&honest), "{honest}");
+    let boastful = end(&[(1, 64 * KIB), (2, MIB), (3, 260 * MIB)]);
+    assert!((1024 * MIB..=1536 * MIB).contains(&boastful), "{boastful}");
+}
+
+#[test]
 fn a_drifting_tail_is_suspect() {
     let mut sloped = curve(&[(64 * KIB, 100e9)], 20e9, 64 * MIB, 0.0, 0);
     let n = sloped.len();
