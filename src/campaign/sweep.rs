@@ -60,7 +60,7 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    /// Reads ever larger working sets; returns the last. On a CPU, where the largest take seconds to fill and to check, two
+    /// Reads ever larger working sets; returns the last. On a CPU, where the largest take seconds to fill and to check, two flat
     /// octaves far beyond the largest cache end it.
     fn sweep_reading(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<u64> {
         let Some(read) = chosen.iter().find(|choice| choice.kind == Kind::Read) else { return Ok(last) };

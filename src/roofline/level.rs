@@ -60,11 +60,15 @@ pub fn levels(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> Vec<Level> {
     found
 }
 
-/// Whether a curve reaches so far beyond its caches that its end can only be memory, flat or not.
+/// Whether a curve reaches so far beyond its caches that its end can only be memory: as flat as a level, but for single disturbed points.
+/// Whether it is as flat as DRAM must be is judged once those were measured again.
 pub fn settled(curve: &[(u64, f64)], reported: &[(u32, u64)]) -> bool {
-    let found = levels(curve, reported);
+    let Some(&(largest, _)) = curve.last() else { return false };
+    let (found, smooth) = (levels(curve, reported), without_spikes(curve));
     let below = found.len().checked_sub(2).map(|at| &found[at]);
-    curve.last().is_some_and(|&(largest, _)| too_near(curve, largest, below, reported).is_empty())
+    let end = octaves_below(&smooth, largest, 2.0);
+    let slowest = end.iter().fold(f64::INFINITY, |slowest, p| slowest.min(p.1));
+    same(fastest(end), slowest) && too_near(curve, largest, below, reported).is_empty()
 }
 
 /// Working sets of a curve that look disturbed, and are worth another look: slower than a larger one, or, in the last two octaves, than
