@@ -15,7 +15,7 @@ fn kernels(criterion: &mut Criterion) {
     let device = backend.device();
     for entry in OPS.iter().filter(|entry| entry.role == OpRole::Kernel) {
         let mut group = criterion.benchmark_group(entry.name);
-        for problem in (entry.grid)(Size::Small, device).iter().take(1) {
+        for problem in entry.grid(Size::Small, device).iter().take(1) {
             let op = (entry.parse)(problem).expect("a problem of the grid");
             for variant in op.variants().iter().filter(|v| v.has(device.language, Precision::F32)) {
                 let plan = op.plan(variant.name, Precision::F32, device.language, &Tuned::default(), device).expect("a plan");

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::draw::{Drawn, Fill};
 use crate::error::{Error, Result};
-use crate::plan::{DeviceInfo, Precision, Setting, Variant};
+use crate::plan::{Precision, Setting, Variant};
 
 pub mod attention;
 pub mod conv2d;
@@ -22,6 +22,7 @@ pub mod depthwise;
 pub mod exp;
 pub mod fma;
 pub mod launch;
+mod layers;
 pub mod matmul;
 pub mod matrix;
 mod object;
@@ -30,6 +31,7 @@ mod real;
 pub mod stream;
 mod window;
 
+pub use layers::{LAYERS, Layer, layer_name};
 pub use object::Op;
 pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
 
@@ -318,8 +320,6 @@ pub struct Entry {
     pub fields: &'static [&'static str],
     /// Reads a problem from its fields; fields left out take the default problem's values.
     pub parse: fn(&Value) -> Result<Arc<dyn Op>>,
-    /// Problems measured by `run`.
-    pub grid: fn(Size, &DeviceInfo) -> Vec<Value>,
     /// Awkward problems that `verify` and the tests use: not square, not even, not multiples of a tile.
     pub awkward: fn() -> Vec<Value>,
 }

@@ -58,7 +58,7 @@ fn the_launch_of_a_template_is_that_of_the_source_it_was_made_from() {
     for entry in kernels() {
         for language in [Language::Wgsl, Language::Cuda] {
             let (custom, device) = (template::start(entry, language).expect("a template"), device(language));
-            let problems = (entry.awkward)().into_iter().chain((entry.grid)(Size::Large, &device));
+            let problems = (entry.awkward)().into_iter().chain(entry.grid(Size::Large, &device));
             let mut same = 0;
             for problem in problems.filter(|problem| meant(entry, problem)) {
                 let op = parsed(entry, &problem);

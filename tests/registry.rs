@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rooftrace::backend::host;
 use rooftrace::op::{self, Op};
-use rooftrace::plan::{Code, Language, SourceInfo, Tunable, Tuned, VariantInfo};
+use rooftrace::plan::{Code, DeviceInfo, DeviceKind, Language, SourceInfo, Tunable, Tuned, VariantInfo};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -212,7 +212,7 @@ fn every_entry_point_of_a_shader_is_reached_by_an_awkward_problem() {
 fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
     let device = host::device();
     for entry in op::OPS {
-        let grid = (entry.grid)(op::Size::Standard, &device);
+        let grid = entry.grid(op::Size::Standard, &device);
         for fields in (entry.awkward)().iter().chain(&grid) {
             let problem = (entry.parse)(fields).expect("registry problems are legal");
             for variant in problem.variants() {
@@ -244,6 +244,25 @@ fn every_mutant_finds_its_text_exactly_once_and_every_source_has_at_least_three(
                     let found = source.text.matches(mutant.find).count();
                     assert_eq!(found, 1, "{}/{} {:?}: '{}'", entry.name, variant.name, source.language, mutant.name);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_size_on_every_kind_of_device_has_named_problems_of_every_kernel_op() {
+    for layer in op::LAYERS {
+        let entry = op::find(layer.op).expect("a layer's op");
+        let problem = layer.problem(entry).unwrap_or_else(|| panic!("{} '{}' is refused", layer.op, layer.name));
+        assert_eq!(op::layer_name(layer.op, &problem), Some(layer.name), "two names for {problem}");
+    }
+    let kernels = op::OPS.iter().filter(|entry| entry.role == op::OpRole::Kernel);
+    for entry in kernels {
+        for size in [op::Size::Small, op::Size::Standard, op::Size::Large] {
+            for kind in [DeviceKind::Cpu, DeviceKind::Gpu] {
+                let grid = entry.grid(size, &DeviceInfo { kind, ..host::device() });
+                let twice = grid.iter().enumerate().any(|(at, problem)| grid[..at].contains(problem));
+                assert!(!grid.is_empty() && !twice, "{} at {size:?} on {kind:?}: {grid:?}", entry.name);
             }
         }
     }

@@ -87,7 +87,7 @@ impl Scope {
             return Ok(vec![(op::find(name)?, problem.clone())]);
         }
         let wanted = |entry: &&Entry| entry.role == OpRole::Kernel && (self.ops.is_empty() || self.ops.iter().any(|o| o == entry.name));
-        let of = |entry: &'static Entry| (entry.grid)(self.size, device).into_iter().map(move |problem| (entry, problem));
+        let of = |entry: &'static Entry| entry.grid(self.size, device).into_iter().map(move |problem| (entry, problem));
         Ok(op::OPS.iter().filter(wanted).flat_map(of).collect())
     }
 }

@@ -130,12 +130,13 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     Ok((status, Some(view)))
 }
 
-/// Table, chart, what the last word is on a user's kernel, all shares where asked for, and where all of it is kept.
+/// Table, chart, what the last word is on a user's kernel, all shares and the shapes' names where asked for, and where all of it is kept.
 fn show(view: &View, folder: &Path, beside: &[String], verbose: bool) -> Result<()> {
     let style = Style { width: output::width(), colour: output::colour(), ascii: false };
     output::print(&super::show::text(view, &style))?;
     if verbose {
         output::print(&format!("\n{}", report::table::shares(view, &style)))?;
+        output::print(&format!("\n{}", report::table::shapes(view, &style)))?;
     }
     beside.iter().try_for_each(|line| output::print(&format!("\n{line}\n")).map(drop))?;
     output::print(&format!("\nwrote {0}/records.jsonl and {0}/roofline.svg\n", folder.display()))?;

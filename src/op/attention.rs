@@ -10,11 +10,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Definition, Entry, Op, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
+use super::{Definition, Entry, Op, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::{Fill, Rows};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Arg, Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// An attention layer's core, without its projections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,27 +49,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Kernel,
     fields: &["batch", "heads", "kv_heads", "seq", "seq_q", "seq_kv", "head_dim", "causal"],
     parse,
-    grid: |size, device| {
-        let mut problems = vec![problem(1, 8, 8, (512, 512), 64, false)];
-        if device.kind == DeviceKind::Gpu && size != Size::Small {
-            // GPT-3's heads of 128, 16 of them, on two prompts.
-            problems.push(problem(2, 16, 16, (2048, 2048), 128, true));
-        }
-        if size != Size::Small {
-            problems.extend([
-                // A prompt through GPT-2's 12 heads of 64; a long one through 8 of them.
-                problem(1, 12, 12, (1024, 1024), 64, true),
-                problem(1, 8, 8, (2048, 2048), 64, true),
-                // Llama 3 8B (32 heads of 128, keys shared by four) generates a token for each of 8 sequences.
-                problem(8, 32, 8, (1, 2048), 128, true),
-            ]);
-        }
-        if size == Size::Large {
-            // The same model reads a prompt; the same heads as in the first problem at eight times the length.
-            problems.extend([problem(1, 32, 8, (2048, 2048), 128, true), problem(1, 8, 8, (4096, 4096), 64, false)]);
-        }
-        problems
-    },
     awkward: || {
         vec![
             problem(1, 2, 2, (67, 67), 64, true),

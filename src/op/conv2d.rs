@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::window::Axis;
-use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
+use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::Drawn;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::host::gemm::Extents;
-use crate::plan::{Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A convolution: `y[n,oh,ow,o] = Σ_rsc x[n, oh·stride + r·dilation − padding, …, c] · f[o,r,s,c]`, c over the input channels of o's group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,15 +122,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Kernel,
     fields: &["n", "h", "w", "c_in", "c_out", "k", "kh", "kw", "stride", "padding", "dilation", "groups"],
     parse: |fields| parse_over(ENTRY.fields, &Conv2d::same(1, 28, 128, 128, 3), fields),
-    // ResNet-50 (He et al., 2016): 3×3 of its stages 3 and 2, a 1×1 that widens, the 3×3 of stage 4.
-    grid: |size, device| {
-        let batch = if device.kind == DeviceKind::Gpu { 32 } else { 1 };
-        let layer = |hw: u64, c_in: u64, c_out: u64, k: u64| json!({"n": batch, "h": hw, "w": hw, "c_in": c_in, "c_out": c_out, "k": k, "stride": 1, "padding": k / 2, "dilation": 1, "groups": 1});
-        match size {
-            Size::Small => vec![layer(28, 128, 128, 3)],
-            _ => vec![layer(56, 64, 64, 3), layer(28, 128, 128, 3), layer(14, 256, 256, 3), layer(56, 64, 256, 1)],
-        }
-    },
     awkward: || {
         let case = |[n, h, w, c_in, c_out, k, stride, padding, dilation, groups]: [u64; 10]| json!({"n": n, "h": h, "w": w, "c_in": c_in, "c_out": c_out, "k": k, "stride": stride, "padding": padding, "dilation": dilation, "groups": groups});
         let mut cases: Vec<_> = [

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::window::Axis;
-use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
+use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A depthwise convolution: `y[n,oh,ow,c] = Σ_rs x[n, oh·stride + r·dilation − padding, …, c] · f[r,s,c]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,17 +55,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Kernel,
     fields: &["n", "h", "w", "c", "k", "stride", "padding", "dilation"],
     parse: |fields| parse_over(ENTRY.fields, &Depthwise::same(1, 56, 56, 128, 3), fields),
-    grid: |size, device| {
-        // A GPU is filled by a batch; by one image only with what its launches cost.
-        let batch = if device.kind == DeviceKind::Gpu { 64 } else { 1 };
-        let layer = |n: u64, hw: u64, c: u64, k: u64, stride: u64| json!({"n": n, "h": hw, "w": hw, "c": c, "k": k, "stride": stride, "padding": k / 2, "dilation": 1});
-        let mut layers =
-            vec![layer(1, 112, 32, 3, 1), layer(batch, 56, 128, 3, 1), layer(batch, 28, 256, 3, 1), layer(batch, 56, 128, 3, 2)];
-        if size != Size::Small {
-            layers.extend([layer(batch.max(16), 112, 64, 3, 1), layer(batch, 56, 96, 7, 1)]);
-        }
-        layers
-    },
     awkward: || {
         let case = |n: u64, h: u64, w: u64, c: u64, k: u64, stride: u64, padding: u64, dilation: u64| json!({"n": n, "h": h, "w": w, "c": c, "k": k, "stride": stride, "padding": padding, "dilation": dilation});
         vec![

@@ -40,7 +40,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Probe,
     fields: &["elements", "trips", "steps"],
     parse: |fields| parse_over(ENTRY.fields, &Exp { elements: 4096, trips: 64, steps: 8 }, fields),
-    grid: |_, _| Vec::new(),
     awkward: || {
         let cases = [(1u64, 1u64, 4u64), (97, 3, 8), (4096, 64, 8), (10_007, 5, 4), (333, 1, 8)];
         cases.iter().map(|(elements, trips, steps)| json!({"elements": elements, "trips": trips, "steps": steps})).collect()

@@ -41,7 +41,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Probe,
     fields: &["elements", "trips", "steps"],
     parse: |fields| parse_over(ENTRY.fields, &Fma { elements: 4096, trips: 16, steps: 64 }, fields),
-    grid: |_, _| Vec::new(),
     awkward: || {
         let cases = [(1u64, 1u64, 8u64), (97, 3, 16), (4096, 16, 64), (10_007, 5, 8)];
         cases.iter().map(|(elements, trips, steps)| json!({"elements": elements, "trips": trips, "steps": steps})).collect()

@@ -31,7 +31,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Probe,
     fields: &["dispatches"],
     parse: |fields| parse_over(ENTRY.fields, &Launch { dispatches: 16 }, fields),
-    grid: |_, _| Vec::new(),
     awkward: || [2u64, 3, 17].iter().map(|dispatches| json!({"dispatches": dispatches})).collect(),
 };
 

@@ -5,11 +5,11 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Definition, Entry, OpRole, Real, Size, TensorSpec, Tensors, parse_over};
+use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Arg, Demand, DeviceKind, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,34 +23,12 @@ pub struct Matmul {
     pub k: u64,
 }
 
-/// Projections of a 7B language model (Llama, Touvron et al., 2023: 4096 wide, 11008 inside), with the least size that has them.
-const SKINNY: &[(Size, [u64; 3])] = &[
-    // One token: a vector times a square, and a square times a vector.
-    (Size::Small, [1, 4096, 4096]),
-    (Size::Standard, [4096, 1, 4096]),
-    // Eight sequences decoded together; a prompt of 128 tokens.
-    (Size::Standard, [8, 4096, 4096]),
-    (Size::Large, [128, 11008, 4096]),
-];
-
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: Matmul::NAME,
     role: OpRole::Kernel,
     fields: &["m", "n", "k"],
     parse: |fields| parse_over(ENTRY.fields, &Matmul { m: 1024, n: 1024, k: 1024 }, fields),
-    grid: |size, device| {
-        let squares: &[u64] = match (device.kind, size) {
-            (DeviceKind::Cpu, Size::Small) => &[128, 256, 512],
-            (DeviceKind::Cpu, Size::Standard) => &[256, 512, 1024],
-            (DeviceKind::Cpu, Size::Large) => &[256, 512, 1024, 2048, 4096],
-            (DeviceKind::Gpu, Size::Small) => &[512, 2048],
-            (DeviceKind::Gpu, Size::Standard) => &[512, 1024, 2048, 4096],
-            (DeviceKind::Gpu, Size::Large) => &[512, 1024, 2048, 4096, 8192],
-        };
-        let skinny = SKINNY.iter().filter(|&&(least, _)| size >= least).map(|(_, shape)| *shape);
-        squares.iter().map(|&s| [s, s, s]).chain(skinny).map(|[m, n, k]| json!({"m": m, "n": n, "k": k})).collect()
-    },
     awkward: || {
         let shapes = [
             (1, 1, 1),

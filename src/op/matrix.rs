@@ -33,7 +33,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Probe,
     fields: &["groups", "trips"],
     parse: |fields| parse_over(ENTRY.fields, &Matrix { groups: 2, trips: 64 }, fields),
-    grid: |_, _| Vec::new(),
     awkward: || [(1u64, 8u64), (3, 16), (2, 256)].iter().map(|(groups, trips)| json!({"groups": groups, "trips": trips})).collect(),
 };
 

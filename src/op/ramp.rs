@@ -43,7 +43,6 @@ pub const ENTRY: Entry = Entry {
     role: OpRole::Probe,
     fields: &["elements", "steps"],
     parse: |fields| parse_over(ENTRY.fields, &Ramp { elements: 1 << 20, steps: 64 }, fields),
-    grid: |_, _| Vec::new(),
     awkward: || {
         let cases = [(1u64, 1u64), (37, 6), (129, 12), (1000, 4), (4099, 31), (10_007, 64), (128, 8192), (777, 100)];
         cases.iter().map(|(elements, steps)| json!({"elements": elements, "steps": steps})).collect()

@@ -8,6 +8,7 @@ mod grid;
 use grid::{Column, Grid};
 
 use super::{Style, cache_word, doubted, heading, keys, limiter_text, state_word, text, verified};
+use crate::op;
 use crate::plan::Unit;
 use crate::record::{CeilingKind, State};
 use crate::units::{ByteRate, Capacity, ExpRate, FlopRate, Intensity, Nanos};
@@ -66,7 +67,22 @@ pub fn shares(view: &View, style: &Style) -> String {
     if out.is_empty() { out } else { format!("shares of time, each resource alone\n{out}") }
 }
 
-/// The same as Markdown: what the README shows.
+/// What the shapes of the default grid are, as `-v` shows it; empty where none is among the rows.
+pub fn shapes(view: &View, style: &Style) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for row in &view.rows {
+        let Some(name) = op::layer_name(&row.op, &row.problem) else { continue };
+        let line = format!("{} {}: {name}", row.op, row.label);
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    let wrapped = |line: &String| text::wrap(&text::plain(line, style.ascii), style.width, 4, style.ascii) + "\n";
+    let out: String = lines.iter().map(wrapped).collect();
+    if out.is_empty() { out } else { format!("shapes\n{out}") }
+}
+
+/// Rows of `view` as Markdown: what the README shows.
 pub fn markdown(view: &View) -> String {
     let (title, facts) = heading(&view.header);
     let mut parts = vec![format!("**{}**, {}\n", grid::escape(&title), grid::escape(&facts))];
