@@ -53,7 +53,12 @@ fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
     for (name, fields) in &problems {
         let problem = (op::find(name).expect("an op").parse)(fields).expect("a problem");
         for variant in problem.variants() {
-            for precision in device.precisions.iter().filter(|&&p| variant.has(language, p)) {
+            for &precision in device.precisions.iter().filter(|&&p| variant.has(language, p)) {
+                let plan = problem.plan(variant.name, precision, language, &Default::default(), device).expect("a plan");
+                if let Some(missing) = plan.features().iter().find(|feature| language == Language::Wgsl && !device.has(feature)) {
+                    println!("SKIPPED: {name}/{}: this device has no {missing}", variant.name);
+                    continue;
+                }
                 items.push(item(name, &problem.problem(), variant.name, precision.name()));
             }
         }

@@ -1,4 +1,4 @@
-//! Large blocks of zeroed memory straight from the system, on huge pages where it has them.
+//! Large blocks of zeroed memory straight from the system, on huge pages where it has them and is asked.
 
 /// Size of a huge page on x86-64 and on aarch64 with 4 KiB pages.
 pub(crate) const HUGE: usize = 2 << 20;
@@ -30,13 +30,19 @@ impl Region {
         let skip = if large { base.addr().next_multiple_of(HUGE) - base.addr() } else { 0 };
         // SAFETY: `skip` is below HUGE, which was reserved on top of `bytes`.
         let start = unsafe { base.add(skip) };
+        Some(Region { base, reserved, start, bytes })
+    }
+
+    /// Asks for huge pages under the first `bytes` bytes, whole ones only, so that nothing beyond is touched along.
+    pub(crate) fn huge(&self, bytes: usize) {
         #[cfg(target_os = "linux")]
-        if large {
+        if self.bytes >= HUGE {
             // Refused where transparent huge pages are off: then small pages serve.
             // SAFETY: the range lies within the mapping.
-            unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+            unsafe { libc::madvise(self.start.cast(), bytes.min(self.bytes) / HUGE * HUGE, libc::MADV_HUGEPAGE) };
         }
-        Some(Region { base, reserved, start, bytes })
+        #[cfg(not(target_os = "linux"))]
+        let _ = bytes;
     }
 
     /// First byte; null when empty.

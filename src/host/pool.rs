@@ -146,6 +146,7 @@ impl Pool {
             // The old one goes first, so that both never exist at once.
             *region = Region::empty();
             *region = Region::new(bytes)?;
+            region.huge(bytes);
         }
         Some(Scratch(region))
     }

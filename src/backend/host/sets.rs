@@ -91,6 +91,7 @@ impl<'a> Sets<'a> {
                 fresh.ok_or_else(|| refused(bytes as u64, have))?
             }
         };
+        region.huge(bytes);
         let place = |(&offset, spec): (&usize, &TensorSpec)| {
             // SAFETY: the layout's offsets lie within the region.
             let start = unsafe { region.start().add(offset) };
