@@ -239,6 +239,12 @@ impl Plan {
         self.tensors.iter().position(|t| t.role == Role::Output).unwrap_or(0)
     }
 
+    /// The first feature that the program needs and this device lacks; only WGSL devices are asked.
+    pub fn missing(&self, device: &DeviceInfo) -> Option<String> {
+        let features = if self.language == Language::Wgsl { self.features() } else { Vec::new() };
+        features.into_iter().find(|feature| !device.has(feature))
+    }
+
     /// What a WGSL device must have for this program, by the names of [`DeviceInfo::features`]: its number formats, and what its text uses.
     pub fn features(&self) -> Vec<String> {
         let uses = |dtype: DType| self.precision.storage() == dtype || self.memory().any(|t| t.dtype == dtype);

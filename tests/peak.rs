@@ -55,7 +55,7 @@ fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
         for variant in problem.variants() {
             for &precision in device.precisions.iter().filter(|&&p| variant.has(language, p)) {
                 let plan = problem.plan(variant.name, precision, language, &Default::default(), device).expect("a plan");
-                if let Some(missing) = plan.features().iter().find(|feature| language == Language::Wgsl && !device.has(feature)) {
+                if let Some(missing) = plan.missing(device) {
                     println!("SKIPPED: {name}/{}: this device has no {missing}", variant.name);
                     continue;
                 }

@@ -82,7 +82,7 @@ fn verify(wgpu: &Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
 
 /// Whether the device lacks a feature of this plan; then the backend says so, and which.
 fn lacks(wgpu: &Wgpu, plan: &Plan) -> bool {
-    let Some(missing) = plan.features().into_iter().find(|feature| !wgpu.device().has(feature)) else { return false };
+    let Some(missing) = plan.missing(wgpu.device()) else { return false };
     match wgpu.load(plan, DENSE, 1, Checks::Checked).err() {
         Some(Error::Unsupported { need, .. }) if need.contains(&missing) => println!("SKIPPED: {}/{}: {need}", plan.op, plan.variant),
         other => panic!("{}/{} without {missing}: {other:?}", plan.op, plan.variant),

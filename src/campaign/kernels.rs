@@ -93,10 +93,26 @@ impl Scope {
 }
 
 impl Campaign<'_> {
-    /// The kernels in scope as items.
+    /// The kernels in scope as items. A variant that needs what the device lacks is left out once, not problem by problem.
     pub(super) fn kernel_items(&mut self) -> Result<Vec<Item>> {
-        let wanted = self.scope.kernels(self.bench.device())?;
-        Ok(wanted.into_iter().map(|wanted| self.kernel_item(wanted)).collect())
+        let device = self.device();
+        let (mut items, mut lacking) = (Vec::new(), Vec::new());
+        for wanted in self.scope.kernels(&device)? {
+            let item = self.kernel_item(wanted);
+            let op = (op::find(&item.op)?.parse)(&item.problem)?;
+            let plan = op.plan(&item.variant, item.precision, device.language, &item.tunables, &device);
+            let Some(feature) = plan.ok().and_then(|plan| plan.missing(&device)) else {
+                items.push(item);
+                continue;
+            };
+            let key = (item.op.clone(), item.variant.clone(), item.precision);
+            if !lacking.contains(&key) {
+                let why = format!("{} in {} needs the feature {feature}, and this device has none", item.named(), item.precision);
+                self.skip(&item, State::Unsupported, why)?;
+                lacking.push(key);
+            }
+        }
+        Ok(items)
     }
 
     pub(super) fn kernel_item(&mut self, w: Wanted) -> Item {

@@ -12,7 +12,7 @@ use crate::plan::{DeviceInfo, Dispatch, Plan};
 /// [`Error::Unsupported`] naming the first limit that does not suffice, [`Error::OutOfMemory`] past the memory budget.
 pub(super) fn check(plan: &Plan, sets: u32, info: &DeviceInfo, device: &Device) -> Result<()> {
     let named = format!("{}/{}", plan.op, plan.variant);
-    if let Some(feature) = plan.features().iter().find(|feature| !info.has(feature)) {
+    if let Some(feature) = plan.missing(info) {
         return Err(Error::unsupported(format!("{named} in {}", plan.precision), format!("the feature {feature}"), "none"));
     }
     let (mut set, mut scratch) = (0, 0);
