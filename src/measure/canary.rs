@@ -16,6 +16,8 @@ use crate::record::{Canary, Clock};
 const LENGTH_NS: u64 = 15_000_000;
 /// Slices of a canary. The fastest counts: an interrupt or a stolen moment is no change of speed, a slower clock is.
 const SLICES: u64 = 6;
+/// Sets that the stream goes on through, slice after slice: all together are past the last-level cache, one alone takes no longer than a slice.
+const SETS: u32 = 8;
 /// A pulse this fresh stands for the next item's "before" as well.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -59,16 +61,17 @@ impl<'b> Canaries<'b> {
             (_, DeviceKind::Gpu) => 16_384,
         };
         let elements = device.compute_units as u64 * lanes;
-        // Past the last-level cache, but never more than a binding holds.
-        let array = device.llc_bytes().min(device.limits.binding_bytes).min(device.memory_bytes / 16) / 4;
+        // All sets together are twice the last-level cache.
+        let array = device.llc_bytes().min(device.memory_bytes / 16).div_ceil(SETS as u64).min(device.limits.binding_bytes) / 4;
         let parts = device.compute_units as u64 * if device.language == Language::Host { 1 } else { 64 };
-        let fma = Bird::hatch(backend, clock, "fma", "chains", json!({"elements": elements, "trips": 64, "steps": 512}))?;
+        let fma = Bird::hatch(backend, clock, "fma", "chains", json!({"elements": elements, "trips": 64, "steps": 512}), 1)?;
         let stream = Bird::hatch(
             backend,
             clock,
             "stream",
             "linear",
             json!({"kind": "copy", "elements": array, "passes": 1, "parts": parts.min(array)}),
+            SETS,
         )?;
         Ok(Canaries { fma, stream, clock: clock.clone(), last: None })
     }
@@ -91,20 +94,23 @@ impl<'b> Canaries<'b> {
 pub(super) struct Bird<'b> {
     loaded: Box<dyn Loaded + 'b>,
     launches: u32,
+    sets: u32,
+    /// The set that the next slice begins with.
+    next: u32,
     bytes: u64,
 }
 
 impl<'b> Bird<'b> {
-    /// Loads it and sizes a slice.
-    pub(super) fn hatch(backend: &'b dyn Backend, clock: &Clock, name: &str, variant: &str, problem: Value) -> Result<Self> {
+    /// Loads so many sets of it and sizes a slice.
+    pub(super) fn hatch(backend: &'b dyn Backend, clock: &Clock, name: &str, variant: &str, problem: Value, sets: u32) -> Result<Self> {
         let device = backend.device();
         let op = (op::find(name)?.parse)(&problem)?;
         let plan = op.plan(variant, Precision::F32, device.language, &Tuned::default(), device)?;
-        let mut loaded = backend.load(&plan, Seeded { draw: Draw::Dense, seed: 0 }, 1, Checks::Trusted)?;
-        loaded.sample(1, 0)?;
+        let mut loaded = backend.load(&plan, Seeded { draw: Draw::Dense, seed: 0 }, sets, Checks::Trusted)?;
+        loaded.sample(sets, 0)?;
         let one = chosen(clock, &loaded.sample(1, 0)?).max(1);
         let launches = (LENGTH_NS / SLICES).div_ceil(one).clamp(1, 4096) as u32;
-        Ok(Bird { loaded, launches, bytes: plan.cost.compulsory })
+        Ok(Bird { loaded, launches, sets, next: 0, bytes: plan.cost.compulsory })
     }
 
     fn sing(&mut self, clock: &Clock) -> Result<u64> {
@@ -117,6 +123,8 @@ impl<'b> Bird<'b> {
 
     /// One slice.
     pub(super) fn slice(&mut self) -> Result<Sample> {
-        self.loaded.sample(self.launches, 0)
+        let first = self.next;
+        self.next = (first + self.launches) % self.sets;
+        self.loaded.sample(self.launches, first)
     }
 }

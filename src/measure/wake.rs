@@ -36,7 +36,7 @@ impl<'b> Alarm<'b> {
     /// Loads the fma.
     pub fn new(backend: &'b dyn Backend, clock: &Clock) -> Result<Self> {
         let elements = backend.device().compute_units as u64 * 16_384;
-        let fma = Bird::hatch(backend, clock, "fma", "chains", json!({"elements": elements, "trips": 64, "steps": 512}))?;
+        let fma = Bird::hatch(backend, clock, "fma", "chains", json!({"elements": elements, "trips": 64, "steps": 512}), 1)?;
         let mut alarm = Alarm { fma, clock: clock.clone(), fastest: u64::MAX, waited: Duration::ZERO };
         // The first time nothing is known of its speed: all the patience there is.
         let started = Instant::now();
