@@ -86,10 +86,14 @@ impl Expectation {
         };
         let arithmetic = op.arithmetic(precision);
         let (mut runs, mut deviation, mut checked, mut largest) = (Vec::with_capacity(spans.len()), 0f64, 0, 0f64);
-        for (row, cols) in &spans {
+        let evaluated = on_all_threads(&spans, |(row, cols)| {
             let truth = op.row(Arithmetic::F64, &inputs, *row, cols.clone());
             let yard = if arithmetic == Arithmetic::F64 { truth.clone() } else { op.row(arithmetic, &inputs, *row, cols.clone()) };
-            deviation = truth.iter().zip(&yard).fold(deviation, |worst, (t, y)| worst.max((t - y).abs()));
+            let deviation = truth.iter().zip(&yard).fold(0f64, |worst, (t, y)| worst.max((t - y).abs()));
+            (truth, deviation)
+        });
+        for ((row, cols), (truth, off)) in spans.iter().zip(evaluated) {
+            deviation = deviation.max(off);
             largest = truth.iter().fold(largest, |worst, t| worst.max(t.abs()));
             checked += truth.len() as u64;
             runs.push(Run { start: row * columns + cols.start, truth });
@@ -260,6 +264,25 @@ fn all_finite(values: &[f64]) -> bool {
 /// Whether a deviation is larger than its limit; one that is not a number always is.
 fn exceeds(deviation: f64, limit: f64) -> bool {
     deviation.is_nan() || limit.is_nan() || deviation > limit
+}
+
+/// `work` of every item, in their order. Items cost much alike.
+fn on_all_threads<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = items.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> =
+            items.chunks(share).skip(1).map(|items| scope.spawn(move || items.iter().map(work).collect::<Vec<T>>())).collect();
+        let mut done: Vec<T> = items.iter().take(share).map(work).collect();
+        for other in others {
+            match other.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    })
 }
 
 impl Projection {

@@ -51,41 +51,45 @@ impl Campaign<'_> {
             chosen.push(Chosen { kind, cached, memory });
         }
         let end = self.sweep_reading(&chosen, device, last)?;
-        self.look_again(&chosen, device, last)?;
         let found = roofline::levels(&self.read_curve(), &device.caches);
         let largest = found.iter().filter_map(|level| level.capacity).max();
         self.llc = largest.map(|largest| largest.max(device.llc_bytes()));
-        self.sweep_others(&chosen, device, end.min(MET_LLC * largest.unwrap_or(device.llc_bytes())))?;
+        // The others need to meet memory, which the blocks measure again anyway.
+        let met = end.min(MET_LLC * largest.unwrap_or(device.llc_bytes()));
+        for choice in chosen.iter().filter(|choice| choice.kind != Kind::Read) {
+            let points = sizes(choice.kind, device, met, self.scope.size);
+            self.sweep(choice, &points, largest.unwrap_or(0))?;
+        }
         self.level_winners(&chosen, &found, device, end);
         Ok(())
     }
 
-    /// Reads ever larger working sets; returns the last. On a CPU, where the largest take seconds to fill and to check, two flat
-    /// octaves far beyond the largest cache end it.
+    /// Reads ever larger working sets, and again what looks disturbed; returns the last. On a CPU, where the largest take seconds to fill and to
+    /// check, two flat octaves far beyond the largest cache end it.
     fn sweep_reading(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<u64> {
         let Some(read) = chosen.iter().find(|choice| choice.kind == Kind::Read) else { return Ok(last) };
-        let points = sizes(Kind::Read, device, last, self.scope.size);
-        self.watcher.stage("bandwidth by working set", points.len());
-        for (working_set, memory) in points {
+        let mut points = sizes(Kind::Read, device, last, self.scope.size);
+        self.watcher.stage("read bandwidth by working set", points.len());
+        for at in 0..points.len() {
+            let (working_set, memory) = points[at];
             self.stream_point(read, working_set, memory)?;
             let far = device.kind == DeviceKind::Cpu && memory && working_set >= MET_LLC * device.llc_bytes();
             if far && roofline::settled(&self.read_curve(), &device.caches) {
-                return Ok(working_set);
+                points.truncate(at + 1);
+                break;
             }
         }
-        Ok(last)
+        self.look_again(read, &points, u64::MAX)?;
+        Ok(points.last().map_or(last, |&(working_set, _)| working_set))
     }
 
-    fn sweep_others(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<()> {
-        let others: Vec<&Chosen> = chosen.iter().filter(|choice| choice.kind != Kind::Read).collect();
-        let points: Vec<_> = others.iter().map(|choice| sizes(choice.kind, device, last, self.scope.size)).collect();
-        self.watcher.stage("bandwidth in the other directions", points.iter().map(Vec::len).sum());
-        for (choice, points) in others.into_iter().zip(points) {
-            for (working_set, memory) in points {
-                self.stream_point(choice, working_set, memory)?;
-            }
+    /// Bandwidth by working set in one of the other directions; what looks disturbed up to a working set is measured again.
+    fn sweep(&mut self, choice: &Chosen, points: &[(u64, bool)], upto: u64) -> Result<()> {
+        self.watcher.stage(&format!("{} bandwidth by working set", choice.kind.name()), points.len());
+        for &(working_set, memory) in points {
+            self.stream_point(choice, working_set, memory)?;
         }
-        Ok(())
+        self.look_again(choice, points, upto)
     }
 
     fn stream_point(&mut self, choice: &Chosen, working_set: u64, memory: bool) -> Result<()> {
@@ -93,15 +97,17 @@ impl Campaign<'_> {
         self.run_item(item).map(|_| ())
     }
 
-    /// Measures again what looks disturbed in the read curve; the samples join those of the first look.
-    fn look_again(&mut self, chosen: &[Chosen], device: &DeviceInfo, last: u64) -> Result<()> {
-        let Some(read) = chosen.iter().find(|choice| choice.kind == Kind::Read) else { return Ok(()) };
+    /// Measures again what looks disturbed in a direction's curve, up to a working set; the samples join those of the first look.
+    fn look_again(&mut self, choice: &Chosen, points: &[(u64, bool)], upto: u64) -> Result<()> {
+        let (read, written) = choice.kind.arrays();
         for _ in 0..LOOKS {
-            let doubtful = roofline::doubtful(&self.read_curve());
+            let mut doubtful = roofline::doubtful(&self.curve(choice.kind));
+            doubtful.retain(|&bytes| bytes <= upto);
             self.watcher.stage("bandwidth again, where it looks disturbed", doubtful.len());
-            for (working_set, memory) in sizes(Kind::Read, device, last, self.scope.size) {
-                let item = self.stream_item(Kind::Read, working_set, if memory { &read.memory } else { &read.cached }, GLANCE);
-                if item.problem["elements"].as_u64().is_some_and(|elements| doubtful.contains(&(elements * 4))) {
+            for &(working_set, memory) in points {
+                let item = self.stream_item(choice.kind, working_set, if memory { &choice.memory } else { &choice.cached }, GLANCE);
+                let bytes = item.problem["elements"].as_u64().map(|elements| elements * 4 * (read + written));
+                if bytes.is_some_and(|bytes| doubtful.contains(&bytes)) {
                     self.run_item(item)?;
                 }
             }
@@ -109,15 +115,18 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    /// The curve that shows the levels: reading is what every cache does best, and what shows them most clearly.
-    fn read_curve(&self) -> Vec<(u64, f64)> {
+    fn curve(&self, kind: Kind) -> Vec<(u64, f64)> {
         let points = self.records.iter().filter_map(|record| match record {
             Record::Measurement(m) => Some(m),
             _ => None,
         });
         let sweeps = roofline::sweeps(points);
-        let read = sweeps.iter().find(|s| s.kind == Kind::Read).or(sweeps.first());
-        read.map(|sweep| sweep.curve().points).unwrap_or_default()
+        sweeps.iter().find(|sweep| sweep.kind == kind).map(|sweep| sweep.curve().points).unwrap_or_default()
+    }
+
+    /// The curve that shows the levels: reading is what every cache does best, and what shows them most clearly.
+    fn read_curve(&self) -> Vec<(u64, f64)> {
+        self.curve(Kind::Read)
     }
 
     /// One winner per level and direction: the middle of the level's run, DRAM at half of the last size, and in a hurry at the least that is
@@ -228,7 +237,7 @@ fn sizes(kind: Kind, device: &DeviceInfo, last: u64, size: Size) -> Vec<(u64, bo
         if bytes <= 2 * device.llc_bytes() {
             sizes.push((bytes, false));
         }
-        if 2 * bytes >= device.llc_bytes() {
+        if 4 * bytes >= device.llc_bytes() {
             sizes.push((bytes, true));
         }
         at /= step;
