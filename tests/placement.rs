@@ -378,6 +378,17 @@ fn requested_bytes_are_charged_to_the_next_level_inwards() {
 }
 
 #[test]
+fn what_came_faster_than_a_level_delivers_is_charged_further_in() {
+    // 150 MB would take 1.9 ms of L3 at 80 GB/s; L2 delivers them in 0.75 ms. Not even L1 delivers 800 MB: then they tell nothing.
+    let l2 = placed(kernel("k").work(1000, 1_000_000, 0).requests(150_000_000).takes(MS));
+    assert_eq!(l2.limiter, "l2");
+    assert_near(l2.limiter_share, 0.75);
+    let registers = placed(kernel("k").work(1000, 1_000_000, 0).requests(800_000_000).takes(MS));
+    assert_eq!(registers.limiter, "unexplained");
+    assert!(registers.shares.iter().all(|share| share.share <= 1.1), "{:?}", registers.shares);
+}
+
+#[test]
 fn bytes_that_nobody_counted_blame_no_level_and_are_no_zero() {
     let counted = kernel("k").work(1000, 12 * MIB, 0).requests(64 * MIB).takes(MS);
     let unknown = counted.clone().with(|m| (m.bytes_requested, m.bytes_lane) = (None, None));

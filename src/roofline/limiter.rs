@@ -62,7 +62,7 @@ fn idle(groups: u64, units: u32) -> Option<f64> {
 }
 
 /// Shares of time, largest first: arithmetic on the variant's own unit, exponentials where their rate is known, compulsory bytes on
-/// the level that supplies them, and requested bytes, where they are known, on the next level inwards.
+/// the level that supplies them, and requested bytes, where they are known, on the level that serves them.
 pub(super) fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> Vec<Share> {
     let mut shares = Vec::new();
     let mut add = |resource: String, ns: f64| shares.push(Share { resource, share: ns / median_ns });
@@ -79,13 +79,23 @@ pub(super) fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Optio
     }
     if let Some(bound) = supply {
         add(bound.resource.clone(), bound.ns.value);
-        let inner = roof.inward(&bound.resource);
-        if let (Some(level), Some(requested)) = (inner, m.bytes_requested)
-            && let Some(time) = roof.at_level(&level, written_share(m.bytes_written, requested))
-        {
-            add(level, time.ns.value * requested as f64);
+        if let Some((level, ns)) = m.bytes_requested.and_then(|requested| served(m, requested, median_ns, roof, &bound.resource)) {
+            add(level, ns);
         }
     }
     shares.sort_by(|a, b| b.share.total_cmp(&a.share));
     shares
+}
+
+/// The level inwards of `supply` that serves the requested bytes, and the time that they take of it: the next one, but what came faster
+/// than a level can deliver came from further in.
+fn served(m: &Measurement, requested: u64, median_ns: f64, roof: &Roof, supply: &str) -> Option<(String, f64)> {
+    let mut level = roof.inward(supply)?;
+    loop {
+        let ns = roof.at_level(&level, written_share(m.bytes_written, requested))?.ns.value * requested as f64;
+        if ns <= (1.0 + CLOSE) * median_ns {
+            return Some((level, ns));
+        }
+        level = roof.inward(&level)?;
+    }
 }
