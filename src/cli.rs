@@ -11,6 +11,7 @@ use crate::op::{self, Size};
 use crate::plan::{Precision, Unit};
 
 mod devices;
+mod explain;
 mod output;
 mod own;
 mod run;
@@ -48,6 +49,9 @@ enum Command {
     /// Measure a kernel of your own beside ours: bound by the op's tensors, verified, timed, placed
     #[command(name = "try", after_help = own::HELP)]
     Try(Box<Trying>),
+    /// Work out one problem: operations, bytes, intensity, and what it waits for on a recorded or given roof; needs no device
+    #[command(after_help = explain::HELP)]
+    Explain(Box<Explaining>),
     /// Show table and chart of a recorded run; needs no device
     Show(Showing),
 }
@@ -135,6 +139,30 @@ struct Trying {
     common: Common,
     #[command(flatten)]
     keeping: Keeping,
+}
+
+/// One problem, and the roof that it is held against.
+#[derive(Debug, Clone, Args)]
+struct Explaining {
+    /// The op
+    op: String,
+    /// Number format of tensors and sums
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// A records.jsonl whose roof is taken
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["peak", "bandwidth"])]
+    roof: Option<PathBuf>,
+    /// Peak of arithmetic: 989TFLOP/s
+    #[arg(long, value_parser = explain::flop_rate, value_name = "RATE", requires = "bandwidth", allow_hyphen_values = true)]
+    peak: Option<f64>,
+    /// Peak of memory: 4.8TB/s
+    #[arg(long, value_parser = explain::byte_rate, value_name = "RATE", requires = "peak", allow_hyphen_values = true)]
+    bandwidth: Option<f64>,
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = explain::Format::Text)]
+    format: explain::Format,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 /// For how long, into which folder, and on which problem.
@@ -341,6 +369,7 @@ impl Cli {
             Some(Command::Devices { json }) => devices::run(json),
             Some(Command::Verify(args)) => verify::run(&args),
             Some(Command::Try(args)) => own::run(&args),
+            Some(Command::Explain(args)) => explain::run(&args),
             Some(Command::Show(args)) => show::run(&args),
         }?;
         Ok(status as u8)

@@ -12,6 +12,7 @@ pub mod campaign;
 pub mod cli;
 pub mod draw;
 pub mod error;
+pub mod explain;
 pub mod host;
 pub mod interrupt;
 pub mod measure;

@@ -1,6 +1,7 @@
 //! The roof of a device: what its ceilings and curves allow, as times.
 
 use super::ceiling::ceiling_view;
+use super::place::written_share;
 use super::sweep::{Sweep, sweeps};
 use super::{by_id, header, measurements};
 use crate::error::Result;
@@ -119,6 +120,11 @@ impl Roof {
         let caches = self.caches();
         let at = caches.iter().position(|c| c.0 == level).unwrap_or(caches.len());
         at.checked_sub(1).map(|inner| caches[inner].0.to_string())
+    }
+
+    /// Time in ns of so many bytes on memory beyond all caches, `written` of them written; `None` where it was not measured.
+    pub fn memory_ns(&self, bytes: u64, written: u64) -> Option<f64> {
+        self.at_level("dram", written_share(written, bytes)).map(|time| time.ns.value * bytes as f64)
     }
 
     /// Time of a byte at a level whose write share is `written` of 1.
