@@ -33,6 +33,26 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const
                  : "memory");
 }
 
+// 2^x; what is too small for a normal number becomes zero.
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Two numbers as the elements of a fragment's register.
+template <class T> __device__ __forceinline__ unsigned packed(float low, float high);
+template <> __device__ __forceinline__ unsigned packed<Half>(float low, float high) {
+    unsigned both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+template <> __device__ __forceinline__ unsigned packed<Brain>(float low, float high) {
+    unsigned both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+
 // d += a . b for a 16 x K of rows, b K x 8 of columns, K elements of T in 32 bytes.
 #define WARP_MMA(T, NAME)                                                                                                          \
     template <> __device__ __forceinline__ void mma<T>(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) { \
@@ -41,6 +61,8 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                                        \
     }
 #else
+inline float power_of_two(float x) { return exp2f(x); }
+template <class T> unsigned packed(float low, float high) { return T(low).bits | (unsigned)T(high).bits << 16; }
 #define WARP_MMA(T, NAME)                                                                                                  \
     template <> void mma<T>(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) {                  \
         cudacpu::mma(d, a, b0, b1, sizeof(T), [](unsigned bits) { return cudacpu::element<T>(bits); });                     \

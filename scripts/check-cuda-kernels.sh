@@ -2,7 +2,8 @@
 # Compiles every CUDA kernel, with all its tunables, to machine code for sm_75 to sm_120. Needs no GPU and no driver: NVRTC comes
 # from PyPI into the target folder.
 #
-# usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION]
+# usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION [ONLY]]
+#   ONLY  sources whose file names hold this, such as matmul-mma
 set -eu
 cd "$(dirname "$0")/.."
 version=${1:-13.0.88}
@@ -26,4 +27,4 @@ PY
 
 rm -rf "$out"
 cargo run --release --quiet --example render_kernels -- "$out"
-exec "$venv/bin/python" scripts/check_cuda_kernels.py "$out" "$libraries"
+exec "$venv/bin/python" scripts/check_cuda_kernels.py "$out" "$libraries" ${2:+"$2"}

@@ -1,8 +1,9 @@
 """Compiles rendered CUDA sources to machine code for every architecture with NVRTC; needs no GPU and no driver.
 
-usage: check_cuda_kernels.py FOLDER LIBFOLDER
+usage: check_cuda_kernels.py FOLDER LIBFOLDER [ONLY]
 
-FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLDER holds libnvrtc.so.*. Fails on an error, a
+FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLDER holds libnvrtc.so.*. ONLY: sources whose file names
+hold this. Fails on an error, a
 spill, local memory, a missing entry point, more shared memory than the plan says, and on memory accesses that a source promises to
 be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have them. Where nvdisasm is installed
 beside NVRTC, the machine code for sm_90a is read too: matrix instructions where they are promised, no local memory anywhere.
@@ -128,7 +129,7 @@ def machine_promises(kernel, found):
         if (kernel["op"], kernel["variant"]) == ("matmul", "pipelined") and entry == "whole":
             if not all(any(name.startswith(wide) for name in own) for wide in ("LDG.E.128", "LDS.128", "STG.E.128")):
                 yield f"{entry}: an access is not 16 bytes wide"
-        if (kernel["op"], kernel["variant"]) == ("matmul", "mma") and entry == "whole":
+        if kernel["unit"] == "mma" and kernel["op"] != "matrix" and entry.startswith("whole"):
             if not all(any(name.startswith(wanted) for name in own) for wanted in ("LDGSTS", "LDSM")):
                 yield f"{entry}: no asynchronous copies or matrix loads"
 
@@ -159,7 +160,8 @@ def check(nvrtc, libraries, folder, kernel, architecture):
 
 def main():
     folder, libraries = pathlib.Path(sys.argv[1]), sys.argv[2]
-    manifest = json.loads((folder / "manifest.json").read_text())
+    only = sys.argv[3] if len(sys.argv) > 3 else ""
+    manifest = [kernel for kernel in json.loads((folder / "manifest.json").read_text()) if only in kernel["file"]]
     nvrtc, failures, compiled, rows = Nvrtc(libraries), 0, 0, {}
     for kernel in manifest:
         for architecture in HAVE.get(kernel["unit"], ARCHITECTURES):

@@ -27,6 +27,9 @@ use rooftrace::worker::{Answer, Bench, Goal, Launch};
 /// Set in the process that a test starts to see other libraries than its own.
 const CHILD: &str = "ROOFTRACE_TEST_CHILD";
 
+/// Where compiled code is kept; empty, nowhere.
+const CACHE: &str = "ROOFTRACE_CACHE";
+
 fn in_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
@@ -41,7 +44,7 @@ fn install(folder: &Path, stems: &[&str], library: &Path) {
 /// Runs the calling test once more where libraries are taken from `folder`; its standard output and error.
 fn again(test: &str, folder: &Path) -> (String, String) {
     let mut child = Command::new(std::env::current_exe().expect("this test is a program"));
-    child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").env("LD_LIBRARY_PATH", folder).env_remove("RUST_BACKTRACE");
+    child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").env("LD_LIBRARY_PATH", folder).env(CACHE, "").env_remove("RUST_BACKTRACE");
     let done = child.output().expect("this test starts again");
     let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr).into_owned());
     assert!(done.status.success(), "{}: {stdout}{stderr}", done.status);
@@ -309,7 +312,7 @@ fn an_overrun_and_a_written_input_are_found_by_the_audit() {
 
 /// Peak memory, from the free memory that the stand-in tells: one set, its guards and eight bytes for the audit.
 fn memory_is_what_the_driver_gave_out(folder: &Path) {
-    let launch = Launch::new("cuda:0").program(env!("CARGO_BIN_EXE_rooftrace")).variable("LD_LIBRARY_PATH", folder);
+    let launch = Launch::new("cuda:0").program(env!("CARGO_BIN_EXE_rooftrace")).variable("LD_LIBRARY_PATH", folder).variable(CACHE, "");
     let mut child = launch.start().expect("the stand-in has a device");
     let fields = serde_json::json!({"id": "peak", "op": "matmul", "problem": {"m": 300, "n": 200, "k": 100}, "variant": "naive",
         "precision": "f32", "cache": "warm", "draw": "dense", "seed": 1, "goal": Goal::Peak, "order": 1});
@@ -324,7 +327,7 @@ fn memory_is_what_the_driver_gave_out(folder: &Path) {
 fn the_program_itself_verifies_every_cuda_source_over_the_stand_in() {
     let Some(folder) = stand_in("program", |_, text| text) else { return };
     let mut program = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
-    program.args(["verify", "--device", "cuda:0", "--size", "small", "--quiet"]).env("LD_LIBRARY_PATH", &folder);
+    program.args(["verify", "--device", "cuda:0", "--size", "small", "--quiet"]).env("LD_LIBRARY_PATH", &folder).env(CACHE, "");
     let done = program.output().expect("it starts");
     let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{}: {stdout}{stderr}", done.status);
@@ -337,5 +340,27 @@ fn the_program_itself_verifies_every_cuda_source_over_the_stand_in() {
         "{stdout}"
     );
     memory_is_what_the_driver_gave_out(&folder);
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[test]
+fn code_is_compiled_once_and_found_by_the_next_process() {
+    let Some(folder) = stand_in("cached", |_, text| text) else { return };
+    let verified = |cache: &Path, compiler: bool| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+        program.args(["verify", "--device", "cuda:0", "--op", "matmul", "--variant", "naive", "--size", "small", "--quiet"]);
+        program.env("LD_LIBRARY_PATH", &folder).env(CACHE, cache);
+        if !compiler {
+            program.env("CUDACPU_NO_COMPILER", "1");
+        }
+        let done = program.output().expect("it starts");
+        (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    let cache = folder.join("cache");
+    let (made, text) = verified(&cache, true);
+    assert!(made, "{text}");
+    assert_eq!(verified(&cache, false), (true, text), "the same outcome from the code of the first process");
+    let (without, text) = verified(&folder.join("other"), false);
+    assert!(!without && text.contains("compiles nothing now"), "{text}");
     let _ = std::fs::remove_dir_all(&folder);
 }

@@ -16,6 +16,7 @@ use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Unit};
 
+mod cache;
 mod compile;
 mod fill;
 mod loaded;
@@ -23,6 +24,7 @@ mod map;
 mod memory;
 mod probe;
 
+use cache::Cache;
 use compile::{Compiled, Request};
 
 /// All cuda devices, or the one reason why there is none. Makes no context, so it costs milliseconds.
@@ -41,6 +43,10 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     /// Modules by all that their code depends on: options and text.
     compiled: RefCell<HashMap<String, Arc<Compiled>>>,
+    /// Code compiled by earlier processes.
+    cache: Cache,
+    /// NVRTC's release.
+    release: String,
 }
 
 impl Cuda {
@@ -65,7 +71,15 @@ impl Cuda {
         })?;
         let (context, stream, free) = opened;
         info.memory_bytes = free;
-        Ok(Cuda { info, architecture, context, stream, compiled: RefCell::default() })
+        Ok(Cuda {
+            info,
+            architecture,
+            context,
+            stream,
+            compiled: RefCell::default(),
+            cache: Cache::of_user(),
+            release: probe::nvrtc_release()?,
+        })
     }
 
     /// Compiles a text, or finds it compiled.
@@ -74,7 +88,7 @@ impl Cuda {
         if let Some(found) = self.compiled.borrow().get(&key) {
             return Ok(found.clone());
         }
-        let made = Arc::new(compile::compile(&self.context, request)?);
+        let made = Arc::new(compile::compile(&self.context, request, &self.cache)?);
         self.compiled.borrow_mut().insert(key, made.clone());
         Ok(made)
     }
@@ -100,7 +114,9 @@ impl Backend for Cuda {
         }
         let name = format!("{}/{}{}", plan.op, plan.variant, if plan.own { "" } else { ".cu" });
         let architecture = self.architecture.clone();
-        let kernels = self.compiled(&Request { name: &name, text, defines, architecture: &architecture, checks, strict: !plan.own })?;
+        let release = &self.release;
+        let kernels =
+            self.compiled(&Request { name: &name, text, defines, architecture: &architecture, checks, strict: !plan.own, release })?;
         let draws = Request {
             name: "draw.cu",
             text: fill::SOURCE,
@@ -108,6 +124,7 @@ impl Backend for Cuda {
             architecture: &architecture,
             checks: Checks::Trusted,
             strict: true,
+            release,
         };
         let draws = self.compiled(&draws)?;
         Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, &kernels, &draws, plan, seeded, sets, checks)?))

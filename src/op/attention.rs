@@ -158,7 +158,7 @@ impl Attention {
 impl Definition for Attention {
     const NAME: &'static str = "attention";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, FLASH];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, FLASH, FLASH_MMA];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         self.checked()?;
@@ -221,8 +221,8 @@ impl Definition for Attention {
     }
 
     fn fits(&self, variant: &str, s: &Setting<'_>) -> Result<()> {
-        match variant == FLASH.name && s.language != Language::Host && self.head_dim > WIDEST {
-            true => Err(Error::unsupported("attention/flash: head_dim", self.head_dim, format!("tiles for {WIDEST} at most"))),
+        match variant != NAIVE.name && s.language != Language::Host && self.head_dim > WIDEST {
+            true => Err(Error::unsupported(format!("attention/{variant}: head_dim"), self.head_dim, format!("tiles for {WIDEST} at most"))),
             false => Ok(()),
         }
     }
@@ -353,6 +353,34 @@ const FLASH: Variant<Attention> = Variant {
         Language::Host => host::attention::demand(p, s),
         Language::Wgsl => fused(p, 8, s),
         Language::Cuda => fused(p, 16, s),
+    },
+};
+
+/// `flash` on matrix units: a warp scores 32 rows, and what it makes of a score stays in its registers.
+const FLASH_MMA: Variant<Attention> = Variant {
+    name: "flash_mma",
+    unit: Unit::Mma,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/attention/flash_mma.cu")),
+        precisions: &[Precision::BF16, Precision::F16],
+        tunables: &[Tunable { name: "WARPS", values: &[4, 8] }, Tunable { name: "BK", values: &[64, 32] }],
+    }],
+    dispatches: |p, s| {
+        let (rows, keys) = (32 * s.tuned.get("WARPS"), s.tuned.get("BK"));
+        let (entry, width) = match (p.head_dim.is_multiple_of(8), p.head_dim <= WIDEST / 2) {
+            (true, true) => ("whole64", 64),
+            (true, false) => ("whole128", 128),
+            (false, true) => ("ragged64", 64),
+            (false, false) => ("ragged128", 128),
+        };
+        let grid = [tiles(p.group_rows(), rows as u64), tiles(p.groups(), 1), 1];
+        vec![Dispatch { dynamic_bytes: 2 * width * (rows + 2 * keys), ..Dispatch::over(4, entry, grid, [rows, 1, 1]) }]
+    },
+    // Queries, keys and values are copied once a group, and from there no lane loads anything twice.
+    demand: |p, s| {
+        let elements = 2 * p.group_rows() + 2 * p.reached(32 * s.tuned.get("WARPS") as u64);
+        let bytes = s.precision.storage().bytes() * p.groups() * p.head_dim * elements;
+        Demand::new(bytes, bytes)
     },
 };
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use cudarc::driver::{CudaContext, CudaModule};
 use cudarc::nvrtc::{Ptx, result, sys};
 
+use super::cache::{Cache, Entry};
 use crate::backend::Checks;
 use crate::error::{Error, Result};
 
@@ -27,6 +28,8 @@ pub struct Request<'a> {
     pub checks: Checks,
     /// Whether a spill is an error: in our kernels it is, in a user's it is their choice.
     pub strict: bool,
+    /// The compiler's release, such as `13.0`.
+    pub release: &'a str,
 }
 
 impl Request<'_> {
@@ -45,7 +48,7 @@ impl Request<'_> {
 
     /// Equal keys give equal code.
     pub fn key(&self) -> String {
-        format!("{}\0{}", self.options().join("\0"), self.text)
+        format!("NVRTC {}\0{}\0{}", self.release, self.options().join("\0"), self.text)
     }
 }
 
@@ -104,17 +107,26 @@ pub struct Compiled {
     pub module: Arc<CudaModule>,
     /// What the assembler said.
     pub usages: Vec<Usage>,
-    /// Time that NVRTC took, in nanoseconds.
+    /// Time that NVRTC took, or reading what it made earlier, in nanoseconds.
     pub compile_ns: u64,
 }
 
-/// Compiles and loads.
+/// Compiles, or takes what was compiled before, and loads.
 ///
 /// # Errors
 /// [`Error::Compile`] with options and the whole log, [`Error::Backend`] where the driver refuses the code.
-pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>) -> Result<Compiled> {
+pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, cache: &Cache) -> Result<Compiled> {
     let started = Instant::now();
-    let (cubin, log) = cubin(request)?;
+    let key = request.key();
+    let Entry { cubin, log } = match cache.get(&key) {
+        Some(kept) => kept,
+        None => {
+            let (cubin, log) = cubin(request)?;
+            let made = Entry { cubin, log };
+            cache.put(&key, &made);
+            made
+        }
+    };
     let compile_ns = started.elapsed().as_nanos() as u64;
     let module = context.load_module(Ptx::from_binary(cubin)).map_err(|e| Error::Backend {
         backend: "cuda",
@@ -191,7 +203,7 @@ mod tests {
         ptxas info    : Used 40 registers, used 0 barriers, 1232 bytes cumulative stack size\n";
 
     fn request<'a>(defines: &'a [String], checks: Checks) -> Request<'a> {
-        Request { name: "op/variant.cu", text: "text", defines, architecture: "sm_80", checks, strict: true }
+        Request { name: "op/variant.cu", text: "text", defines, architecture: "sm_80", checks, strict: true, release: "13.0" }
     }
 
     #[test]

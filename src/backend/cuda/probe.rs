@@ -40,7 +40,7 @@ pub fn list() -> Result<Vec<DeviceInfo>> {
     libraries()?;
     guarded(|| {
         let count = start()?;
-        let compiler = compiler_version()?;
+        let compiler = nvrtc_release()?;
         (0..count).map(|index| describe(index, &compiler)).collect()
     })
 }
@@ -56,7 +56,7 @@ pub fn architecture(index: usize) -> Result<String> {
         match supported(&known_architectures()?, major, minor) {
             true => Ok(architecture_name(major, minor)),
             false => {
-                let release = compiler_version()?;
+                let release = nvrtc_release()?;
                 Err(unavailable(
                     format!("NVRTC {release} does not compile for this device's sm_{major}{minor}"),
                     "install an NVRTC of a CUDA release that does, such as 12.9 for devices before sm_75",
@@ -114,8 +114,11 @@ fn refused(code: CUresult) -> Error {
     }
 }
 
-/// NVRTC's release.
-fn compiler_version() -> Result<String> {
+/// NVRTC's release, such as `13.0`.
+///
+/// # Errors
+/// [`Error::Unavailable`] where NVRTC does not answer.
+pub fn nvrtc_release() -> Result<String> {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both pointers are to live integers.
     unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) }.result().map_err(|e| broken_compiler(e.0))?;
