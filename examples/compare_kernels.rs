@@ -1,0 +1,114 @@
+//! Kernels of one problem side by side on any device, in interleaved samples of one machine state: for tuning.
+//!
+//! ```text
+//! compare_kernels DEVICE OP FIELDS VARIANT:PRECISION[:NAME=VALUE,…|:*] …
+//! compare_kernels cuda:0 matmul '{"m":4096,"n":4096,"k":4096}' mma:bf16:* wgmma:bf16
+//! ```
+//! `*` stands for every setting of the tunables; settings that the device refuses are left out with the reason. Each is verified once,
+//! then timed warm in rounds, on the device's clock where it has one.
+
+use std::sync::Arc;
+
+use rooftrace::backend::{Backend, Checks, Loaded, open};
+use rooftrace::draw::{Draw, Seeded};
+use rooftrace::op::{Op, find};
+use rooftrace::oracle::Expectation;
+use rooftrace::plan::{Plan, Precision, Tunable, Tuned};
+
+/// Rounds behind a median.
+const ROUNDS: usize = 11;
+/// Length of a sample.
+const SAMPLE_NS: u128 = 3_000_000;
+
+fn main() {
+    if let Err(error) = compare() {
+        eprintln!("compare_kernels: {error}");
+        std::process::exit(2);
+    }
+}
+
+struct Lane<'b> {
+    name: String,
+    plan: Plan,
+    loaded: Box<dyn Loaded + 'b>,
+    launches: u32,
+    samples: Vec<f64>,
+}
+
+fn compare() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [device, op, fields, kernels @ ..] = arguments.as_slice() else { return Err("give DEVICE OP FIELDS VARIANT:PRECISION …".into()) };
+    let op: Arc<dyn Op> = (find(op)?.parse)(&serde_json::from_str(fields)?)?;
+    let backend = open(device)?;
+    let mut lanes = Vec::new();
+    for kernel in kernels {
+        let mut parts = kernel.splitn(3, ':');
+        let (variant, precision) = (parts.next().unwrap_or_default(), parts.next().unwrap_or("f32"));
+        let precision: Precision = serde_json::from_str(&format!("\"{precision}\""))?;
+        for tuned in settings(op.as_ref(), backend.as_ref(), variant, parts.next().unwrap_or_default())? {
+            let name = format!("{variant} {precision} {:?}", tuned.0);
+            match lane(op.as_ref(), backend.as_ref(), variant, precision, &tuned, name.clone()) {
+                Ok(lane) => lanes.push(lane),
+                Err(why) => println!("left out {name}: {why}"),
+            }
+        }
+    }
+    for _ in 0..ROUNDS {
+        for lane in &mut lanes {
+            let sample = lane.loaded.sample(lane.launches, 0)?;
+            lane.samples.push(sample.device.unwrap_or(sample.wall).as_nanos() as f64 / lane.launches as f64);
+        }
+    }
+    for lane in &mut lanes {
+        lane.samples.sort_by(f64::total_cmp);
+        let (time, best, cost) = (lane.samples[ROUNDS / 2], lane.samples[0], &lane.plan.cost);
+        let (flops, bytes) = (cost.flops as f64 / time / 1e3, cost.compulsory as f64 / time);
+        println!("{:60} {:10.2} us (least {:.2})  {flops:8.2} TFLOP/s {bytes:8.1} GB/s", lane.name, time / 1e3, best / 1e3);
+    }
+    Ok(())
+}
+
+/// The settings that `text` names: `*` all, nothing the defaults.
+fn settings(op: &dyn Op, backend: &dyn Backend, variant: &str, text: &str) -> Result<Vec<Tuned>, Box<dyn std::error::Error>> {
+    if text == "*" {
+        let variants = op.variants();
+        let info = variants.iter().find(|v| v.name == variant).ok_or("no such variant")?;
+        let tunables: &[Tunable] = info.source(backend.device().language).ok_or("it has no source for this device")?.tunables;
+        return Ok(tunables.iter().fold(vec![Tuned::default()], |chosen, tunable| {
+            let with = |tuned: &Tuned, value: u32| {
+                let mut tuned = tuned.clone();
+                tuned.0.insert(tunable.name.into(), value);
+                tuned
+            };
+            chosen.iter().flat_map(|tuned| tunable.values.iter().map(|&value| with(tuned, value)).collect::<Vec<_>>()).collect()
+        }));
+    }
+    let mut tuned = Tuned::default();
+    for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').ok_or("a setting is NAME=VALUE")?;
+        tuned.0.insert(name.into(), value.parse()?);
+    }
+    Ok(vec![tuned])
+}
+
+/// Loads one kernel, verifies its output and sizes its sample.
+fn lane<'b>(
+    op: &dyn Op,
+    backend: &'b dyn Backend,
+    variant: &str,
+    precision: Precision,
+    tuned: &Tuned,
+    name: String,
+) -> Result<Lane<'b>, Box<dyn std::error::Error>> {
+    let device = backend.device();
+    let seeded = Seeded { draw: Draw::Dense, seed: 1 };
+    let plan = op.plan(variant, precision, device.language, tuned, device)?;
+    let mut loaded = backend.load(&plan, seeded, 1, Checks::Trusted)?;
+    let sample = loaded.sample(1, 0)?;
+    let output = plan.output();
+    Expectation::of(op, precision, seeded)?.compare(&name, seeded.draw, &mut |range| loaded.read(output, 0, range))?;
+    let sample = loaded.sample(1, 0).unwrap_or(sample);
+    let one = sample.device.unwrap_or(sample.wall).as_nanos().max(1);
+    let launches = (SAMPLE_NS / one).clamp(1, 4096) as u32;
+    Ok(Lane { name, plan, loaded, launches, samples: Vec::new() })
+}
