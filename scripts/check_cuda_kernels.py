@@ -128,7 +128,7 @@ def machine_promises(kernel, found):
         if (kernel["op"], kernel["variant"]) == ("matmul", "pipelined") and entry == "whole":
             if not all(any(name.startswith(wide) for name in own) for wide in ("LDG.E.128", "LDS.128", "STG.E.128")):
                 yield f"{entry}: an access is not 16 bytes wide"
-        if (kernel["op"], kernel["variant"]) == ("matmul", "mma") and entry == "whole":
+        if (kernel["op"], kernel["variant"]) in (("matmul", "mma"), ("conv2d", "implicit_mma")) and entry == "whole":
             if not all(any(name.startswith(wanted) for name in own) for wanted in ("LDGSTS", "LDSM")):
                 yield f"{entry}: no asynchronous copies or matrix loads"
 
