@@ -43,13 +43,13 @@ struct Fragments {
 __device__ __forceinline__ unsigned rounded(unsigned bits) { return sizeof(T) == 4 ? bits + 0x1000 : bits; }
 
 // The right operand of one step, rounded.
-__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col);
+__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane);
 
 __device__ __forceinline__ void load(Fragments& f, const unsigned char* stage, unsigned step, unsigned row, unsigned col) {
     const unsigned lane = threadIdx.x % 32;
 #pragma unroll
     for (unsigned i = 0; i < 4; ++i) load_matrices(f.a[i], stage + place(row + 16 * i + lane % 16, 2 * step + lane / 16));
-    load_right(f, stage, step, col);
+    load_right(f, stage, step, col, lane);
 #pragma unroll
     for (unsigned i = 0; i < 16; ++i) f.a[i / 4][i % 4] = rounded(f.a[i / 4][i % 4]);
 }

@@ -146,8 +146,7 @@ __device__ __forceinline__ void fill(const T* x, const T* f, const Tile& tile, u
 }
 
 // Lines of filters are columns: no load need be transposed, of words neither.
-__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col) {
-    const unsigned lane = threadIdx.x % 32;
+__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane) {
 #pragma unroll
     for (unsigned j = 0; j < 8; j += 2) {
         unsigned r[4];

@@ -69,8 +69,7 @@ __device__ __forceinline__ void fill(const T* a, const T* b, const Own& own, uns
     }
 }
 
-__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col) {
-    const unsigned lane = threadIdx.x % 32;
+__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane) {
     if constexpr (sizeof(T) == 2) {
 #pragma unroll
         for (unsigned j = 0; j < 8; j += 2) {
