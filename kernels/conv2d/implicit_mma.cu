@@ -6,6 +6,8 @@
 //          Pixels and filters both lie along channels, so both are tiles of lines. A lane copies the same vector of the same lines of
 //          every tile: where a line's window begins and which taps of it are inside the image is found out once for the group and
 //          kept in registers; what follows the corner is carried from tile to tile, one number for all lines, never divided for.
+//          Where channels come in whole tiles all taps of some channels are taken before the next channels: neighbouring taps share
+//          most of their pixels, and those are copied through the first-level cache.
 // Guards:  `whole` needs input channels of a group in whole vectors of 16 bytes, output channels in pairs, and at most 31 rows and
 //          columns of the filter together: pixels, channels and taps that do not exist are copied as zeros. `ragged` takes any
 //          shape, one element at a time, with one tile and no ring.
@@ -66,20 +68,27 @@ __device__ __forceinline__ Line line_of(unsigned pixel, const Dims& d) {
     return {place_in(at.image, at.h, at.w, d), inside};
 }
 
-// The tap and input channel of a lane's next vector.
+// The tap and input channel of a lane's next vector: channels within a part of them first, then taps, then parts.
 struct Step {
-    unsigned r, s, c;
-    unsigned beyond; // how far beyond a window's corner
-    unsigned tap;    // the bits of its row and column; past the last tap one that no line has
+    static constexpr unsigned NONE = 1u << 31; // a bit that no line has
+
+    unsigned part, r, s, c;
+    unsigned beyond; // how far beyond a window's corner it is
+    unsigned along;  // and how far along a filter
+    unsigned tap;    // the bits of its row and column; NONE past the last part
 
     __device__ __forceinline__ void advance(unsigned by, const Dims& d) {
-        c += by, beyond += by;
-        if (c < inputs(d)) return;
+        const unsigned together = inputs(d) % BK == 0 ? BK : inputs(d); // channels of a part
+        c += by, beyond += by, along += by;
+        if (c < together) return;
         do {
-            c -= inputs(d), beyond += d.dilation * d.c_in - inputs(d);
-            if (++s == d.kw) s = 0, ++r, beyond += d.dilation * d.c_in * (d.w - d.kw);
-        } while (c >= inputs(d));
-        tap = r < d.kh ? 1u << r | 1u << (d.kh + s) : 1u << 31;
+            c -= together, beyond += d.dilation * d.c_in - together, along += inputs(d) - together;
+            if (++s < d.kw) continue;
+            s = 0, beyond += d.dilation * d.c_in * (d.w - d.kw);
+            if (++r < d.kh) continue;
+            r = 0, part += together, beyond = part + c, along = part + c;
+        } while (c >= together);
+        tap = part < inputs(d) ? 1u << r | 1u << (d.kh + s) : NONE;
     }
 };
 
@@ -90,7 +99,6 @@ struct Loader {
     Step step;
     const T* f;       // of the lane's first line
     unsigned filters; // how many of its lines exist
-    unsigned k;       // of its next vector
 
     __device__ __forceinline__ Loader(const T* x, const T* f, const Tile& tile, const Dims& d) {
         // The stage that is filled last lends the place where lanes tell each other of the lines.
@@ -101,27 +109,27 @@ struct Loader {
 #pragma unroll
         for (unsigned l = 0; l < PIXELS; ++l) lines[l] = all[l * APART + first];
         this->x = x + tile.first;
-        k = threadIdx.x % 8 * WIDE;
-        step = {0, 0, 0, 0, 1u | 1u << d.kh};
-        step.advance(k, d);
+        step = {0, 0, 0, 0, 0, 0, 1u | 1u << d.kh};
+        step.advance(threadIdx.x % 8 * WIDE, d);
         const unsigned channel = tile.channel + first;
         filters = channel < tile.end ? (tile.end - channel + APART - 1) / APART : 0;
-        this->f = f + ((unsigned long long)channel * depth(d) + k);
+        this->f = f + (unsigned long long)channel * depth(d);
     }
 
     __device__ __forceinline__ void fetch(unsigned stage, const Dims& d) {
         unsigned char* const to = pool + stage * STAGE + place(threadIdx.x / 8, threadIdx.x % 8);
 #pragma unroll
         for (unsigned l = 0; l < PIXELS; ++l) {
-            copy_async(to + l * APART * LINE, x + (lines[l].corner + step.beyond), (lines[l].inside & step.tap) == step.tap);
+            const T* const from = x + (lines[l].corner + step.beyond);
+            const bool inside = (lines[l].inside & step.tap) == step.tap;
+            copy_async_cached(to + l * APART * LINE, from, inside);
         }
-        const unsigned exist = k < depth(d) ? filters : 0;
+        const unsigned exist = step.tap == Step::NONE ? 0 : filters;
 #pragma unroll
         for (unsigned l = 0; l < FILTERS; ++l) {
-            copy_async(to + LEFT_BYTES + l * APART * LINE, f + (unsigned long long)(l * APART) * depth(d), l < exist);
+            copy_async(to + LEFT_BYTES + l * APART * LINE, f + ((unsigned long long)(l * APART) * depth(d) + step.along), l < exist);
         }
         step.advance(BK, d);
-        k += BK, f += BK;
     }
 };
 

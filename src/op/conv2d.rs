@@ -137,6 +137,8 @@ pub const ENTRY: Entry = Entry {
             [1, 6, 40, 64, 70, 3, 1, 1, 1, 1],
             // Vectors of every width within a group, several tiles of pixels and of channels.
             [2, 13, 9, 32, 48, 3, 1, 2, 2, 2],
+            // More channels than the widest tile of any kernel takes at once.
+            [1, 4, 6, 128, 20, 3, 2, 1, 1, 1],
         ]
         .map(case)
         .into();

@@ -104,7 +104,7 @@ pub(super) const IMPLICIT_MMA: Variant<Conv2d> = Variant {
         tunables: &[
             Tunable { name: "BM", values: &[128, 256] },
             Tunable { name: "BN", values: &[128, 64] },
-            Tunable { name: "STAGES", values: &[3, 4] },
+            Tunable { name: "STAGES", values: &[3, 2] },
         ],
     }],
     dispatches: |p, s| {
