@@ -11,6 +11,10 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool exis
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
+// The same through the first-level cache: for what is soon read again.
+__device__ __forceinline__ void copy_async_cached(void* to, const void* from, bool exists) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
 // Closes a group of a lane's copies; an empty one counts.
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most PENDING of the lane's groups are under way.

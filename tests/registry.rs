@@ -31,6 +31,16 @@ fn default_problem(entry: &op::Entry) -> Arc<dyn Op> {
     (entry.parse)(&serde_json::json!({})).expect("an op's default problem is legal")
 }
 
+/// A source as mutants find it: CUDA C++ with what it includes.
+fn compiled(op: &str, variant: &VariantInfo, source: &SourceInfo) -> String {
+    let problem = default_problem(op::find(op).expect("a listed op"));
+    let plan = problem.plan(variant.name, source.precisions[0], source.language, &Tuned::default(), &host::device());
+    match plan.expect("it has this source").code {
+        Code::Cuda { text, .. } => text,
+        _ => source.text.into(),
+    }
+}
+
 /// `kernels/matmul/naive.cu`, `shaders/matmul/naive.wgsl`.
 fn file_of(op: &str, variant: &str, language: Language) -> PathBuf {
     match language {
@@ -80,8 +90,9 @@ fn every_kernel_file_is_in_the_table() {
     files_under(&root().join("shaders"), &mut files);
     assert!(files.len() >= listed.len());
     for file in files {
-        // The fill kernels, and the types that stand before sources.
-        let shared = file.file_stem().is_some_and(|stem| stem == "draw" || stem == "numbers" || stem == "warp");
+        // The fill kernels, and what stands before or in several sources.
+        let shared =
+            file.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| ["draw", "numbers", "warp", "ring"].contains(&stem));
         assert!(shared || listed.contains(&file), "{} belongs to no variant", file.display());
     }
 }
@@ -102,7 +113,7 @@ fn no_two_sources_are_equal_but_for_comments() {
 #[test]
 fn every_tunable_is_used_by_its_source() {
     for (op, variant, source) in listed() {
-        let code = bare(source.text);
+        let code = bare(&compiled(op, &variant, &source));
         for tunable in source.tunables {
             let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
             // A mention in an assertion alone would not be a use.
@@ -235,13 +246,14 @@ fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
 fn every_mutant_finds_its_text_exactly_once_and_every_source_has_at_least_three() {
     use rooftrace::mutant::MUTANTS;
     for entry in op::OPS {
-        for variant in (entry.parse)(&serde_json::json!({})).expect("the default problem").variants() {
+        for variant in default_problem(entry).variants() {
             for source in variant.sources.iter().filter(|s| s.language != Language::Host) {
                 let own: Vec<_> =
                     MUTANTS.iter().filter(|m| (m.op, m.variant, m.language) == (entry.name, variant.name, source.language)).collect();
                 assert!(own.len() >= 3, "{}/{} in {:?} has {} mutants", entry.name, variant.name, source.language, own.len());
+                let text = compiled(entry.name, &variant, source);
                 for mutant in own {
-                    let found = source.text.matches(mutant.find).count();
+                    let found = text.matches(mutant.find).count();
                     assert_eq!(found, 1, "{}/{} {:?}: '{}'", entry.name, variant.name, source.language, mutant.name);
                 }
             }

@@ -1,7 +1,7 @@
 // matmul/mma: C[m,n] = A[m,k] . B[k,n] on matrix units a warp at a time; sums are f32.
 //
 // Owns:    a group of 2 x BN / 64 warps a 128 x BN tile of C, a warp 64 x 64 of it: 4 x 8 products of 16 x 8. Groups walk C in bands
-//          of BAND tiles of rows, so that what runs together shares its rows of A and columns of B in the cache.
+//          of tiles of rows, so that what runs together shares its rows of A and columns of B in the cache.
 // Traffic: a ring of STAGES tiles of A and B, 128 bytes of k each, is filled by copies that no lane waits for: 16 bytes at a time,
 //          the places of a line exchanged by its number, so that the eight lanes that load a matrix meet eight different banks.
 //          Fragments are loaded one step of 32 bytes ahead of their use.
@@ -9,66 +9,66 @@
 //          shape, one element at a time, with one tile and no ring. Outputs past an edge are not stored.
 // Changed: from pipelined: the matrix units do the sums, the copies bypass the registers, and more tiles are on their way.
 
-constexpr unsigned BM = 128, LINE = 128, BAND = 8;
-constexpr unsigned WIDE = 16 / sizeof(T), BK = LINE / sizeof(T);
-constexpr unsigned WARPS_N = BN / 64, LANES = 2 * WARPS_N * 32;
-constexpr unsigned A_BYTES = BM * LINE, B_LINE = BN * sizeof(T), STAGE = A_BYTES + BK * B_LINE;
-constexpr unsigned STEPS = 4; // of 32 bytes of k
+constexpr unsigned BM = 128;
+#include "../ring.cuh"
+
+constexpr unsigned B_LINE = BN * sizeof(T);
 
 static_assert(BN == 128 || BN == 256, "warps of 64 columns");
-static_assert(STAGES >= 2, "one tile is multiplied while the others are on their way");
-static_assert(BM * 8 % LANES == 0 && LANES / (BN / WIDE) == WIDE, "lanes share the copies evenly");
 
-extern __shared__ __align__(128) unsigned char pool[];
-
-// Where vector `at` of line `line` of A lies in its tile; eight lines hold it at eight different places.
-__device__ __forceinline__ unsigned place_a(unsigned line, unsigned at) { return line * LINE + (at ^ line % 8) * 16; }
-// The same of B, whose lines are steps of k. Words have no transposed load: four lines are read at once, two vectors of each.
+// Where vector `at` of line `line` of B lies in a stage, a line being a step of k. Words have no transposed load: four lines are read
+// at once, two vectors of each.
 __device__ __forceinline__ unsigned place_b(unsigned line, unsigned at) {
-    return A_BYTES + line * B_LINE + (at ^ (sizeof(T) == 2 ? line % 8 : line % 4 * 2)) * 16;
+    return LEFT_BYTES + line * B_LINE + (at ^ (sizeof(T) == 2 ? line % 8 : line % 4 * 2)) * 16;
 }
 
-// The group's tile of C.
-struct Own {
-    unsigned row, col;
-    bool exists;
+__device__ __forceinline__ Own own_of(const Dims& d) { return own_of((d.m + BM - 1) / BM, (d.n + BN - 1) / BN); }
+
+// What a lane copies of each tile: the same vector of every eighth line or so of A and of B, always at one place in its line.
+struct Loader {
+    static constexpr unsigned A_APART = LANES / 8, B_APART = LANES / (BN / WIDE);
+    static_assert(A_APART % 8 == 0 && B_APART == WIDE, "a lane's vectors have one place in their lines");
+
+    const T *a, *b;       // its next vectors of its first lines
+    unsigned rows, depth; // lines of A from its first on that exist, and steps of k from its first line of B on
+    unsigned left;        // elements of k from its vector of A on
+    bool inside;          // the tile has no line and no column past an edge
+
+    __device__ __forceinline__ Loader(const T* a, const T* b, const Own& own, const Dims& d) {
+        const unsigned row = own.row + threadIdx.x / 8, p = threadIdx.x % 8 * WIDE;
+        const unsigned line = threadIdx.x / (BN / WIDE), col = own.col + threadIdx.x % (BN / WIDE) * WIDE;
+        this->a = a + ((unsigned long long)row * d.k + p);
+        this->b = b + ((unsigned long long)line * d.n + col);
+        rows = d.m - min(row, d.m), left = d.k - min(p, d.k), depth = col < d.n ? d.k - min(line, d.k) : 0;
+        inside = own.row + BM <= d.m && own.col + BN <= d.n;
+    }
+
+    // ALL: nobody need ask what exists.
+    template <bool ALL> __device__ __forceinline__ void copy(unsigned first, unsigned char* to, const Dims& d) const {
+        const unsigned a_step = A_APART * d.k, b_step = B_APART * d.n;
+        unsigned char* const to_a = to + place(threadIdx.x / 8, threadIdx.x % 8);
+        unsigned char* const to_b = to + place_b(threadIdx.x / (BN / WIDE), threadIdx.x % (BN / WIDE));
+        const T* from = a;
+#pragma unroll
+        for (unsigned l = 0; l < BM / A_APART; ++l, from += a_step) {
+            if constexpr (ALL) copy_async(to_a + l * A_APART * LINE, from);
+            else copy_async(to_a + l * A_APART * LINE, from, l * A_APART < rows && first < left);
+        }
+        from = b;
+#pragma unroll
+        for (unsigned l = 0; l < BK / B_APART; ++l, from += b_step) {
+            if constexpr (ALL) copy_async(to_b + l * B_APART * B_LINE, from);
+            else copy_async(to_b + l * B_APART * B_LINE, from, first + l * B_APART < depth);
+        }
+    }
+
+    __device__ __forceinline__ void fetch(unsigned tile, unsigned stage, const Dims& d) {
+        if (inside && (tile + 1) * BK <= d.k) copy<true>(tile * BK, pool + stage * STAGE, d);
+        else copy<false>(tile * BK, pool + stage * STAGE, d);
+        a += BK;
+        b += (unsigned long long)BK * d.n;
+    }
 };
-__device__ __forceinline__ Own own_of(const Dims& d) {
-    const unsigned down = (d.m + BM - 1) / BM, across = (d.n + BN - 1) / BN;
-    const unsigned i = blockIdx.y * gridDim.x + blockIdx.x, band = i / (BAND * across);
-    const unsigned high = min(BAND, down - min(band * BAND, down)); // tiles of rows in this band
-    const unsigned within = i % (BAND * across);
-    if (i >= down * across) return {0, 0, false};
-    return {(band * BAND + within % high) * BM, within / high * BN, true};
-}
-
-template <bool INSIDE> __device__ __forceinline__ void copy(unsigned char* to, const T* from, bool exists) {
-    if constexpr (INSIDE) copy_async(to, from);
-    else copy_async(to, from, exists);
-}
-
-// Tile `tile` of both operands to stage `stage` of the ring. INSIDE: all of it exists, and nobody need ask.
-template <bool INSIDE>
-__device__ __forceinline__ void fetch(const T* a, const T* b, const Own& own, unsigned tile, unsigned stage, const Dims& d) {
-    unsigned char* const to = pool + stage * STAGE;
-    const unsigned first = tile * BK;
-#pragma unroll
-    for (unsigned l = 0; l < BM * 8 / LANES; ++l) {
-        const unsigned i = l * LANES + threadIdx.x, line = i / 8, at = i % 8, row = own.row + line, p = first + at * WIDE;
-        copy<INSIDE>(to + place_a(line, at), a + ((unsigned long long)row * d.k + p), row < d.m && p < d.k);
-    }
-#pragma unroll
-    for (unsigned l = 0; l < BK * (BN / WIDE) / LANES; ++l) {
-        const unsigned i = l * LANES + threadIdx.x, line = i / (BN / WIDE), at = i % (BN / WIDE), p = first + line, col = own.col + at * WIDE;
-        copy<INSIDE>(to + place_b(line, at), b + ((unsigned long long)p * d.n + col), p < d.k && col < d.n);
-    }
-}
-
-__device__ __forceinline__ void fetch(const T* a, const T* b, const Own& own, unsigned tile, unsigned stage, const Dims& d) {
-    const bool inside = own.row + BM <= d.m && own.col + BN <= d.n && (tile + 1) * BK <= d.k;
-    if (inside) fetch<true>(a, b, own, tile, stage, d);
-    else fetch<false>(a, b, own, tile, stage, d);
-}
 
 // Both operands for any extents, to the first stage.
 __device__ __forceinline__ void fill(const T* a, const T* b, const Own& own, unsigned first, const Dims& d) {
@@ -76,7 +76,7 @@ __device__ __forceinline__ void fill(const T* a, const T* b, const Own& own, uns
     for (unsigned i = threadIdx.x; i < BM * BK; i += LANES) {
         const unsigned line = i / BK, e = i % BK, row = own.row + line, p = first + e;
         const T x = row < d.m && p < d.k ? a[row * d.k + p] : T(0);
-        reinterpret_cast<T*>(pool + place_a(line, e / WIDE))[e % WIDE] = x;
+        reinterpret_cast<T*>(pool + place(line, e / WIDE))[e % WIDE] = x;
     }
 #pragma unroll 1
     for (unsigned i = threadIdx.x; i < BK * BN; i += LANES) {
@@ -86,18 +86,7 @@ __device__ __forceinline__ void fill(const T* a, const T* b, const Own& own, uns
     }
 }
 
-// A warp's operands of one step.
-struct Fragments {
-    unsigned a[4][4], b[8][2];
-};
-
-// Of words the units take the upper 19 bits: half of what is cut off is added first, which rounds.
-__device__ __forceinline__ unsigned rounded(unsigned bits) { return sizeof(T) == 4 ? bits + 0x1000 : bits; }
-
-__device__ __forceinline__ void load(Fragments& f, const unsigned char* stage, unsigned step, unsigned row, unsigned col) {
-    const unsigned lane = threadIdx.x % 32;
-#pragma unroll
-    for (unsigned i = 0; i < 4; ++i) load_matrices(f.a[i], stage + place_a(row + 16 * i + lane % 16, 2 * step + lane / 16));
+__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane) {
     if constexpr (sizeof(T) == 2) {
 #pragma unroll
         for (unsigned j = 0; j < 8; j += 2) {
@@ -114,61 +103,12 @@ __device__ __forceinline__ void load(Fragments& f, const unsigned char* stage, u
                 f.b[j][h] = rounded(reinterpret_cast<const unsigned*>(stage + place_b(line, e / 4))[e % 4]);
             }
         }
-#pragma unroll
-        for (unsigned i = 0; i < 16; ++i) f.a[i / 4][i % 4] = rounded(f.a[i / 4][i % 4]);
     }
 }
 
-__device__ __forceinline__ void multiply(float (&sum)[4][8][4], const Fragments& f) {
-#pragma unroll
-    for (unsigned i = 0; i < 4; ++i) {
-#pragma unroll
-        for (unsigned j = 0; j < 8; ++j) mma<T>(sum[i][j], f.a[i], f.b[j][0], f.b[j][1]);
-    }
+template <bool WHOLE> __device__ __forceinline__ void store(T* c, const float (&sum)[4][8][4], const Own& own, const Dims& d) {
+    store<WHOLE>(c, sum, own.row + warp_row(), own.col + warp_col(), d.m, d.n, d.n);
 }
-
-// All of one stage, fragments one step ahead.
-__device__ __forceinline__ void multiply(float (&sum)[4][8][4], const unsigned char* stage, unsigned row, unsigned col) {
-    Fragments f[2];
-    load(f[0], stage, 0, row, col);
-#pragma unroll
-    for (unsigned step = 0; step < STEPS; ++step) {
-        if (step + 1 < STEPS) load(f[(step + 1) % 2], stage, step + 1, row, col);
-        multiply(sum, f[step % 2]);
-    }
-}
-
-struct alignas(2 * sizeof(T)) Pair {
-    T v[2];
-};
-
-// WHOLE: no pair straddles the edge.
-template <bool WHOLE>
-__device__ __forceinline__ void store(T* c, const float (&sum)[4][8][4], const Own& own, unsigned row, unsigned col, const Dims& d) {
-    const unsigned lane = threadIdx.x % 32;
-#pragma unroll
-    for (unsigned i = 0; i < 8; ++i) {
-        const unsigned r = own.row + row + 8 * i + lane / 4;
-        if (r < d.m) {
-            T* const line = c + (unsigned long long)r * d.n;
-#pragma unroll
-            for (unsigned j = 0; j < 8; ++j) {
-                const unsigned at = own.col + col + 8 * j + lane % 4 * 2;
-                const Pair out = {{T(sum[i / 2][j][i % 2 * 2]), T(sum[i / 2][j][i % 2 * 2 + 1])}};
-                if constexpr (WHOLE) {
-                    if (at < d.n) *reinterpret_cast<Pair*>(line + at) = out;
-                } else {
-                    if (at < d.n) line[at] = out.v[0];
-                    if (at + 1 < d.n) line[at + 1] = out.v[1];
-                }
-            }
-        }
-    }
-}
-
-// The warp's part of the group's tile.
-__device__ __forceinline__ unsigned warp_row() { return threadIdx.x / 32 / WARPS_N * 64; }
-__device__ __forceinline__ unsigned warp_col() { return threadIdx.x / 32 % WARPS_N * 64; }
 
 extern "C" __global__ void __launch_bounds__(LANES) whole(const T* __restrict__ a, // [m, k]
                                                           const T* __restrict__ b, // [k, n]
@@ -176,24 +116,10 @@ extern "C" __global__ void __launch_bounds__(LANES) whole(const T* __restrict__ 
                                                           const Dims d) {
     const Own own = own_of(d);
     if (!own.exists) return; // the whole group at once, before any barrier
-    const unsigned tiles = (d.k + BK - 1) / BK;
+    Loader loader(a, b, own, d);
     float sum[4][8][4] = {};
-#pragma unroll
-    for (unsigned tile = 0; tile < STAGES - 1; ++tile) {
-        if (tile < tiles) fetch(a, b, own, tile, tile, d);
-        copies_commit();
-    }
-    unsigned stage = 0, next = STAGES - 1;
-    for (unsigned tile = 0; tile < tiles; ++tile) {
-        copies_wait<STAGES - 2>(); // this lane's share of the tile has come,
-        __syncthreads();           // every lane's has, and nobody reads the stage that is filled next
-        if (tile + STAGES - 1 < tiles) fetch(a, b, own, tile + STAGES - 1, next, d);
-        copies_commit();
-        multiply(sum, pool + stage * STAGE, warp_row(), warp_col());
-        stage = stage + 1 == STAGES ? 0 : stage + 1;
-        next = next + 1 == STAGES ? 0 : next + 1;
-    }
-    store<true>(c, sum, own, warp_row(), warp_col(), d);
+    multiply_ring(sum, (d.k + BK - 1) / BK, [&](unsigned tile, unsigned stage) { loader.fetch(tile, stage, d); });
+    store<true>(c, sum, own, d);
 }
 
 extern "C" __global__ void __launch_bounds__(LANES) ragged(const T* __restrict__ a, // [m, k]
@@ -209,5 +135,5 @@ extern "C" __global__ void __launch_bounds__(LANES) ragged(const T* __restrict__
         multiply(sum, pool, warp_row(), warp_col());
         __syncthreads(); // and no longer needed
     }
-    store<false>(c, sum, own, warp_row(), warp_col(), d);
+    store<false>(c, sum, own, d);
 }

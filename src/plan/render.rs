@@ -6,8 +6,11 @@ use super::{Code, Custom, Language, Precision, Source, Tunable, Tuned};
 use crate::host::Call;
 use crate::op::{DType, Definition};
 
-/// Sixteen-bit numbers, and what a warp does as one, without headers.
+/// Sixteen-bit numbers, and what a warp does as one. They stand before every source of such a precision.
 const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), include_str!("../../kernels/warp.cuh"));
+
+/// What some kernels share: the line that includes it, and its text. NVRTC has no folder to look in.
+const CUDA_SHARED: &[(&str, &str)] = &[("#include \"../ring.cuh\"", include_str!("../../kernels/ring.cuh"))];
 
 /// The program of a plan, and the hash of its unrendered text (0 for Rust).
 pub(super) fn render<P: Definition>(
@@ -27,6 +30,7 @@ pub(super) fn render<P: Definition>(
         Source::Cuda(text) => {
             let defines = tunables.iter().map(|t| format!("{}={}", t.name, tuned.get(t.name))).collect();
             let prefix = cuda_declared(precision, dims);
+            let text = included(text);
             // `#line` keeps line numbers the file's own.
             let rendered = match native(precision) {
                 true => format!("{prefix} {text}"),
@@ -35,6 +39,17 @@ pub(super) fn render<P: Definition>(
             (Code::Cuda { text: rendered, defines }, fnv1a(text.as_bytes()))
         }
     }
+}
+
+/// A source with what it includes in place; the lines after it keep their numbers.
+fn included(text: &str) -> String {
+    CUDA_SHARED.iter().fold(text.to_string(), |text, (line, shared)| match text.split_once(line) {
+        Some((before, after)) => {
+            let next = before.matches('\n').count() + 2;
+            format!("{before}{}\n#line {next}{after}", shared.trim_end())
+        }
+        None => text,
+    })
 }
 
 /// WGSL with its prefix on the first line: `enable f16;`, the aliases `T` (storage) and `S` (sums), tunables and `Dims`.

@@ -10,6 +10,7 @@ inline void copy_async(void* to, const void* from, bool exists) {
     groups.back().push_back(copy);
 }
 inline void copy_async(void* to, const void* from) { copy_async(to, from, true); }
+inline void copy_async_cached(void* to, const void* from, bool exists) { copy_async(to, from, exists); }
 inline void copies_commit() {
     auto& groups = cudacpu::fibers[cudacpu::current].copies;
     if (groups.empty()) groups.emplace_back();

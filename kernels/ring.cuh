@@ -1,0 +1,122 @@
+// What kernels of matrix units share that multiply a ring of tiles: a group of BM / 64 x BN / 64 warps sums BM x BN outputs, a warp
+// 64 x 64 of them, as 4 x 8 products of 16 x 8. A source includes it and defines `load_right`, and says what fills the tiles.
+//
+// A stage of the ring is BM lines of the left operand, 128 bytes of k each, and what makes BN columns of the right one.
+
+constexpr unsigned LINE = 128, STEPS = 4; // bytes of k in a tile, and steps of 32 bytes
+constexpr unsigned WIDE = 16 / sizeof(T), BK = LINE / sizeof(T);
+constexpr unsigned WARPS_N = BN / 64, LANES = BM / 64 * WARPS_N * 32;
+constexpr unsigned LEFT_BYTES = BM * LINE, STAGE = LEFT_BYTES + BN * LINE;
+constexpr unsigned BAND = 8;
+
+static_assert(BM % 64 == 0 && BN % 64 == 0 && LANES <= 256, "warps of 64 x 64, and 255 registers a lane");
+static_assert(STAGES >= 2, "one tile is multiplied while the others are on their way");
+
+extern __shared__ __align__(128) unsigned char pool[];
+
+// Where vector `at` of line `line` lies in a tile whose lines are 128 bytes of k; eight lines hold it at eight different places.
+__device__ __forceinline__ unsigned place(unsigned line, unsigned at) { return line * LINE + (at ^ line % 8) * 16; }
+
+// The group's tile of outputs. Groups walk them in bands of BAND tiles of rows.
+struct Own {
+    unsigned row, col;
+    bool exists;
+};
+__device__ __forceinline__ Own own_of(unsigned down, unsigned across) {
+    const unsigned i = blockIdx.y * gridDim.x + blockIdx.x, band = i / (BAND * across);
+    const unsigned high = min(BAND, down - min(band * BAND, down)); // tiles of rows in this band
+    const unsigned within = i % (BAND * across);
+    if (i >= down * across) return {0, 0, false};
+    return {(band * BAND + within % high) * BM, within / high * BN, true};
+}
+
+// The warp's part of the group's tile.
+__device__ __forceinline__ unsigned warp_row() { return threadIdx.x / 32 / WARPS_N * 64; }
+__device__ __forceinline__ unsigned warp_col() { return threadIdx.x / 32 % WARPS_N * 64; }
+
+// A warp's operands of one step.
+struct Fragments {
+    unsigned a[4][4], b[8][2];
+};
+
+// Of words the units take the upper 19 bits: half of what is cut off is added first, which rounds.
+__device__ __forceinline__ unsigned rounded(unsigned bits) { return sizeof(T) == 4 ? bits + 0x1000 : bits; }
+
+// The right operand of one step, rounded.
+__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane);
+
+__device__ __forceinline__ void load(Fragments& f, const unsigned char* stage, unsigned step, unsigned row, unsigned col) {
+    const unsigned lane = threadIdx.x % 32;
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) load_matrices(f.a[i], stage + place(row + 16 * i + lane % 16, 2 * step + lane / 16));
+    load_right(f, stage, step, col, lane);
+#pragma unroll
+    for (unsigned i = 0; i < 16; ++i) f.a[i / 4][i % 4] = rounded(f.a[i / 4][i % 4]);
+}
+
+__device__ __forceinline__ void multiply(float (&sum)[4][8][4], const Fragments& f) {
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) {
+#pragma unroll
+        for (unsigned j = 0; j < 8; ++j) mma<T>(sum[i][j], f.a[i], f.b[j][0], f.b[j][1]);
+    }
+}
+
+// All of one stage, fragments one step ahead.
+__device__ __forceinline__ void multiply(float (&sum)[4][8][4], const unsigned char* stage, unsigned row, unsigned col) {
+    Fragments f[2];
+    load(f[0], stage, 0, row, col);
+#pragma unroll
+    for (unsigned step = 0; step < STEPS; ++step) {
+        if (step + 1 < STEPS) load(f[(step + 1) % 2], stage, step + 1, row, col);
+        multiply(sum, f[step % 2]);
+    }
+}
+
+// The sum over `tiles` tiles. `fetch(tile, stage)` starts the lane's copies of a tile; it is asked for tiles in their order.
+template <class Fetch> __device__ __forceinline__ void multiply_ring(float (&sum)[4][8][4], unsigned tiles, Fetch fetch) {
+#pragma unroll
+    for (unsigned tile = 0; tile < STAGES - 1; ++tile) {
+        if (tile < tiles) fetch(tile, tile);
+        copies_commit();
+    }
+    unsigned stage = 0, next = STAGES - 1;
+    for (unsigned tile = 0; tile < tiles; ++tile) {
+        copies_wait<STAGES - 2>(); // this lane's share of the tile has come,
+        __syncthreads();           // every lane's has, and nobody reads the stage that is filled next
+        if (tile + STAGES - 1 < tiles) fetch(tile + STAGES - 1, next);
+        copies_commit();
+        multiply(sum, pool + stage * STAGE, warp_row(), warp_col());
+        stage = stage + 1 == STAGES ? 0 : stage + 1;
+        next = next + 1 == STAGES ? 0 : next + 1;
+    }
+}
+
+struct alignas(2 * sizeof(T)) Pair {
+    T v[2];
+};
+
+// Outputs of the warp, `row` and `col` its first, to a matrix whose rows lie `apart`. None at or past row `rows` or column `cols` is
+// stored. WHOLE: no pair straddles an edge.
+template <bool WHOLE>
+__device__ __forceinline__ void store(T* c, const float (&sum)[4][8][4], unsigned row, unsigned col, unsigned rows, unsigned cols, unsigned apart) {
+    const unsigned lane = threadIdx.x % 32;
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) {
+        const unsigned r = row + 8 * i + lane / 4;
+        if (r < rows) {
+            T* const line = c + (unsigned long long)r * apart;
+#pragma unroll
+            for (unsigned j = 0; j < 8; ++j) {
+                const unsigned at = col + 8 * j + lane % 4 * 2;
+                const Pair out = {{T(sum[i / 2][j][i % 2 * 2]), T(sum[i / 2][j][i % 2 * 2 + 1])}};
+                if constexpr (WHOLE) {
+                    if (at < cols) *reinterpret_cast<Pair*>(line + at) = out;
+                } else {
+                    if (at < cols) line[at] = out.v[0];
+                    if (at + 1 < cols) line[at + 1] = out.v[1];
+                }
+            }
+        }
+    }
+}
