@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Precision, Setting, Variant};
 
 pub mod attention;
+pub mod chase;
 pub mod conv2d;
 pub mod depthwise;
 pub mod exp;
@@ -335,6 +336,7 @@ pub const OPS: &[Entry] = &[
     matrix::ENTRY,
     ramp::ENTRY,
     launch::ENTRY,
+    chase::ENTRY,
     exp::ENTRY,
 ];
 

@@ -199,6 +199,10 @@ fn source(c: &CeilingView) -> String {
                 None => format!("{direction}, beyond all caches"),
             });
         }
+        CeilingKind::Latency if c.level.is_some() => words.push(match c.capacity {
+            Some(bytes) => format!("one load after another, sets up to {}", Capacity(bytes)),
+            None => "one load after another, beyond all caches".into(),
+        }),
         CeilingKind::Latency => words.push("dispatches that do nothing, one after the other".into()),
     }
     words.join(", ")
