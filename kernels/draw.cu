@@ -47,7 +47,7 @@ __device__ __forceinline__ unsigned next(const Draw& d, unsigned i) {
 __device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
     if (d.columns && !d.keys_of_head) {
         Bits b;
-        b.u = 0x3f800000u + next(d, (unsigned)i);
+        b.u = 0x3f800000u + 4 * next(d, (unsigned)i);
         return b.f;
     }
     const unsigned at = (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u;

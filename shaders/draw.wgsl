@@ -96,7 +96,7 @@ fn next(i: u32) -> u32 {
 // The bits of element i as f32.
 fn drawn(i: u32) -> u32 {
     if (p.columns != 0u && p.keys_of_head == 0u) {
-        return 0x3f800000u + next(i);
+        return 0x3f800000u + 4u * next(i);
     }
     return f32_bits(element(i));
 }

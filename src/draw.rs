@@ -87,8 +87,8 @@ const SIGNATURE: u32 = 0x2c1b_3c6d;
 
 /// A tensor of lines, each of which names the next of one cycle through all of them, so that it can be followed by loads that wait for each
 /// other. Lines have ranks: the one of rank r lies at a place that is a hash of r, and names the one of rank r + 1. So where a
-/// walk of any length ends is known without walking it. Element c of a line names element c of the next: by how many its bits exceed
-/// those of 1.
+/// walk of any length ends is known without walking it. Element c of a line names element c of the next: its bits exceed those of 1 by how
+/// many bytes that one lies behind element 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Cycle {
     /// Elements of a line.
@@ -136,7 +136,7 @@ impl Cycle {
     /// The number that names an element.
     #[inline]
     pub fn named(element: u32) -> f32 {
-        f32::from_bits(Self::ONE + element)
+        f32::from_bits(Self::ONE + 4 * element)
     }
 
     /// Element `index`.
@@ -304,8 +304,8 @@ mod tests {
                 let place = at as u32 / 32;
                 assert_eq!((cycle.place(rank), cycle.rank(place), at % 32), (place, rank, 0));
                 assert!(!std::mem::replace(&mut seen[place as usize], true), "line {place} of {lines} comes twice");
-                assert_eq!(cycle.element(at + 5).to_bits(), cycle.element(at).to_bits() + 5);
-                at = (cycle.element(at).to_bits() - Cycle::ONE) as u64;
+                assert_eq!(cycle.element(at + 5).to_bits(), cycle.element(at).to_bits() + 20);
+                at = (cycle.element(at).to_bits() - Cycle::ONE) as u64 / 4;
             }
             assert_eq!(at, 0, "it ends where it began");
         }

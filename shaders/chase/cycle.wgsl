@@ -2,16 +2,16 @@
 //
 // Owns:    one lane everything.
 // Traffic: four bytes a hop, each of another line until a turn is over; two elements stored.
-// Guards:  none: an element of x names an element of x, by how many its bits exceed those of 1.
+// Guards:  none: an element of x names one of x: its bits exceed those of 1 by the distance in bytes.
 // Note:    where it ends and how often it came back to the start tell how many hops were made. The count waits for no load but
 //          its own.
 
-@group(0) @binding(0) var<storage, read> x: array<T>; // [lines, line]
+@group(0) @binding(0) var<storage, read> x: array<T>; // [lines, line / 4]
 @group(0) @binding(1) var<storage, read_write> y: array<T>; // [2]: the last line, turns
 @group(1) @binding(0) var<uniform> dims: Dims;
 
 fn named(at: u32) -> u32 {
-    return bitcast<u32>(x[at]) - 0x3f800000u;
+    return bitcast<u32>(x[at / 4u]) - 0x3f800000u;
 }
 
 @compute @workgroup_size(1)

@@ -15,8 +15,8 @@ use crate::worker::{Effort, Goal, Item};
 /// Dispatches of a call at the two ends of the slope.
 const FEW: u64 = 2;
 const MANY: u64 = 258;
-/// Hops of a launch through a cache at least: milliseconds. Those of a GPU are fewer, as each takes longer.
-const HOPS: u64 = 1 << 20;
+/// Hops of a launch through a cache at least: a launch of the host costs less than one of them in a thousand. A GPU takes milliseconds for its.
+const HOPS: u64 = 1 << 18;
 const HOPS_GPU: u64 = 1 << 16;
 /// Lines of one copy of cold data, all of which a launch goes through.
 const COLD: u64 = 1 << 15;

@@ -2,7 +2,7 @@
 
 use super::Call;
 use crate::draw::Cycle;
-use crate::op::chase::{Chase, LINE, UNROLLED};
+use crate::op::chase::{Chase, LINE_BYTES, UNROLLED};
 
 /// The kernel.
 pub(crate) fn cycle(problem: &Chase, call: &Call<'_>) {
@@ -11,17 +11,17 @@ pub(crate) fn cycle(problem: &Chase, call: &Call<'_>) {
         if worker != 0 {
             return;
         }
-        // So that what is loaded is an index as it stands.
-        let base = x.as_ptr().wrapping_sub(Cycle::ONE as usize);
+        // So that what is loaded is a distance as it stands; hidden, or the difference would go into each address, which costs a cycle.
+        let base = std::hint::black_box(x.as_ptr().wrapping_byte_sub(Cycle::ONE as usize));
         let (mut at, mut turns) = (Cycle::ONE, 0u32);
         for _ in 0..problem.hops / UNROLLED {
             for _ in 0..UNROLLED {
                 // SAFETY: a cycle's elements name elements of it, and nobody writes inputs.
-                at = unsafe { base.wrapping_add(at as usize).read() };
+                at = unsafe { base.wrapping_byte_add(at as usize).read() };
                 turns += (at == Cycle::ONE) as u32;
             }
         }
-        let ends = [(at - Cycle::ONE) / LINE as u32, turns];
+        let ends = [(at - Cycle::ONE) / LINE_BYTES as u32, turns];
         // SAFETY: this worker alone asks for it.
         unsafe { y.slice(0..2) }.copy_from_slice(&ends.map(|end| end as f32));
     });

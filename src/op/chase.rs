@@ -2,7 +2,7 @@
 //!
 //! A launch ends at the line and after the whole turns that its number of hops asks for, both known without walking (see [`Cycle`]), so
 //! one hop more or fewer shows. Lines are of 128 bytes: what GPUs cache together, and two lines of most CPUs, which like to fetch such
-//! pairs. What a hop takes besides the load is that an index becomes an address.
+//! pairs. What is loaded is added to a base: one add in the load's own address.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub struct Chase {
 }
 
 /// Elements of a line.
-pub(crate) const LINE: u64 = 32;
+const LINE: u64 = 32;
 /// Bytes of a line.
 pub const LINE_BYTES: u64 = 4 * LINE;
 /// Lines at most: a line's number stays exact in f32.
@@ -85,7 +85,7 @@ impl Definition for Chase {
     }
 
     fn dims(&self) -> Vec<(&'static str, u64)> {
-        vec![("line", LINE), ("hops", self.hops)]
+        vec![("line", LINE_BYTES), ("hops", self.hops)]
     }
 
     fn exact(&self) -> bool {
