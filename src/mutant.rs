@@ -162,6 +162,10 @@ pub const MUTANTS: &[Mutant] = &[
     wgsl("exp", "chains", "stops one trip early", "trip < dims.trips", "trip + 1u < dims.trips"),
     wgsl("exp", "chains", "never grows the addend", "b += growth;", "b += T();"),
     wgsl("exp", "chains", "skips half of the steps", "s += 4u", "s += 8u"),
+    wgsl("shared", "rotated", "stops before the last passes", "pass_ < dims.passes", "pass_ + UNROLL < dims.passes"),
+    wgsl("shared", "rotated", "reads half of the tile twice", "* BLOCK) % VECTORS", "* BLOCK) % (VECTORS / 2u)"),
+    wgsl("shared", "rotated", "leaves out a quarter of each vector", "sum.x + sum.y + sum.z + sum.w", "sum.x + sum.y + sum.z"),
+    wgsl("shared", "rotated", "loses the last vectors of the tile", "v < VECTORS;", "v + BLOCK < VECTORS;"),
     cuda("matmul", "naive", "drops the last step of k", "p < d.k", "p + 1 < d.k"),
     cuda("matmul", "naive", "starts k at one", "unsigned p = 0", "unsigned p = 1"),
     cuda("matmul", "naive", "skips the row guard", "row >= d.m || col >= d.n", "col >= d.n"),
@@ -354,6 +358,10 @@ pub const MUTANTS: &[Mutant] = &[
     cuda("exp", "chains", "stops one trip early", "trip < d.trips", "trip + 1 < d.trips"),
     cuda("exp", "chains", "never lets b grow", "b += growth;", ""),
     cuda("exp", "chains", "leaves a step out", "u < 4", "u < 3"),
+    cuda("shared", "rotated", "stops before the last passes", "pass < d.passes", "pass + UNROLL < d.passes"),
+    cuda("shared", "rotated", "reads half of the tile twice", "* BLOCK) % VECTORS", "* BLOCK) % (VECTORS / 2)"),
+    cuda("shared", "rotated", "omits the barrier before reading", "__syncthreads(); // the tile is whole", ""),
+    cuda("shared", "rotated", "leaves out a quarter of each vector", "a + b + c + e", "a + b + c"),
 ];
 
 const fn wgsl(op: &'static str, variant: &'static str, name: &'static str, find: &'static str, replace: &'static str) -> Mutant {

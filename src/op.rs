@@ -29,6 +29,7 @@ pub mod matrix;
 mod object;
 pub mod ramp;
 mod real;
+pub mod shared;
 pub mod stream;
 mod window;
 
@@ -338,6 +339,7 @@ pub const OPS: &[Entry] = &[
     launch::ENTRY,
     chase::ENTRY,
     exp::ENTRY,
+    shared::ENTRY,
 ];
 
 /// The built-in op of that name.

@@ -151,6 +151,11 @@ fn every_chase_shader_agrees_with_its_definition() {
 }
 
 #[test]
+fn every_shared_shader_agrees_with_its_definition() {
+    every_awkward_problem("shared");
+}
+
+#[test]
 fn every_exp_shader_agrees_with_its_definition() {
     every_awkward_problem("exp");
 }
@@ -177,6 +182,7 @@ fn other_tunables_give_right_outputs_too() {
         ("fma", json!({"elements": 1003, "trips": 3, "steps": 24})),
         ("ramp", json!({"elements": 2003, "steps": 45})),
         ("exp", json!({"elements": 1003, "trips": 3, "steps": 12})),
+        ("shared", json!({"groups": 5, "passes": 24})),
     ];
     for (op, fields) in cases {
         let problem = problem(op, fields);

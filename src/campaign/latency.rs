@@ -27,9 +27,10 @@ const POOL: u64 = 1 << 30;
 const CHASED: Effort = Effort { samples: 10, least_ns: 20_000_000, budget_ns: 80_000_000, canary: false };
 
 impl Campaign<'_> {
-    /// Finds the winners of the probes that bound no roof but a kernel's time.
+    /// Finds the winners of the probes that are no roofs.
     pub(super) fn search_others(&mut self) -> Result<()> {
         self.search_exp()?;
+        self.search_shared()?;
         self.search_launch()
     }
 

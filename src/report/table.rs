@@ -196,6 +196,7 @@ fn source(c: &CeilingView) -> String {
             let direction = c.direction.as_deref().unwrap_or("stream");
             words.push(match c.capacity {
                 Some(bytes) => format!("{direction}, sets up to {}", Capacity(bytes)),
+                None if c.level.as_deref() == Some("shared") => "16 bytes a lane, no bank conflicts".into(),
                 None => format!("{direction}, beyond all caches"),
             });
         }
