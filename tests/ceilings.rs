@@ -140,6 +140,23 @@ fn a_latency_of_memory_is_the_time_of_one_load_and_no_roof() {
 }
 
 #[test]
+fn shared_memory_is_a_ceiling_that_holds_no_footprint_and_serves_no_level() {
+    let mut records = traced();
+    let without = Roof::from_records(&records).unwrap();
+    records.push(kernel("tile").named("shared", "rotated").work(0, 1_000_000_000, 0).takes(MS).record());
+    let shared = Ceiling { id: "c99".into(), name: "shared read".into(), ..fixture::bandwidth("shared", "read", None, &["tile"]) };
+    records.push(Record::Ceiling(shared));
+    let roof = Roof::from_records(&records).unwrap();
+    assert_eq!(roof.ceilings().len(), without.ceilings().len() + 1);
+    for bytes in [1, 100_000, 10_000_000, 1 << 40] {
+        assert_eq!(roof.level_of(bytes), without.level_of(bytes));
+    }
+    for level in ["l1", "l2", "l3", "dram"] {
+        assert_eq!(roof.inward(level), without.inward(level));
+    }
+}
+
+#[test]
 fn a_suspect_roof_is_said_on_the_rows_it_decides() {
     let mut records = traced();
     for record in &mut records {
