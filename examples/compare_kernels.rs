@@ -106,7 +106,7 @@ fn lane<'b>(
     let mut loaded = backend.load(&plan, seeded, 1, Checks::Trusted)?;
     let sample = loaded.sample(1, 0)?;
     let output = plan.output();
-    Expectation::of(op, precision, seeded)?.compare(&name, seeded.draw, &mut |range| loaded.read(output, 0, range))?;
+    Expectation::of(op, precision, plan.unit, seeded)?.compare(&name, seeded.draw, &mut |range| loaded.read(output, 0, range))?;
     let sample = loaded.sample(1, 0).unwrap_or(sample);
     let one = sample.device.unwrap_or(sample.wall).as_nanos().max(1);
     let launches = (SAMPLE_NS / one).clamp(1, 4096) as u32;

@@ -8,7 +8,7 @@ struct Draw {
     unsigned long long elements;
     unsigned keys[4];
     unsigned exact; // 1: multiples of 1/64 in [-1, 1]; 0: near-normal
-    // `Rows` of src/draw.rs; zeros for a plain draw
+    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; zeros for a plain draw
     unsigned columns, rows, first, keys_of_head, shift, step;
 };
 
@@ -28,7 +28,28 @@ __device__ __forceinline__ unsigned mix(unsigned x) {
     return x ^ (x >> 16);
 }
 
+union Bits {
+    float f;
+    unsigned u;
+};
+
+// The element of a cycle of lines that element i names.
+__device__ __forceinline__ unsigned next(const Draw& d, unsigned i) {
+    const unsigned mask = d.rows - 1;
+    unsigned at = i / d.columns;
+    at = (at ^ at >> d.shift) * 0x43021123u & mask;
+    at = (at ^ at >> d.shift) * 0x1d69e2a5u & mask; // the rank
+    at = (at + 1) * 0x7feb352du & mask;
+    at = (at ^ at >> d.shift) * 0x846ca68bu & mask;
+    return (at ^ at >> d.shift) * d.columns + i % d.columns;
+}
+
 __device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
+    if (d.columns && !d.keys_of_head) {
+        Bits b;
+        b.u = 0x3f800000u + 4 * next(d, (unsigned)i);
+        return b.f;
+    }
     const unsigned at = (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u;
     const float scale = (float)(1u << d.shift);
     if (d.exact && d.columns) {
@@ -46,11 +67,6 @@ __device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
     for (int j = 0; j < 4; ++j) sum += (int)(mix(at + d.keys[j]) >> 10);
     return (float)(sum - (1 << 23)) * (1.0f / (1 << 22)) * scale;
 }
-
-union Bits {
-    float f;
-    unsigned u;
-};
 
 // Nearest f16, ties to even, for finite |x| < 65520.
 __device__ __forceinline__ Half half_of(float x) {

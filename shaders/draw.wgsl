@@ -12,7 +12,7 @@ struct Params {
     dtype: u32, // 0 f32, 1 f64, 2 f16
     mode: u32, // 0 dense, 1 exact, 2 NaN
     guard: u32, // the guard's pattern
-    // `Rows` of src/draw.rs; zeros for a plain draw
+    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; zeros for a plain draw
     columns: u32,
     rows: u32,
     first: u32,
@@ -82,18 +82,37 @@ fn f16_bits(v: i32) -> u32 {
     return sign | (((e - 8u) << 10u) + r);
 }
 
+// The element of a cycle of lines that element i names.
+fn next(i: u32) -> u32 {
+    let mask = p.rows - 1u;
+    var at = i / p.columns;
+    at = (at ^ (at >> p.shift)) * 0x43021123u & mask;
+    at = (at ^ (at >> p.shift)) * 0x1d69e2a5u & mask; // the rank
+    at = (at + 1u) * 0x7feb352du & mask;
+    at = (at ^ (at >> p.shift)) * 0x846ca68bu & mask;
+    return (at ^ (at >> p.shift)) * p.columns + i % p.columns;
+}
+
+// The bits of element i as f32.
+fn drawn(i: u32) -> u32 {
+    if (p.columns != 0u && p.keys_of_head == 0u) {
+        return 0x3f800000u + 4u * next(i);
+    }
+    return f32_bits(element(i));
+}
+
 // Word w of the tensor.
 fn word(w: u32) -> u32 {
     switch p.dtype {
         case 0u: {
-            return select(f32_bits(element(w)), 0x7fc00000u, p.mode == 2u);
+            return select(drawn(w), 0x7fc00000u, p.mode == 2u);
         }
         case 1u: {
             let high = (w & 1u) == 1u;
             if (p.mode == 2u) {
                 return select(0u, 0x7ff80000u, high);
             }
-            let bits = f32_bits(element(w >> 1u));
+            let bits = drawn(w >> 1u);
             let low = (bits & 7u) << 29u;
             let top = (bits & 0x80000000u) | (((bits & 0x7fffffffu) >> 3u) + (896u << 20u));
             return select(low, select(top, 0u, bits == 0u), high);

@@ -24,6 +24,7 @@ mod peak;
 mod ramp;
 mod roofs;
 mod search;
+mod shared;
 mod sweep;
 mod tune;
 

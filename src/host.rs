@@ -10,6 +10,7 @@ use crate::op::{DType, Definition, Real, Tensors};
 use crate::plan::{Precision, Tuned};
 
 pub(crate) mod attention;
+pub(crate) mod chase;
 pub(crate) mod conv2d;
 pub(crate) mod depthwise;
 pub(crate) mod draw;

@@ -90,7 +90,7 @@ impl<'b> Engine<'b> {
         let mut sampled = Sampler::new(&mut *loaded, &self.clock, sets, item.cache).run(effort)?;
         let set = poisoned_sample(&mut *loaded, &mut sampled, &self.clock, sets)?;
         let after = self.pulse(effort)?;
-        let expectation = self.oracle.expect(op, item.precision, seeded)?;
+        let expectation = self.oracle.expect(op, item.precision, plan.unit, seeded)?;
         let verified = verified(&mut *loaded, &plan, op, &expectation, seeded.draw, set);
         let facts = loaded.facts();
         drop(loaded);
@@ -117,7 +117,7 @@ impl<'b> Engine<'b> {
         let started = Instant::now();
         for draw in [Draw::Exact, Draw::Dense] {
             let seeded = Seeded { draw, seed: item.seed };
-            let expectation = self.oracle.expect(op, item.precision, seeded)?;
+            let expectation = self.oracle.expect(op, item.precision, plan.unit, seeded)?;
             let mut outputs: Vec<Vec<u64>> = Vec::new();
             for checks in [Checks::Trusted, Checks::Checked] {
                 let mut loaded = self.backend.load(&plan, seeded, 1, checks)?;

@@ -14,9 +14,10 @@ use serde_json::Value;
 
 use crate::draw::{Drawn, Fill};
 use crate::error::{Error, Result};
-use crate::plan::{Precision, Setting, Variant};
+use crate::plan::{Precision, Setting, Unit, Variant};
 
 pub mod attention;
+pub mod chase;
 pub mod conv2d;
 pub mod depthwise;
 pub mod exp;
@@ -28,6 +29,7 @@ pub mod matrix;
 mod object;
 pub mod ramp;
 mod real;
+pub mod shared;
 pub mod stream;
 mod window;
 
@@ -241,8 +243,8 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
     }
 
     /// Arithmetic of the yardstick; ops sum in the precision's sum type.
-    fn arithmetic(&self, precision: Precision) -> Arithmetic {
-        Arithmetic::summing(precision)
+    fn arithmetic(&self, precision: Precision, unit: Unit) -> Arithmetic {
+        Arithmetic::summing(precision, unit)
     }
 
     /// Whether every sum of an exact draw is exact in f32, whatever its order, so that outputs must agree to the bit.
@@ -335,7 +337,9 @@ pub const OPS: &[Entry] = &[
     matrix::ENTRY,
     ramp::ENTRY,
     launch::ENTRY,
+    chase::ENTRY,
     exp::ENTRY,
+    shared::ENTRY,
 ];
 
 /// The built-in op of that name.

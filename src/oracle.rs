@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::draw::{Draw, Drawn, Seeded, mix};
 use crate::error::{Error, Result};
 use crate::op::{Arithmetic, DType, Op, Role};
-use crate::plan::{Plan, Precision};
+use crate::plan::{Plan, Precision, Unit};
 use crate::record::Verification;
 
 /// Edge of the tiles that each hold at least four checked elements.
@@ -68,11 +68,11 @@ struct Projection {
 }
 
 impl Expectation {
-    /// Evaluates the oracle for one problem.
+    /// Evaluates the oracle for one problem, as a kernel on `unit` is to be held against it.
     ///
     /// # Errors
     /// Those of [`Op::tensors`].
-    pub fn of(op: &dyn Op, precision: Precision, seeded: Seeded) -> Result<Self> {
+    pub fn of(op: &dyn Op, precision: Precision, unit: Unit, seeded: Seeded) -> Result<Self> {
         let tensors = op.tensors(precision)?;
         let output = tensors.iter().find(|t| t.role == Role::Output);
         let output = output.ok_or_else(|| Error::usage(format!("{} has no output tensor", op.name())))?;
@@ -84,7 +84,7 @@ impl Expectation {
             (_, Some(head)) if op.macs() > WHOLE_MACS => whole_rows(elements / columns, columns, head, seeded.seed),
             _ => spans(elements / columns, columns, op.macs(), seeded.seed),
         };
-        let arithmetic = op.arithmetic(precision);
+        let arithmetic = op.arithmetic(precision, unit);
         let (mut runs, mut deviation, mut checked, mut largest) = (Vec::with_capacity(spans.len()), 0f64, 0, 0f64);
         let evaluated = on_all_threads(&spans, |(row, cols)| {
             let truth = op.row(Arithmetic::F64, &inputs, *row, cols.clone());
@@ -360,21 +360,21 @@ fn tile(rows: u64, columns: u64) -> (u64, u64) {
 /// Expectations by problem, kept while memory allows.
 #[derive(Default)]
 pub struct Oracle {
-    known: HashMap<(String, Precision, Seeded), Arc<Expectation>>,
+    known: HashMap<(String, Precision, Arithmetic, Seeded), Arc<Expectation>>,
     kept: usize,
 }
 
 impl Oracle {
-    /// What the output of this problem must be.
+    /// What the output of this problem must be when `unit` computes it.
     ///
     /// # Errors
     /// Those of [`Expectation::of`].
-    pub fn expect(&mut self, op: &dyn Op, precision: Precision, seeded: Seeded) -> Result<Arc<Expectation>> {
-        let key = (format!("{} {}", op.name(), op.problem()), precision, seeded);
+    pub fn expect(&mut self, op: &dyn Op, precision: Precision, unit: Unit, seeded: Seeded) -> Result<Arc<Expectation>> {
+        let key = (format!("{} {}", op.name(), op.problem()), precision, op.arithmetic(precision, unit), seeded);
         if let Some(known) = self.known.get(&key) {
             return Ok(known.clone());
         }
-        let made = Arc::new(Expectation::of(op, precision, seeded)?);
+        let made = Arc::new(Expectation::of(op, precision, unit, seeded)?);
         let kept: usize = made.runs.iter().map(|run| run.truth.len()).sum();
         self.kept += kept;
         if self.kept > KEPT {

@@ -122,6 +122,41 @@ fn a_latency_is_the_slope_from_its_base_and_has_no_value_where_that_is_none() {
 }
 
 #[test]
+fn a_latency_of_memory_is_the_time_of_one_load_and_no_roof() {
+    let chase = kernel("walk").named("chase", "cycle").takes(4e6).with(|m| m.problem = serde_json::json!({"lines": 64, "hops": 1_000_000}));
+    let all = [chase.done()];
+    let ceiling = Ceiling {
+        name: "l2 latency".into(),
+        kind: CeilingKind::Latency,
+        level: Some("l2".into()),
+        ..fixture::compute(Precision::F32, &["walk"])
+    };
+    let c = ceiling_view(&ceiling, |id| all.iter().find(|m| m.id == id)).unwrap();
+    assert!(near(Some(c.value), 4.0), "{c:?}");
+    let mut header = fixture::header();
+    header.clock.launch_ns = 7;
+    let roof = Roof::new(&header, vec![c], Vec::new());
+    assert_eq!((roof.level_of(1000), roof.inward("dram")), (None, None));
+}
+
+#[test]
+fn shared_memory_is_a_ceiling_that_holds_no_footprint_and_serves_no_level() {
+    let mut records = traced();
+    let without = Roof::from_records(&records).unwrap();
+    records.push(kernel("tile").named("shared", "rotated").work(0, 1_000_000_000, 0).takes(MS).record());
+    let shared = Ceiling { id: "c99".into(), name: "shared read".into(), ..fixture::bandwidth("shared", "read", None, &["tile"]) };
+    records.push(Record::Ceiling(shared));
+    let roof = Roof::from_records(&records).unwrap();
+    assert_eq!(roof.ceilings().len(), without.ceilings().len() + 1);
+    for bytes in [1, 100_000, 10_000_000, 1 << 40] {
+        assert_eq!(roof.level_of(bytes), without.level_of(bytes));
+    }
+    for level in ["l1", "l2", "l3", "dram"] {
+        assert_eq!(roof.inward(level), without.inward(level));
+    }
+}
+
+#[test]
 fn a_suspect_roof_is_said_on_the_rows_it_decides() {
     let mut records = traced();
     for record in &mut records {

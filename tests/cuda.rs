@@ -11,7 +11,7 @@ mod harness;
 
 use cases::{Case, DRAW, cases, combinations, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
-use rooftrace::draw::{Draw, Fill, Rows, Seeded, element, keys};
+use rooftrace::draw::{Cycle, Draw, Fill, Rows, Seeded, element, keys};
 use rooftrace::mutant::MUTANTS;
 use rooftrace::op::{Entry, OPS};
 use rooftrace::plan::{Language, Tuned, Unit, VariantInfo};
@@ -106,7 +106,7 @@ fn every_mutant_of_a_cuda_source_is_refused() {
 fn draw_words(seeded: Seeded, tensor: u32, elements: u64, fill: &Fill) -> Vec<u32> {
     let exact = (seeded.draw == Draw::Exact) as u32;
     let head = [vec![elements as u32, (elements >> 32) as u32], keys(seeded.seed, tensor).to_vec(), vec![exact]].concat();
-    [head, Rows::words(fill).to_vec(), vec![0]].concat()
+    [head, fill.words().to_vec(), vec![0]].concat()
 }
 
 /// Element bytes as src/draw.rs has them.
@@ -114,6 +114,7 @@ fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64, fill: &F
     let keys = keys(seeded.seed, tensor);
     let all = (0..elements).map(|i| match fill {
         Fill::Rows(rows) => rows.element(seeded.draw, &keys, i),
+        Fill::Cycle(cycle) => cycle.element(i),
         _ => element(seeded.draw, &keys, i),
     });
     match dtype {
@@ -129,20 +130,21 @@ fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
     let Some(cxx) = compiler() else { return skipped("the draw kernels") };
     let folder = folder("draw");
     let program = build(&cxx, &folder, &[draw_module("draw", DRAW)]).unwrap_or_else(|log| panic!("{log}"));
-    const ELEMENTS: u64 = 100_003;
     let queries = Fill::Rows(Rows { columns: 40, rows: 77, first: 52, keys: 129, shift: 3, step: 2 });
-    let draws = [Draw::Dense, Draw::Exact].into_iter().flat_map(|draw| [(draw, Fill::Draw), (draw, queries.clone())]);
-    for (draw, fill) in draws {
+    let cycle = Fill::Cycle(Cycle { line: 32, lines: 4096 });
+    let fills = [(Fill::Draw, 100_003), (queries, 100_003), (cycle, 32 * 4096)];
+    let draws = [Draw::Dense, Draw::Exact].into_iter().flat_map(|draw| fills.clone().map(|(fill, elements)| (draw, fill, elements)));
+    for (draw, fill, elements) in draws {
         for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16"), (3, "bf16")] {
             let seeded = Seeded { draw, seed: 3 };
-            let mut expected = drawn_bytes(dtype, seeded, tensor, ELEMENTS, &fill);
+            let mut expected = drawn_bytes(dtype, seeded, tensor, elements, &fill);
             let job = |entry: &str, tensors| Job {
                 module: "draw".into(),
                 entry: format!("{entry}_{dtype}"),
                 grid: [7, 1, 1],
                 block: [256, 1, 1],
                 order: 0,
-                words: draw_words(seeded, tensor, ELEMENTS, &fill),
+                words: draw_words(seeded, tensor, elements, &fill),
                 tensors,
             };
             let filled = program.run(&[job("draw", vec![Data::Out("filled".into(), expected.len() as u64)])]);

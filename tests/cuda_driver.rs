@@ -222,7 +222,7 @@ fn exercise(device: &Cuda, problem: &Arc<dyn Op>, variant: &str, precision: Prec
     let columns = *plan.tensors[output].shape.last().expect("no tensor is a scalar");
     let rows = plan.tensors[output].elements() / columns;
     let stored = plan.tensors[output].dtype;
-    let row = |row| problem.row(problem.arithmetic(precision), &drawn, row, 0..columns);
+    let row = |row| problem.row(problem.arithmetic(precision, plan.unit), &drawn, row, 0..columns);
     let expected: Vec<f64> = (0..rows).flat_map(row).map(|x| stored.round(x)).collect();
     for set in [1, 2] {
         let found = read(&mut loaded, output, set);

@@ -82,6 +82,7 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         // 7 blocks of 128 elements at 12 steps for eight, and 104 more: one each, and one more for the 64 of the first four lines.
         ("exp", json!({"elements": 10, "trips": 3, "steps": 16}), 0, 80),
         ("launch", json!({"dispatches": 16}), 0, 128),
+        ("chase", json!({"lines": 64, "hops": 160}), 0, 160 * 4 + 2 * 4),
         ("ramp", json!({"elements": 1000, "steps": 12}), 7 * 192 + 104 + 64, 8_000),
     ];
     for (name, problem, macs, compulsory) in layers {

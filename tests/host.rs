@@ -150,6 +150,11 @@ fn launch_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn chase_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("chase", &[json!({"lines": 1 << 14, "hops": 100_000})]);
+}
+
+#[test]
 fn exp_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("exp", &[json!({"elements": 5000, "trips": 1024, "steps": 4})]);
 }

@@ -6,7 +6,7 @@ use rooftrace::backend::{self, Checks};
 use rooftrace::draw::{Draw, Drawn, Seeded, mix};
 use rooftrace::op::{Arithmetic, OPS};
 use rooftrace::oracle::{Oracle, named};
-use rooftrace::plan::{Precision, Tuned};
+use rooftrace::plan::{Precision, Tuned, Unit};
 use serde_json::json;
 
 const CLEAN: usize = 10_000;
@@ -27,7 +27,7 @@ fn ten_thousand_clean_outputs_raise_no_alarm() {
                         let plan = op.plan(variant.name, precision, device.language, &Tuned::default(), device).expect("a plan");
                         let mut loaded = backend.load(&plan, seeded, 1, Checks::Trusted).expect("a small problem");
                         loaded.sample(1, 0).expect("the host answers");
-                        let expectation = oracle.expect(&*op, precision, seeded).expect("a possible problem");
+                        let expectation = oracle.expect(&*op, precision, Unit::Vector, seeded).expect("a possible problem");
                         let checked =
                             expectation.compare(&named(&*op, &plan), seeded.draw, &mut |range| loaded.read(plan.output(), 0, range));
                         let verified = checked.unwrap_or_else(|alarm| panic!("check {checks}, seed {seed}: {alarm}"));
@@ -51,7 +51,7 @@ fn a_wrong_element_is_refused_wherever_it_stands() {
     let seeded = Seeded { draw: Draw::Dense, seed: 5 };
     let inputs = Drawn::new(&tensors, seeded);
     let clean: Vec<f64> = (0..65).flat_map(|row| op.row(Arithmetic::F32, &inputs, row, 0..67)).collect();
-    let expectation = Oracle::default().expect(&*op, Precision::F32, seeded).expect("possible");
+    let expectation = Oracle::default().expect(&*op, Precision::F32, Unit::Vector, seeded).expect("possible");
     let verdict =
         |output: &[f64]| expectation.compare("matmul", Draw::Dense, &mut |r| Ok(output[r.start as usize..r.end as usize].to_vec()));
     verdict(&clean).expect("the clean output passes");

@@ -193,6 +193,10 @@ fn the_ramp_follows_the_roof_it_is_measured_under_and_is_drawn_over_it() {
     // The fake's dispatches take 1 µs.
     let launch = view.ceilings.iter().find(|c| c.name == "launch").expect("a launch ceiling");
     assert!((launch.value / 1000.0 - 1.0).abs() < 0.02, "{launch:?}");
+    // And each level's loads one after another, further out the slower.
+    let chased: Vec<_> = view.ceilings.iter().filter(|c| c.name.ends_with(" latency")).collect();
+    assert!(chased.len() >= 2 && chased.iter().all(|c| c.level.as_deref() == c.name.strip_suffix(" latency")), "{chased:?}");
+    assert!(chased.windows(2).all(|pair| pair[0].value < pair[1].value), "{chased:?}");
     let exp = view.ceilings.iter().find(|c| c.name == "f32 exp").expect("a ceiling of exponentials");
     assert!((exp.value / 10e9 - 1.0).abs() < 0.1 && said_of(&output).contains("Gexp/s"), "{exp:?}");
     let said = said_of(&output);

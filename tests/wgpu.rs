@@ -12,7 +12,7 @@ use rooftrace::backend::wgpu::{Wgpu, devices};
 use rooftrace::backend::{Audit, Backend, Checks};
 use rooftrace::draw::{Draw, Drawn, Seeded};
 use rooftrace::error::Error;
-use rooftrace::op::{self, Arithmetic, Op};
+use rooftrace::op::{self, Arithmetic, DType, Op};
 use rooftrace::plan::{Code, DeviceInfo, Language, Plan, Precision, Tuned};
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ fn verify(wgpu: &Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
         assert_eq!(bits(&trusted), bits(&checked), "{named}: trusted and checked modules differ");
         // Rounding errors of a sum grow with its terms; those of fma's chains die out with the powers of a.
         let terms = if plan.op == "fma" { 0.0 } else { plan.cost.macs as f64 / trusted.len() as f64 };
-        let allowed = 4.0 * (terms + 8.0) * problem.arithmetic(plan.precision).epsilon();
+        let allowed = 4.0 * (terms + 8.0) * problem.arithmetic(plan.precision, plan.unit).epsilon();
         let stored = plan.tensors[plan.output()].dtype;
         let is_exact = seeded.draw == Draw::Exact && ["matmul", "conv2d", "depthwise"].contains(&plan.op);
         for (at, (got, want)) in trusted.iter().zip(oracle(problem, plan, seeded)).enumerate() {
@@ -146,6 +146,16 @@ fn every_launch_shader_agrees_with_its_definition() {
 }
 
 #[test]
+fn every_chase_shader_agrees_with_its_definition() {
+    every_awkward_problem("chase");
+}
+
+#[test]
+fn every_shared_shader_agrees_with_its_definition() {
+    every_awkward_problem("shared");
+}
+
+#[test]
 fn every_exp_shader_agrees_with_its_definition() {
     every_awkward_problem("exp");
 }
@@ -172,6 +182,7 @@ fn other_tunables_give_right_outputs_too() {
         ("fma", json!({"elements": 1003, "trips": 3, "steps": 24})),
         ("ramp", json!({"elements": 2003, "steps": 45})),
         ("exp", json!({"elements": 1003, "trips": 3, "steps": 12})),
+        ("shared", json!({"groups": 5, "passes": 24})),
     ];
     for (op, fields) in cases {
         let problem = problem(op, fields);
@@ -246,6 +257,22 @@ fn queries_and_keys_on_the_device_have_the_bits_of_the_definition_and_scratch_is
     loaded.poison(0).expect("it can be poisoned");
     loaded.sample(1, 0).expect("it runs");
     assert!(loaded.read(3, 0, 0..28).expect("it can be read").iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn a_cycle_on_the_device_has_the_bits_of_the_definition() {
+    let Some(wgpu) = adapter() else { return };
+    let problem = problem("chase", json!({"lines": 2048, "hops": 16}));
+    let mut plan = plan(&*problem, "cycle", Precision::F32, &Tuned::default(), wgpu.device());
+    for dtype in [DType::F32, DType::F64] {
+        // One program stands for both storage types: only the tensor is looked at.
+        plan.tensors[0].dtype = dtype;
+        let drawn = Drawn::new(&plan.tensors, DENSE);
+        let mut loaded = wgpu.load(&plan, DENSE, 1, Checks::Checked).expect("it loads");
+        let values = loaded.read(0, 0, 0..2048 * 32).expect("it can be read");
+        assert!(values.iter().enumerate().all(|(i, value)| value.to_bits() == drawn.value(0, i as u64).to_bits()), "{dtype:?}");
+        assert_eq!(loaded.audit(0).expect("it can be audited"), Audit::default());
+    }
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl Campaign<'_> {
             self.sweep(choice, &points, largest.unwrap_or(0))?;
         }
         self.level_winners(&chosen, &found, device, end);
+        self.latencies(&found);
         Ok(())
     }
 

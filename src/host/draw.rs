@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::{bf16, f16};
 
 use super::{Isa, Memory, Pool, share};
-use crate::draw::{Draw, Fill, element};
+use crate::draw::{Cycle, Draw, Fill, element};
 use crate::op::DType;
 
 /// What a tensor holds: everything needed to write or check any part of it.
@@ -132,6 +132,20 @@ fn write<T: Stored>(isa: Isa, out: &mut [T], range: Range<usize>, content: &Cont
                 *slot = T::of_draw(rows.element(content.draw, &content.keys, index));
             }
         }
+        Fill::Cycle(cycle) => {
+            let (mut out, mut at) = (out, range.start as u32);
+            while !out.is_empty() {
+                // One line's share: its elements name neighbours.
+                let column = at % cycle.line;
+                let piece = out.len().min((cycle.line - column) as usize);
+                let (now, later) = out.split_at_mut(piece);
+                let first = cycle.next(at / cycle.line) + column;
+                for (slot, element) in now.iter_mut().zip(first..) {
+                    *slot = T::of_draw(Cycle::named(element));
+                }
+                (out, at) = (later, at + piece as u32);
+            }
+        }
         Fill::Draw => {
             // Pieces within which the upper half of the index, hence its part of the key, is constant.
             let (mut out, mut at) = (out, range.start as u64);
@@ -191,6 +205,17 @@ fn drawn_portable<T: Stored>(out: &mut [T], first: u32, draw: Draw, keys: &[u32;
 mod tests {
     use super::*;
     use crate::draw::keys;
+
+    #[test]
+    fn a_part_of_a_cycle_equals_the_definition() {
+        let cycle = Cycle { line: 32, lines: 64 };
+        let content = Content { fill: &Fill::Cycle(cycle), draw: Draw::Dense, keys: keys(3, 1) };
+        for range in [0..2048, 37..1999, 40..50] {
+            let mut out = vec![0f32; range.len()];
+            write(Isa::Portable, &mut out, range.clone(), &content);
+            assert!(out.iter().zip(range).all(|(x, i)| x.to_bits() == cycle.element(i as u64).to_bits()));
+        }
+    }
 
     #[test]
     fn drawing_across_the_32_bit_boundary_of_the_index_equals_the_definition() {

@@ -61,7 +61,9 @@ impl<'a> Sampler<'a> {
         self.warm_up(launches, budget / 5)?;
         let mut sampled =
             Sampled { launches, samples_ns: Vec::new(), wall_ns: Vec::new(), checked_ns: 0, remarks: Vec::new(), misfit: None };
-        let (mut measured, mut first, mut ordered) = (0u64, 0, Ordered::default());
+        // Warming up has left the first set in the caches.
+        let first = if self.cache == Cache::Cold { launches % self.sets } else { 0 };
+        let (mut measured, mut first, mut ordered) = (0u64, first, Ordered::default());
         loop {
             let sample = self.loaded.sample(launches, first)?;
             first = (first + launches) % self.sets;

@@ -101,7 +101,7 @@ impl Definition for Fma {
     }
 
     /// The chains run in the storage type itself: an f16 ceiling is one of f16 arithmetic.
-    fn arithmetic(&self, precision: Precision) -> Arithmetic {
+    fn arithmetic(&self, precision: Precision, _unit: Unit) -> Arithmetic {
         Arithmetic::of(precision.storage())
     }
 

@@ -82,7 +82,7 @@ impl Definition for Matrix {
     }
 
     /// Sums as the units make them, in every precision.
-    fn arithmetic(&self, _precision: Precision) -> Arithmetic {
+    fn arithmetic(&self, _precision: Precision, _unit: Unit) -> Arithmetic {
         Arithmetic::Matrix
     }
 

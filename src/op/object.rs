@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Absolute, Arithmetic, Counted, Definition, OpRole, Real, TensorSpec, Traffic, real};
 use crate::draw::Drawn;
 use crate::error::{Error, Result};
-use crate::plan::{DeviceInfo, Language, Plan, Precision, Tuned, Variant, VariantInfo};
+use crate::plan::{DeviceInfo, Language, Plan, Precision, Tuned, Unit, Variant, VariantInfo};
 
 /// One problem of one op, object-safe: what everything below the command line takes.
 pub trait Op: Send + Sync {
@@ -30,7 +30,7 @@ pub trait Op: Send + Sync {
     /// See [`Definition::traffic`].
     fn traffic(&self, precision: Precision) -> Option<Traffic>;
     /// See [`Definition::arithmetic`].
-    fn arithmetic(&self, precision: Precision) -> Arithmetic;
+    fn arithmetic(&self, precision: Precision, unit: Unit) -> Arithmetic;
     /// [`Definition::row`] in the arithmetic asked for, widened to f64.
     fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64>;
     /// See [`Definition::dims`].
@@ -79,8 +79,8 @@ impl<P: Definition> Op for P {
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
         Definition::traffic(self, precision)
     }
-    fn arithmetic(&self, precision: Precision) -> Arithmetic {
-        Definition::arithmetic(self, precision)
+    fn arithmetic(&self, precision: Precision, unit: Unit) -> Arithmetic {
+        Definition::arithmetic(self, precision, unit)
     }
     fn row(&self, arithmetic: Arithmetic, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64> {
         fn widened<P: Definition, R: Real>(p: &P, x: &Drawn, row: u64, cols: Range<u64>) -> Vec<f64> {
@@ -92,7 +92,8 @@ impl<P: Definition> Op for P {
             Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
             Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
             Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
-            Arithmetic::Matrix => widened::<P, real::Matrix>(self, x, row, cols),
+            Arithmetic::Matrix => widened::<P, real::Matrix<13>>(self, x, row, cols),
+            Arithmetic::MatrixBrain => widened::<P, real::Matrix<16>>(self, x, row, cols),
             Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
             Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
         }

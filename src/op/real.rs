@@ -5,7 +5,7 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 
 use super::DType;
-use crate::plan::Precision;
+use crate::plan::{Precision, Unit};
 
 /// Which number type a definition runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,8 +16,10 @@ pub enum Arithmetic {
     F32,
     /// Products and sums rounded to f16.
     F16,
-    /// Factors rounded to tf32, sums cut to f32: what matrix units do.
+    /// Factors rounded to eleven bits (tf32, f16), sums cut to f32: what matrix units do.
     Matrix,
+    /// The same with factors of eight bits (bf16).
+    MatrixBrain,
     /// Σ|a·b| in f64: the scale of rounding errors.
     Absolute,
     /// Counts multiply-adds, computes nothing.
@@ -34,10 +36,11 @@ impl Arithmetic {
         }
     }
 
-    /// The arithmetic of sums in `precision`.
-    pub const fn summing(precision: Precision) -> Self {
-        match precision {
-            Precision::TF32 => Arithmetic::Matrix,
+    /// The arithmetic of sums in `precision` on `unit`: matrix units round a factor that was itself computed.
+    pub const fn summing(precision: Precision, unit: Unit) -> Self {
+        match (precision, unit.multiplies_matrices()) {
+            (Precision::TF32, _) | (Precision::F16, true) => Arithmetic::Matrix,
+            (Precision::BF16, true) => Arithmetic::MatrixBrain,
             _ => Self::of(precision.sum()),
         }
     }
@@ -46,7 +49,7 @@ impl Arithmetic {
     pub const fn epsilon(self) -> f64 {
         match self {
             Arithmetic::F64 | Arithmetic::Absolute | Arithmetic::Counted => DType::F64.epsilon(),
-            Arithmetic::F32 | Arithmetic::Matrix => DType::F32.epsilon(),
+            Arithmetic::F32 | Arithmetic::Matrix | Arithmetic::MatrixBrain => DType::F32.epsilon(),
             Arithmetic::F16 => DType::F16.epsilon(),
         }
     }
@@ -175,14 +178,15 @@ impl Real for half::f16 {
     }
 }
 
-/// An f32 as matrix units compute it: factors rounded to tf32's eleven bits, which f16 and bf16 fit; sums cut, not rounded.
+/// An f32 as matrix units compute it: factors rounded by `LESS` of their bits, which tensors of the storage type have not got; sums cut,
+/// not rounded.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrix(f32);
+pub struct Matrix<const LESS: u32>(f32);
 
-impl Matrix {
+impl<const LESS: u32> Matrix<LESS> {
     /// A factor of a product: to nearest, ties away from zero.
     fn operand(self) -> f64 {
-        f32::from_bits(self.0.to_bits().wrapping_add(0x1000) & !0x1fff) as f64
+        f32::from_bits(self.0.to_bits().wrapping_add(1 << (LESS - 1)) & !((1 << LESS) - 1)) as f64
     }
 }
 
@@ -192,7 +196,7 @@ fn cut(x: f64) -> f32 {
     if (near as f64).abs() > x.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
 }
 
-impl Real for Matrix {
+impl<const LESS: u32> Real for Matrix<LESS> {
     fn from_f64(x: f64) -> Self {
         Matrix(x as f32)
     }

@@ -82,6 +82,13 @@ pub enum Unit {
     Coop,
 }
 
+impl Unit {
+    /// Whether it takes matrices at a time, in their storage type.
+    pub const fn multiplies_matrices(self) -> bool {
+        matches!(self, Unit::Mma | Unit::Wgmma | Unit::Coop)
+    }
+}
+
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -138,6 +138,9 @@ fn roof(ceiling: &CeilingView) -> Result<Roof, String> {
     let slope = match ceiling.kind {
         CeilingKind::Compute if ceiling.unit == Some(Unit::Exp) => return Err("exponentials are no FLOPs".into()),
         CeilingKind::Compute => false,
+        CeilingKind::Bandwidth if ceiling.level.as_deref() == Some("shared") => {
+            return Err("no kernel says what it asks of shared memory".into());
+        }
         CeilingKind::Bandwidth => true,
         CeilingKind::Latency => return Err("a latency is not a roof".into()),
     };

@@ -196,9 +196,14 @@ fn source(c: &CeilingView) -> String {
             let direction = c.direction.as_deref().unwrap_or("stream");
             words.push(match c.capacity {
                 Some(bytes) => format!("{direction}, sets up to {}", Capacity(bytes)),
+                None if c.level.as_deref() == Some("shared") => "16 bytes a lane, no bank conflicts".into(),
                 None => format!("{direction}, beyond all caches"),
             });
         }
+        CeilingKind::Latency if c.level.is_some() => words.push(match c.capacity {
+            Some(bytes) => format!("one load after another, sets up to {}", Capacity(bytes)),
+            None => "one load after another, beyond all caches".into(),
+        }),
         CeilingKind::Latency => words.push("dispatches that do nothing, one after the other".into()),
     }
     words.join(", ")

@@ -106,9 +106,9 @@ fn base<'a>(ceiling: &Ceiling, find: &impl Fn(&str) -> Option<&'a Measurement>) 
     Ok(fastest.unwrap_or_default())
 }
 
-/// Steps of a launch that follow each other: its dispatches.
+/// Steps of a launch that follow each other: the loads of a chase, else its dispatches.
 fn steps(m: &Measurement) -> f64 {
-    m.dispatches as f64
+    m.problem["hops"].as_u64().unwrap_or(m.dispatches as u64) as f64
 }
 
 fn block(ceiling: &Ceiling, m: &Measurement, base: Base) -> Result<Block, String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rooftrace::backend::host;
 use rooftrace::draw::{Draw, Drawn, Seeded};
 use rooftrace::op::{Arithmetic, DType, Entry, Op, Role, TensorSpec};
-use rooftrace::plan::{Arg, Code, Language, Plan, Precision, Tunable, Tuned};
+use rooftrace::plan::{Arg, Code, Language, Plan, Precision, Tunable, Tuned, Unit};
 
 use crate::harness::{Data, Job, Module};
 
@@ -50,7 +50,7 @@ impl Case {
         let output = tensors.iter().find(|spec| spec.role == Role::Output).expect("every op has an output");
         let columns = *output.shape.last().expect("no tensor is a scalar");
         let by = |arithmetic| (0..output.elements() / columns).flat_map(|row| op.row(arithmetic, &drawn, row, 0..columns)).collect();
-        let (expected, yardstick) = (by(Arithmetic::F64), by(op.arithmetic(precision)));
+        let (expected, yardstick) = (by(Arithmetic::F64), by(op.arithmetic(precision, Unit::Mma)));
         Case { op, precision, draw, tensors, files, expected, yardstick }
     }
 

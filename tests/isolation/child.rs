@@ -43,7 +43,7 @@ impl Small {
         let columns = spec.shape.last().copied().unwrap_or(1);
         let inputs = Drawn::new(&plan.tensors, seeded);
         let rows = 0..spec.elements() / columns;
-        let expected = rows.flat_map(|row| op.row(op.arithmetic(item.precision), &inputs, row, 0..columns));
+        let expected = rows.flat_map(|row| op.row(op.arithmetic(item.precision, plan.unit), &inputs, row, 0..columns));
         let worst = out.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, |w: f64, e| if w.is_nan() || e <= w { w } else { e });
         if worst != 0.0 || loaded.audit(1)? != Default::default() {
             return Err(Error::Wrong(format!("{} differs from the oracle", item.named())));

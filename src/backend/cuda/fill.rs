@@ -8,7 +8,7 @@ use cudarc::driver::{CudaFunction, CudaStream, result};
 use super::compile::Compiled;
 use super::failed;
 use super::memory::Counter;
-use crate::draw::{Draw, Rows, Seeded, keys};
+use crate::draw::{Draw, Seeded, keys};
 use crate::error::Result;
 use crate::op::{DType, TensorSpec};
 
@@ -27,7 +27,7 @@ struct Args {
 
 impl Args {
     fn new(seeded: Seeded, tensor: usize, spec: &TensorSpec) -> Self {
-        let (keys, rows) = (keys(seeded.seed, tensor as u32), Rows::words(&spec.fill));
+        let (keys, rows) = (keys(seeded.seed, tensor as u32), spec.fill.words());
         Args { elements: spec.elements(), keys, exact: (seeded.draw == Draw::Exact) as u32, rows }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use wgpu::{BindGroupDescriptor, BindGroupEntry, BufferBinding, BufferSize, BufferUsages};
 
 use super::device::{Device, STAGING};
-use crate::draw::{self, Draw, Fill, Rows, Seeded};
+use crate::draw::{self, Draw, Fill, Seeded};
 use crate::error::{Error, Result};
 use crate::op::{DType, Role, TensorSpec};
 
@@ -79,7 +79,7 @@ impl Memory {
         }
         match (&spec.fill, spec.role) {
             (_, Role::Output | Role::Scratch) => memory.fill(device, filler, Mode::Nan, seeded.seed)?,
-            (Fill::Draw | Fill::Rows(_), _) => memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?,
+            (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_), _) => memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?,
             (Fill::Values(values), _) => {
                 let mut bytes = narrowed(values, spec.dtype);
                 let guard = PATTERN.to_le_bytes();
@@ -194,7 +194,7 @@ impl Memory {
         };
         let mut words = keys.to_vec();
         words.extend([self.spec.elements() as u32, self.words(), dtype, mode, PATTERN]);
-        words.extend(Rows::words(&self.spec.fill));
+        words.extend(self.spec.fill.words());
         device.uniform("draw parameters", &words)
     }
 
