@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rooftrace::backend::{Backend, Checks, Loaded, open};
 use rooftrace::draw::{Draw, Seeded};
 use rooftrace::op::{Op, find};
-use rooftrace::oracle::Expectation;
+use rooftrace::oracle::Oracle;
 use rooftrace::plan::{Plan, Precision, Tunable, Tuned};
 
 /// Rounds behind a median.
@@ -40,14 +40,14 @@ fn compare() -> Result<(), Box<dyn std::error::Error>> {
     let [device, op, fields, kernels @ ..] = arguments.as_slice() else { return Err("give DEVICE OP FIELDS VARIANT:PRECISION …".into()) };
     let op: Arc<dyn Op> = (find(op)?.parse)(&serde_json::from_str(fields)?)?;
     let backend = open(device)?;
-    let mut lanes = Vec::new();
+    let (mut lanes, mut oracle) = (Vec::new(), Oracle::default());
     for kernel in kernels {
         let mut parts = kernel.splitn(3, ':');
         let (variant, precision) = (parts.next().unwrap_or_default(), parts.next().unwrap_or("f32"));
         let precision: Precision = serde_json::from_str(&format!("\"{precision}\""))?;
         for tuned in settings(op.as_ref(), backend.as_ref(), variant, parts.next().unwrap_or_default())? {
             let name = format!("{variant} {precision} {:?}", tuned.0);
-            match lane(op.as_ref(), backend.as_ref(), variant, precision, &tuned, name.clone()) {
+            match lane(op.as_ref(), backend.as_ref(), variant, precision, &tuned, name.clone(), &mut oracle) {
                 Ok(lane) => lanes.push(lane),
                 Err(why) => println!("left out {name}: {why}"),
             }
@@ -99,6 +99,7 @@ fn lane<'b>(
     precision: Precision,
     tuned: &Tuned,
     name: String,
+    oracle: &mut Oracle,
 ) -> Result<Lane<'b>, Box<dyn std::error::Error>> {
     let device = backend.device();
     let seeded = Seeded { draw: Draw::Dense, seed: 1 };
@@ -106,7 +107,7 @@ fn lane<'b>(
     let mut loaded = backend.load(&plan, seeded, 1, Checks::Trusted)?;
     let sample = loaded.sample(1, 0)?;
     let output = plan.output();
-    Expectation::of(op, precision, plan.unit, seeded)?.compare(&name, seeded.draw, &mut |range| loaded.read(output, 0, range))?;
+    oracle.expect(op, precision, plan.unit, seeded)?.compare(&name, seeded.draw, &mut |range| loaded.read(output, 0, range))?;
     let sample = loaded.sample(1, 0).unwrap_or(sample);
     let one = sample.device.unwrap_or(sample.wall).as_nanos().max(1);
     let launches = (SAMPLE_NS / one).clamp(1, 4096) as u32;

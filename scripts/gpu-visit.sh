@@ -119,7 +119,7 @@ for device in $devices; do
     share=$((left / runs))
     runs=$((runs - 1))
     [ "$share" -le 200 ] || share=200
-    step "run-$name" $((share + 25)) "$binary" run --device "$device" --size "${SIZE:-standard}" --budget "${share}s" --out "$out/$name" --quiet
+    step "run-$name" $((share + 25)) "$binary" run --device "$device" --size "${SIZE:-standard}" --budget "${share}s" --out "$out/$name"
 done
 # Planted mistakes, if there is time: they may hang or crash a device, so they come last.
 for device in $devices; do

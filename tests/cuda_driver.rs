@@ -354,7 +354,7 @@ fn code_is_compiled_once_and_found_by_the_next_process() {
             program.env("CUDACPU_NO_COMPILER", "1");
         }
         let done = program.output().expect("it starts");
-        (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned())
+        (done.status.success(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
     };
     let cache = folder.join("cache");
     let (made, text) = verified(&cache, true);

@@ -73,13 +73,18 @@ impl Scope {
         Ok(wanted)
     }
 
-    /// Those asked for; else f32, or all that a variant has which knows no f32: matrix units are there for the others.
+    /// Those asked for; else f32, or, of a variant that knows no f32, the first of each storage width: f16 and bf16 take the same time.
     fn precisions_of(&self, variant: &VariantInfo, language: Language) -> Vec<Precision> {
-        match variant.has(language, Precision::F32) {
-            _ if !self.precisions.is_empty() => self.precisions.clone(),
-            true => vec![Precision::F32],
-            false => Precision::ALL.to_vec(),
+        if !self.precisions.is_empty() {
+            return self.precisions.clone();
         }
+        let all = variant.source(language).map_or(&[][..], |source| source.precisions);
+        if all.contains(&Precision::F32) {
+            return vec![Precision::F32];
+        }
+        let width = |p: &Precision| p.storage().bytes();
+        let first = |(i, p): &(usize, &Precision)| all[..*i].iter().all(|earlier| width(earlier) != width(p));
+        all.iter().enumerate().filter(first).map(|(_, &p)| p).collect()
     }
 
     pub(super) fn problems(&self, device: &DeviceInfo) -> Result<Vec<(&'static Entry, Value)>> {

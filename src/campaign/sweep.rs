@@ -9,8 +9,10 @@ use crate::plan::{DeviceInfo, DeviceKind, Language};
 use crate::record::{Ceiling, Record};
 use crate::roofline::{self, Level};
 
-/// The sweep ends at this many times the last-level cache the system reports at most: two octaves past four times it.
+/// The sweep ends at this many times the last-level cache the system reports at most: on a CPU two octaves past four times it, on a GPU,
+/// which fills gigabytes in no time, where launching takes less than a hundredth of a pass.
 const PAST_LLC: u64 = 16;
+const PAST_LLC_GPU: u64 = 64;
 /// How often what looks disturbed in the read curve is measured again.
 const LOOKS: u32 = 2;
 /// On a CPU it ends no sooner than at this many times it, and directions whose levels are not looked for end at this many times the
@@ -216,7 +218,8 @@ fn cached_size(device: &DeviceInfo) -> u64 {
 }
 
 fn last_size(device: &DeviceInfo) -> u64 {
-    (PAST_LLC * device.llc_bytes()).min(device.memory_bytes / 4).min(3 * (device.limits.binding_bytes / 4 * 4))
+    let (past, share) = if device.kind == DeviceKind::Gpu { (PAST_LLC_GPU, 2) } else { (PAST_LLC, 4) };
+    (past * device.llc_bytes()).min(device.memory_bytes / share).min(3 * (device.limits.binding_bytes / 4 * 4))
 }
 
 /// Largest working set of a direction: no array is larger than a binding.
