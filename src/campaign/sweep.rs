@@ -35,6 +35,8 @@ impl Campaign<'_> {
         {
             self.size_launches(setup, (2 * device.llc_bytes()).min(last))?;
         }
+        // A GPU's cache still serves a good part of twice its size, and favours other configurations than memory does.
+        let beyond = if device.kind == DeviceKind::Gpu { 6 } else { 2 };
         let mut chosen: Vec<Chosen> = Vec::new();
         for kind in [Kind::Read, Kind::Triad, Kind::Copy, Kind::Write] {
             // In a hurry, copy and write take what was best for triad, but for GPUs, where candidates are quick and differ.
@@ -46,7 +48,7 @@ impl Campaign<'_> {
             }
             let all = setups(kind, device);
             self.watcher.stage(&format!("{} bandwidth, {} candidates", kind.name(), all.len()), all.len());
-            let Some(memory) = self.best_stream(kind, (2 * device.llc_bytes()).min(last), &all)? else { continue };
+            let Some(memory) = self.best_stream(kind, (beyond * device.llc_bytes()).min(last), &all)? else { continue };
             // Caches are best written by ordinary stores, and a working set stays in one only if all its parts are walked at once.
             let resident: Vec<_> = all.into_iter().filter(|setup| stays(setup, device)).collect();
             let Some(cached) = self.best_stream(kind, cached_size(device), &resident)? else { continue };
