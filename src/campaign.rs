@@ -13,7 +13,8 @@ use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::op::{self, OpRole, Size};
 use crate::plan::{Custom, DeviceInfo, Precision, Tuned};
-use crate::record::{Cache, Ceiling, Measurement, Record, Skip, State};
+use crate::record::{Cache, Ceiling, CeilingKind, Measurement, Record, Skip, State};
+use crate::roofline;
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
 mod exp;
@@ -89,6 +90,8 @@ struct Winner {
     item: Item,
 }
 
+/// How often roofs that a kernel lies above are measured again.
+const LIFTS: u32 = 3;
 /// Share of the kernels' time that measuring suspects again may take.
 const AGAIN: f64 = 0.15;
 
@@ -148,7 +151,8 @@ impl<'a> Campaign<'a> {
         let started = Instant::now();
         self.kernels(second)?;
         self.repeat_suspects(half + started.elapsed())?;
-        self.block(3)
+        self.block(3)?;
+        self.lift_roofs()
     }
 
     fn device(&self) -> DeviceInfo {
@@ -238,8 +242,35 @@ impl<'a> Campaign<'a> {
 
     /// Measures every winner afresh, once, for its ceiling.
     fn block(&mut self, number: u32) -> Result<()> {
-        self.watcher.stage(&format!("roofs, block {number} of 3"), self.winners.len());
-        for at in 0..self.winners.len() {
+        self.remeasure(&format!("roofs, block {number} of 3"), |_| true)
+    }
+
+    /// While a kernel lies above what bounds it, that is measured once more, [`LIFTS`] times at most: the kernel shows that the device can
+    /// do more than it did in the three moments of its roofs.
+    fn lift_roofs(&mut self) -> Result<()> {
+        for _ in 0..LIFTS {
+            let ceilings = self.winners.iter().map(|winner| &winner.ceiling);
+            let above = roofline::above(&self.records, ceilings, self.bench.device(), self.bench.clock());
+            if above.is_empty() || self.late() {
+                break;
+            }
+            self.remeasure("roofs again, as a kernel lies above them", |ceiling| {
+                let bounds = |(level, precision): &(Option<String>, Precision)| match ceiling.kind {
+                    CeilingKind::Bandwidth => ceiling.level == *level,
+                    CeilingKind::Compute => ceiling.precision == Some(*precision),
+                    CeilingKind::Latency => false,
+                };
+                above.iter().any(bounds)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Measures the winners of these ceilings afresh, once.
+    fn remeasure(&mut self, stage: &str, wanted: impl Fn(&Ceiling) -> bool) -> Result<()> {
+        let wanted: Vec<usize> = (0..self.winners.len()).filter(|&at| wanted(&self.winners[at].ceiling)).collect();
+        self.watcher.stage(stage, wanted.len());
+        for at in wanted {
             let item = self.numbered(self.winners[at].item.clone());
             if let Some(measured) = self.run_item(item)?
                 && measured.state != State::Wrong

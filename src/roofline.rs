@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::op::OpRole;
-use crate::record::{Header, Measurement, Record, State};
+use crate::plan::{DeviceInfo, Precision};
+use crate::record::{Ceiling, Clock, Header, Measurement, Record, State};
 use crate::view::{Row, SkipView, View};
 
 mod ceiling;
@@ -43,6 +44,21 @@ pub fn view(records: &[Record]) -> Result<View> {
     let curves = roof.sweeps().iter().map(Sweep::curve).collect();
     let ramp = ramp(records, &roof);
     Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves, ramp })
+}
+
+/// Kernels above the roof of these ceilings: the level that each one's data comes from, and its precision. For a campaign under way,
+/// whose records hold neither header nor ceilings yet.
+pub fn above<'a>(
+    records: &[Record],
+    ceilings: impl Iterator<Item = &'a Ceiling>,
+    device: &DeviceInfo,
+    clock: &Clock,
+) -> Vec<(Option<String>, Precision)> {
+    let Ok(by_id) = by_id(records) else { return Vec::new() };
+    let valued = ceilings.filter_map(|c| ceiling_view(c, |id| by_id.get(id).copied()).ok()).collect();
+    let roof = Roof::on(device, clock, valued, sweeps(measurements(records)));
+    let rows = latest(records).into_iter().map(|m| (place(m, &roof), m.precision));
+    rows.filter(|(row, _)| row.above_roof).map(|(row, precision)| (row.level, precision)).collect()
 }
 
 /// The kernels, in the order of the file. One that was measured again because the machine changed its speed stands in its first

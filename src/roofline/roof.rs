@@ -6,8 +6,8 @@ use super::sweep::{Sweep, sweeps};
 use super::{by_id, header, measurements};
 use crate::error::Result;
 use crate::op::stream::Kind;
-use crate::plan::{Precision, Unit};
-use crate::record::{CeilingKind, Header, Record, State};
+use crate::plan::{DeviceInfo, Precision, Unit};
+use crate::record::{CeilingKind, Clock, Header, Record, State};
 use crate::stats::Estimate;
 use crate::view::{CeilingView, SkipView};
 
@@ -58,10 +58,14 @@ impl Roof {
 
     /// A roof of these ceilings and curves on the device of this header.
     pub fn new(header: &Header, ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
-        let device = &header.device;
+        Roof::on(&header.device, &header.clock, ceilings, sweeps)
+    }
+
+    /// The same on a device and its clocks.
+    pub(super) fn on(device: &DeviceInfo, clock: &Clock, ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
         let (compute_units, llc_bytes) = (device.compute_units, device.llc_bytes());
         let probed = ceilings.iter().find(|c| c.kind == CeilingKind::Latency && c.name == "launch");
-        let launch_ns = probed.map_or(header.clock.launch_ns as f64, |c| c.value);
+        let launch_ns = probed.map_or(clock.launch_ns as f64, |c| c.value);
         Roof { ceilings, sweeps, compute_units, launch_ns, llc_bytes }
     }
 
