@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rooftrace::op::OpRole;
-use rooftrace::record::{self, Record, State};
+use rooftrace::record::{self, CeilingKind, Record, State};
 use rooftrace::roofline;
 use rooftrace::view::View;
 use serde_json::Value;
@@ -151,6 +151,24 @@ fn every_ceiling_stands_on_three_blocks_of_its_winner() {
     for ceiling in ceilings {
         assert_eq!(ceiling.from.len(), 3, "{}", ceiling.name);
     }
+}
+
+#[test]
+fn roofs_that_a_kernel_lies_above_are_measured_again_and_no_others() {
+    let slow = r#"{"ease": [{"op": "stream", "factor": 3}]}"#;
+    let (_, out) = run("lifted", slow, &["--op", "depthwise"]);
+    let rows = view(&out).rows;
+    assert!(rows.iter().any(|row| row.above_roof), "a roof three times too low is seen");
+    let file = record::read(&out.join("records.jsonl")).expect("a readable file");
+    let ceilings: Vec<_> = file.records.iter().filter_map(|r| if let Record::Ceiling(c) = r { Some(c) } else { None }).collect();
+    let levels: Vec<_> = rows.iter().filter(|row| row.above_roof).filter_map(|row| row.level.as_deref()).collect();
+    let mut lifted = 0;
+    for ceiling in ceilings.iter().filter(|c| c.kind == CeilingKind::Bandwidth) {
+        let above = ceiling.level.as_deref().is_some_and(|level| levels.contains(&level));
+        assert_eq!(ceiling.from.len(), if above { 6 } else { 3 }, "{}", ceiling.name);
+        lifted += above as u32;
+    }
+    assert!(lifted > 0 && ceilings.iter().filter(|c| c.kind == CeilingKind::Latency).all(|c| c.from.len() == 3));
 }
 
 #[test]
