@@ -149,6 +149,16 @@ pub struct Row {
     pub verification: Option<Verification>,
 }
 
+impl Row {
+    /// The variant as tables name it: with its precision where that is not f32.
+    pub fn kernel(&self) -> String {
+        match self.precision {
+            Precision::F32 => self.variant.clone(),
+            other => format!("{} {other}", self.variant),
+        }
+    }
+}
+
 /// Something left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SkipView {

@@ -70,6 +70,14 @@ fn a_cold_kernel_is_judged_by_dram_at_its_own_mix_of_reads_and_writes() {
 }
 
 #[test]
+fn a_kernel_that_is_not_f32_is_named_with_its_precision() {
+    let mut row = placed(kernel("k").takes(MS));
+    assert_eq!(row.kernel(), row.variant);
+    row.precision = Precision::BF16;
+    assert_eq!(row.kernel(), format!("{} bf16", row.variant));
+}
+
+#[test]
 fn the_larger_bound_is_the_roof() {
     // 5 ms of arithmetic, 10 ms of DRAM.
     let row = placed(kernel("k").work(500_000_000, 200_000_000, 0).takes(20.0 * MS));

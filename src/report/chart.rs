@@ -179,7 +179,7 @@ fn points_legend(view: &View, scene: &Scene, letters: &[char], style: &Style) ->
         let roof = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!("{:.0}%", f * 100.0));
         let doubt = if point.doubted { " SUSPECT" } else { "" };
         lines.push([
-            text::plain(&format!("{} {} {} {} {}", point.key, row.op, row.variant, row.label, cache_word(row.cache)), style.ascii),
+            text::plain(&format!("{} {} {} {} {}", point.key, row.op, row.kernel(), row.label, cache_word(row.cache)), style.ascii),
             FlopRate(point.y).to_string(),
             format!("{roof:>5}{doubt}{under}"),
         ]);

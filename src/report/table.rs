@@ -61,7 +61,7 @@ pub fn shares(view: &View, style: &Style) -> String {
     for (row, key) in view.rows.iter().zip(keys(view)).filter(|(row, _)| verified(row) && !row.shares.is_empty()) {
         let each: Vec<String> = row.shares.iter().map(|s| format!("{} {}", s.resource, percent(s.share))).collect();
         let line =
-            format!("{} {} {} {} {}: {}", key.unwrap_or_default(), row.op, row.variant, row.label, cache_word(row.cache), each.join(", "));
+            format!("{} {} {} {} {}: {}", key.unwrap_or_default(), row.op, row.kernel(), row.label, cache_word(row.cache), each.join(", "));
         out += &(text::wrap(&text::plain(&line, style.ascii), style.width, 4, style.ascii) + "\n");
     }
     if out.is_empty() { out } else { format!("shares of time, each resource alone\n{out}") }
@@ -108,7 +108,7 @@ fn kernels(view: &View) -> Grid {
         vec![
             key.unwrap_or_default(),
             row.op.clone(),
-            row.variant.clone(),
+            row.kernel(),
             row.label.clone(),
             cache_word(row.cache).into(),
             check(row).into(),
@@ -223,7 +223,7 @@ fn notes(view: &View) -> Vec<String> {
         }
     }
     for (row, key) in view.rows.iter().zip(keys(view)).filter(|(row, _)| doubted(row) || row.state != State::Ok) {
-        let name = format!("{} {} {} {}", row.op, row.variant, row.label, cache_word(row.cache));
+        let name = format!("{} {} {} {}", row.op, row.kernel(), row.label, cache_word(row.cache));
         let key = key.unwrap_or_else(|| name.clone());
         match row.state {
             State::Wrong => notes.add(check(row), &name, &name, &because(&row.reasons, &wrong(row))),

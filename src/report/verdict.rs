@@ -58,7 +58,7 @@ pub fn beside(view: &View, variant: &str) -> Vec<String> {
 }
 
 fn name(row: &Row) -> String {
-    format!("{} {} {} ({})", row.op, row.variant, row.label, super::cache_word(row.cache))
+    format!("{} {} {} ({})", row.op, row.kernel(), row.label, super::cache_word(row.cache))
 }
 
 /// For each op, problem and cache state, its fastest row: a naive rung is slow on purpose and no gap worth naming.

@@ -49,7 +49,7 @@ pub(super) fn sentence(row: &Row, point: &Point) -> String {
         "{} {} {} {} {}: {} at {} FLOP/byte{share}{doubt}, limited by {}",
         point.key,
         row.op,
-        row.variant,
+        row.kernel(),
         row.label,
         cache_word(row.cache),
         FlopRate(point.y),
@@ -107,7 +107,7 @@ fn entry(row: &Row, point: &Point, swatch: &str, (x, y): (i32, i32)) -> String {
     let share = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!("{:.0} %", f * 100.0));
     let character = EM * f64::from(SIZE);
     let room = f64::from(COLUMN - RATE - NAME - 16) - character * width(&rate) as f64;
-    let name = format!("{} {} {} {}", row.op, row.variant, row.label, cache_word(row.cache));
+    let name = format!("{} {} {} {}", row.op, row.kernel(), row.label, cache_word(row.cache));
     let name = fit_middle(&clean(&name), (room / character) as usize, false);
     let mut out = format!("<g class=\"swatch\"><title>{}</title>", xml(&sentence(row, point)));
     out += &format!("<g transform=\"translate({} {})\">{swatch}</g>", x + 16, y - 8);
