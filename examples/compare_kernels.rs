@@ -13,7 +13,7 @@ use rooftrace::backend::{Backend, Checks, Loaded, open};
 use rooftrace::draw::{Draw, Seeded};
 use rooftrace::op::{Op, find};
 use rooftrace::oracle::Oracle;
-use rooftrace::plan::{Plan, Precision, Tunable, Tuned};
+use rooftrace::plan::{Plan, Precision, Tuned};
 
 /// Rounds behind a median.
 const ROUNDS: usize = 11;
@@ -73,15 +73,7 @@ fn settings(op: &dyn Op, backend: &dyn Backend, variant: &str, text: &str) -> Re
     if text == "*" {
         let variants = op.variants();
         let info = variants.iter().find(|v| v.name == variant).ok_or("no such variant")?;
-        let tunables: &[Tunable] = info.source(backend.device().language).ok_or("it has no source for this device")?.tunables;
-        return Ok(tunables.iter().fold(vec![Tuned::default()], |chosen, tunable| {
-            let with = |tuned: &Tuned, value: u32| {
-                let mut tuned = tuned.clone();
-                tuned.0.insert(tunable.name.into(), value);
-                tuned
-            };
-            chosen.iter().flat_map(|tuned| tunable.values.iter().map(|&value| with(tuned, value)).collect::<Vec<_>>()).collect()
-        }));
+        return Ok(Tuned::all(info.source(backend.device().language).ok_or("it has no source for this device")?.tunables));
     }
     let mut tuned = Tuned::default();
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rooftrace::backend::host;
 use rooftrace::op::{OPS, Op};
-use rooftrace::plan::{Code, Language, Precision, Tunable, Tuned};
+use rooftrace::plan::{Code, Language, Precision, Tuned};
 use serde_json::{Value, json};
 
 fn main() -> Result<()> {
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
         for variant in problems[0].variants() {
             let Some(source) = variant.source(Language::Cuda) else { continue };
             for &precision in source.precisions {
-                for tuned in combinations(source.tunables) {
+                for tuned in Tuned::all(source.tunables) {
                     manifest.push(render(folder, &problems, variant.name, precision, &tuned)?);
                 }
             }
@@ -36,18 +36,6 @@ fn main() -> Result<()> {
     std::fs::write(&file, serde_json::to_string_pretty(&manifest)?).with_context(|| format!("cannot write {}", file.display()))?;
     println!("{} sources in {}", manifest.len(), folder.display());
     Ok(())
-}
-
-/// Every choice of the tunables; the first is the default.
-fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
-    tunables.iter().fold(vec![Tuned::default()], |chosen, tunable| {
-        let with = |value: &u32, tuned: &Tuned| {
-            let mut tuned = tuned.clone();
-            tuned.0.insert(tunable.name.into(), *value);
-            tuned
-        };
-        chosen.iter().flat_map(|tuned| tunable.values.iter().map(|value| with(value, tuned)).collect::<Vec<_>>()).collect()
-    })
 }
 
 fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, precision: Precision, tuned: &Tuned) -> Result<Value> {

@@ -9,7 +9,7 @@ mod cases;
 #[path = "cudacpu/harness.rs"]
 mod harness;
 
-use cases::{Case, DRAW, cases, combinations, draw_module, module, plan};
+use cases::{Case, DRAW, cases, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
 use rooftrace::draw::{Cycle, Draw, Fill, Rows, Seeded, element, keys};
 use rooftrace::mutant::MUTANTS;
@@ -60,7 +60,7 @@ fn every_cuda_source_computes_its_definition_with_any_tunables_and_in_any_order_
         let mut settings = Vec::new();
         for &precision in source.precisions {
             let of: Vec<&Case> = cases.iter().filter(|case| case.precision == precision).collect();
-            for tuned in combinations(source.tunables) {
+            for tuned in Tuned::all(source.tunables) {
                 let plans: Vec<_> = of.iter().map(|case| plan(case, variant.name, &tuned)).collect();
                 modules.push(module(format!("m{}", modules.len()), &plans));
                 settings.push((of.clone(), tuned));

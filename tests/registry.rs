@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rooftrace::backend::host;
 use rooftrace::op::{self, Op};
-use rooftrace::plan::{Code, DeviceInfo, DeviceKind, Language, SourceInfo, Tunable, Tuned, VariantInfo};
+use rooftrace::plan::{Code, DeviceInfo, DeviceKind, Language, SourceInfo, Tuned, VariantInfo};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -138,20 +138,6 @@ fn names_are_unique_and_every_variant_has_a_source() {
     }
 }
 
-/// Every combination of the tunables' values.
-fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
-    let mut all = vec![Tuned::default()];
-    for tunable in tunables {
-        let with = |tuned: &Tuned, value: u32| {
-            let mut tuned = tuned.clone();
-            tuned.0.insert(tunable.name.to_string(), value);
-            tuned
-        };
-        all = all.iter().flat_map(|tuned| tunable.values.iter().map(|&value| with(tuned, value)).collect::<Vec<_>>()).collect();
-    }
-    all
-}
-
 fn validate(named: &str, text: &str) -> naga::Module {
     let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|e| panic!("{named}: {}", e.emit_to_string(text)));
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
@@ -168,7 +154,7 @@ fn every_wgsl_source_is_valid_for_every_tunable_set_and_precision() {
         for variant in problem.variants() {
             let Some(source) = variant.source(Language::Wgsl) else { continue };
             for &precision in source.precisions {
-                for tuned in combinations(source.tunables) {
+                for tuned in Tuned::all(source.tunables) {
                     let named = format!("{}/{} {precision} {tuned:?}", entry.name, variant.name);
                     let plan = problem.plan(variant.name, precision, Language::Wgsl, &tuned, &device);
                     let plan = plan.unwrap_or_else(|e| panic!("{named}: {e}"));

@@ -88,7 +88,7 @@ impl Cuda {
         if let Some(found) = self.compiled.borrow().get(&key) {
             return Ok(found.clone());
         }
-        let made = Arc::new(compile::compile(&self.context, request, &self.cache)?);
+        let made = Arc::new(compile::compile(&self.context, request, &key, &self.cache)?);
         self.compiled.borrow_mut().insert(key, made.clone());
         Ok(made)
     }

@@ -7,7 +7,7 @@ use super::{Campaign, Winner};
 use crate::error::Result;
 use crate::op::stream::Kind;
 use crate::op::{self, Size};
-use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tunable, Tuned, Unit};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tuned, Unit};
 use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats;
 use crate::worker::{Effort, Item};
@@ -273,7 +273,7 @@ pub(super) struct Setup {
 pub(super) fn candidates(op: &str, variant: &str, precision: Precision, device: &DeviceInfo) -> Vec<Tuned> {
     let Ok(op) = op::find(op).and_then(|entry| (entry.parse)(&json!({}))) else { return Vec::new() };
     let Some(info) = op.variants().into_iter().find(|v| v.name == variant && v.has(device.language, precision)) else { return Vec::new() };
-    info.source(device.language).map(|source| combinations(source.tunables)).unwrap_or_default()
+    info.source(device.language).map(|source| Tuned::all(source.tunables)).unwrap_or_default()
 }
 
 /// The same of a probe whose lanes walk memory: those of a GPU work by the 32 or 64.
@@ -281,17 +281,6 @@ pub(super) fn walking(op: &str, variant: &str, device: &DeviceInfo) -> Vec<Tuned
     let mut all = candidates(op, variant, Precision::F32, device);
     all.retain(|tuned| device.kind != DeviceKind::Gpu || tuned.0.get("BLOCK").is_none_or(|&block| block >= 32));
     all
-}
-
-fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
-    tunables.iter().fold(vec![Tuned::default()], |all, tunable| {
-        let with = |value: u32, tuned: &Tuned| {
-            let mut tuned = tuned.clone();
-            tuned.0.insert(tunable.name.to_string(), value);
-            tuned
-        };
-        tunable.values.iter().flat_map(|&value| all.iter().map(move |tuned| with(value, tuned))).collect()
-    })
 }
 
 /// 10th percentile of the time of one launch, in ns; `None` for a wrong output or no samples.

@@ -174,6 +174,18 @@ impl Tuned {
         Tuned(tunables.iter().map(|t| (t.name.to_string(), t.values[0])).collect())
     }
 
+    /// Every choice of these tunables, defaults first.
+    pub fn all(tunables: &[Tunable]) -> Vec<Self> {
+        tunables.iter().fold(vec![Tuned::default()], |all, tunable| {
+            let with = |value: u32, tuned: &Tuned| {
+                let mut tuned = tuned.clone();
+                tuned.0.insert(tunable.name.to_string(), value);
+                tuned
+            };
+            tunable.values.iter().flat_map(|&value| all.iter().map(move |tuned| with(value, tuned))).collect()
+        })
+    }
+
     /// The value of a tunable that the variant declares; `Plan::of` has checked that all are there.
     pub fn get(&self, name: &str) -> u32 {
         self.0.get(name).copied().unwrap_or_else(|| panic!("tunable {name} is not declared by its variant"))

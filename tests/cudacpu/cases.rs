@@ -6,23 +6,11 @@ use std::sync::Arc;
 use rooftrace::backend::host;
 use rooftrace::draw::{Draw, Drawn, Seeded};
 use rooftrace::op::{Arithmetic, DType, Entry, Op, Role, TensorSpec};
-use rooftrace::plan::{Arg, Code, Language, Plan, Precision, Tunable, Tuned, Unit};
+use rooftrace::plan::{Arg, Code, Language, Plan, Precision, Tuned, Unit};
 
 use crate::harness::{Data, Job, Module};
 
 pub const SEED: u32 = 20;
-
-/// Every choice of the tunables, defaults first.
-pub fn combinations(tunables: &[Tunable]) -> Vec<Tuned> {
-    tunables.iter().fold(vec![Tuned::default()], |chosen, tunable| {
-        let with = |tuned: &Tuned, value: u32| {
-            let mut tuned = tuned.clone();
-            tuned.0.insert(tunable.name.into(), value);
-            tuned
-        };
-        chosen.iter().flat_map(|tuned| tunable.values.iter().map(|&value| with(tuned, value)).collect::<Vec<_>>()).collect()
-    })
-}
 
 /// One problem under one draw in one precision.
 pub struct Case {

@@ -47,11 +47,8 @@ impl Cache {
         Self::at(folder)
     }
 
-    /// A cache in this folder, or none. Removes the oldest files of a folder that has grown too large.
+    /// A cache in this folder, or none.
     pub fn at(folder: Option<PathBuf>) -> Self {
-        if let Some(folder) = &folder {
-            prune(folder, MOST);
-        }
         Cache { folder }
     }
 
@@ -60,15 +57,16 @@ impl Cache {
         decode(&fs::read(self.file(key)?).ok()?, key)
     }
 
-    /// Keeps it, where that is possible. A reader sees the whole file or none.
+    /// Keeps it, where that is possible, and removes the oldest files of a folder that has grown too large. A reader sees the whole file or
+    /// none.
     pub fn put(&self, key: &str, entry: &Entry) {
-        let Some(file) = self.file(key) else { return };
+        let (Some(folder), Some(file)) = (&self.folder, self.file(key)) else { return };
         let part = file.with_extension(format!("part{}", std::process::id()));
-        let folder = file.parent().map(fs::create_dir_all);
-        let written = folder.is_some_and(|made| made.is_ok()) && fs::write(&part, encode(key, entry)).is_ok();
+        let written = fs::create_dir_all(folder).is_ok() && fs::write(&part, encode(key, entry)).is_ok();
         if !written || fs::rename(&part, &file).is_err() {
             let _ = fs::remove_file(&part);
         }
+        prune(folder, MOST);
     }
 
     fn file(&self, key: &str) -> Option<PathBuf> {

@@ -111,19 +111,18 @@ pub struct Compiled {
     pub compile_ns: u64,
 }
 
-/// Compiles, or takes what was compiled before, and loads.
+/// Compiles, or takes what was compiled before under the request's key, and loads.
 ///
 /// # Errors
 /// [`Error::Compile`] with options and the whole log, [`Error::Backend`] where the driver refuses the code.
-pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, cache: &Cache) -> Result<Compiled> {
+pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, key: &str, cache: &Cache) -> Result<Compiled> {
     let started = Instant::now();
-    let key = request.key();
-    let Entry { cubin, log } = match cache.get(&key) {
+    let Entry { cubin, log } = match cache.get(key) {
         Some(kept) => kept,
         None => {
             let (cubin, log) = cubin(request)?;
             let made = Entry { cubin, log };
-            cache.put(&key, &made);
+            cache.put(key, &made);
             made
         }
     };
