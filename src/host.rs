@@ -26,6 +26,7 @@ mod pool;
 pub(crate) mod powers;
 pub(crate) mod ramp;
 pub(crate) mod stream;
+mod tally;
 pub(crate) mod topology;
 
 pub use pool::{Pinned, Pool};
@@ -184,14 +185,18 @@ struct Slices<'a, T>(Vec<&'a [T]>);
 impl Tensors for Slices<'_, f32> {
     #[inline(always)]
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        R::from_f32(self.0[tensor][index as usize])
+        let element = &self.0[tensor][index as usize];
+        tally::load(element, 1);
+        R::from_f32(*element)
     }
 }
 
 impl Tensors for Slices<'_, f64> {
     #[inline(always)]
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        R::from_f64(self.0[tensor][index as usize])
+        let element = &self.0[tensor][index as usize];
+        tally::load(element, 1);
+        R::from_f64(*element)
     }
 }
 
@@ -218,7 +223,9 @@ where
         for row in share(total, worker, workers) {
             // SAFETY: each row belongs to exactly one worker.
             let out = unsafe { output.slice(row * columns..(row + 1) * columns) };
+            let _group = tally::group();
             problem.row::<T, _>(&inputs, row as u64, 0..columns as u64, out);
+            tally::store(out.as_ptr(), columns);
         }
     });
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::exp::exp2;
 use super::lanes::{Kernel, Lanes, dispatch, prefetch};
-use super::{Call, Isa, Output, share};
+use super::{Call, Isa, Output, share, tally};
 use crate::op::attention::Attention;
 use crate::plan::{Demand, Setting, Tunable};
 
@@ -39,6 +39,7 @@ pub(crate) fn naive(p: &Attention, call: &Call<'_>) {
     let each = |work: &(dyn Fn(usize, &mut [f32]) + Sync)| {
         call.pool.run(&|worker, workers| {
             for row in share(rows, worker, workers) {
+                let _group = tally::group();
                 // SAFETY: each row belongs to exactly one worker.
                 work(row, unsafe { scores.slice(row * keys..(row + 1) * keys) });
             }
@@ -47,26 +48,32 @@ pub(crate) fn naive(p: &Attention, call: &Call<'_>) {
     each(&|row, scores| {
         let (q, seen) = (&q[row * d..][..d], p.visible(row as u64) as usize);
         for (j, (score, k)) in scores.iter_mut().zip(k[own(row)..].chunks_exact(d)).enumerate() {
-            let sum = q.iter().zip(k).fold(0.0, |sum, (q, k)| sum + q * k);
+            let sum = tally::read(q).iter().zip(tally::read(k)).fold(0.0, |sum, (q, k)| sum + q * k);
+            tally::store(score, 1);
             *score = if j < seen { sum * scale } else { f32::NEG_INFINITY };
         }
     });
     each(&|_, scores| {
-        let largest = scores.iter().fold(f32::NEG_INFINITY, |largest, s| largest.max(*s));
+        let largest = tally::read(scores).iter().fold(f32::NEG_INFINITY, |largest, s| largest.max(*s));
         let mut sum = 0.0;
         for score in scores.iter_mut() {
             *score = (*score - largest).exp();
             sum += *score;
         }
         scores.iter_mut().for_each(|score| *score /= sum);
+        for _ in 0..2 {
+            tally::read(scores);
+            tally::store(scores.as_ptr(), scores.len());
+        }
     });
     each(&|row, weights| {
         // SAFETY: as above.
         let out = unsafe { o.slice(row * d..(row + 1) * d) };
         out.fill(0.0);
-        for (weight, v) in weights.iter().zip(v[own(row)..].chunks_exact(d)) {
-            out.iter_mut().zip(v).for_each(|(o, v)| *o += weight * v);
+        for (weight, v) in tally::read(weights).iter().zip(v[own(row)..].chunks_exact(d)) {
+            out.iter_mut().zip(tally::read(v)).for_each(|(o, v)| *o += weight * v);
         }
+        tally::store(out.as_ptr(), d);
     });
 }
 
@@ -178,6 +185,7 @@ impl Flash<'_> {
             if unit >= across * groups {
                 return;
             }
+            let _group = tally::group();
             // The last rows see most keys.
             let (group, first) = (unit % groups, (across - 1 - unit / groups) * self.cut.unit);
             let rows = group * all + first..group * all + (first + self.cut.unit).min(all);
@@ -222,6 +230,7 @@ impl Flash<'_> {
         // SAFETY: the tiles hold `size` elements twice by the caller's promise.
         unsafe {
             let (queries, outputs) = (tiles, tiles.add(size));
+            tally::read(&self.q[row * d..(row + rows) * d]);
             for lane in 0..lanes {
                 for c in 0..d {
                     *queries.add(c * lanes + lane) = if lane < rows { self.q[(row + lane) * d + c] * scale } else { 0.0 };
@@ -290,6 +299,7 @@ impl Flash<'_> {
             panel.sum[1].store(sums.as_mut_ptr().add(V::COUNT));
             for lane in 0..panel.rows {
                 let at = (panel.row + lane) * d;
+                tally::store(self.o.start.add(at), d);
                 for (c, out) in self.o.slice(at..at + d).iter_mut().enumerate() {
                     *out = *panel.outputs.add(c * lanes + lane) / sums[lane];
                 }
@@ -378,7 +388,7 @@ unsafe fn product<V: Lanes<Scalar = f32>, const R: usize>(
             let (b0, b1) = (V::load(b), V::load(b.add(V::COUNT)));
             let a = a.add(step * by.1);
             for row in 0..R {
-                let x = V::splat(*a.add(row * by.0));
+                let x = V::broadcast(a.add(row * by.0));
                 sums[row][0] = x.mul_add(b0, sums[row][0]);
                 sums[row][1] = x.mul_add(b1, sums[row][1]);
             }

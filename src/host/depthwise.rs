@@ -22,7 +22,7 @@ use std::ops::Range;
 use pair::{BLOCK, Pair};
 
 use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence};
-use super::{Call, share};
+use super::{Call, share, tally};
 use crate::op::depthwise::Depthwise;
 use crate::plan::{Demand, Precision, Setting};
 
@@ -35,7 +35,7 @@ const SHARE: usize = 16 << 20;
 /// Output columns of a window.
 const WINDOW: usize = 6;
 
-/// Requested: every output row, or pair of rows, loads the filter and the input rows under it, and stores itself. Lane: inside a
+/// Requested: every output row, or pair of rows, loads the filter and the input under its taps, and stores itself. Lane: inside a
 /// window each filter element is loaded once for six outputs; a block loads 20 inputs and nine filter
 /// elements for six.
 pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
@@ -44,18 +44,20 @@ pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let rows: usize = taps(shape.oh, shape.h).sum();
     let columns: usize = taps(shape.ow, shape.w).sum();
     let whole = shape.whole().len();
-    let inputs = (rows - 2 * shape.pairs) * shape.w;
-    let requested = inputs + (shape.oh - shape.pairs) * shape.k * shape.k + shape.oh * shape.ow;
+    let (under, used) = p.columns_touched();
+    // A pair's rows share two of their three input rows, and all of the filter.
+    let inputs = (rows - 2 * shape.pairs) * under as usize;
+    let requested = inputs + (rows - 3 * shape.pairs) * used as usize + shape.oh * shape.ow;
 
     let filter = (whole / WINDOW + whole % WINDOW) * shape.k + columns - whole * shape.k;
     let single = (rows - 6 * shape.pairs) * (columns + filter);
     let blocks = whole / BLOCK;
-    // A column of a pair that is no block's: its two rows share inputs and filter, unless padding leaves it one tap.
-    let apart: usize = taps(shape.ow, shape.w).map(|taps| if taps < 2 { 12 * taps } else { 7 * taps }).sum();
+    // A column of a pair that is no block's: its two rows share four input rows and nine filter elements, unless padding leaves one tap.
+    let apart: usize = taps(shape.ow, shape.w).map(|taps| if taps < 2 { 12 * taps } else { 4 * taps + 9 }).sum();
     let pair = apart - 21 * BLOCK * blocks + 29 * blocks;
     let lane = single + shape.pairs * pair + shape.oh * shape.ow;
     let bytes = |elements: usize| s.precision.storage().bytes() * p.n * elements as u64 * p.c;
-    Demand::new(bytes(requested), bytes(lane.max(requested)))
+    Demand::new(bytes(requested), bytes(lane))
 }
 
 /// The kernel.
@@ -174,6 +176,7 @@ impl<S: Scalar> Rows<'_, S> {
         let (shape, row) = (self.shape, self.shape.ow * self.shape.c);
         let first = shape.row(self.units.start);
         for unit in self.units {
+            let _group = tally::group();
             let (from, to) = (shape.row(unit), shape.row(unit + 1));
             let y = self.y[(from - first) * row..(to - first) * row].as_mut_ptr();
             let line = |number: usize| Line::<S>::of(&shape, self.x, self.f, number);

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
-use super::{Call, Isa, Output};
+use super::{Call, Isa, Output, tally};
 use crate::plan::{Demand, Precision, Setting, Tunable};
 
 /// Depth of a slice in f32; half as many f64.
@@ -91,14 +91,15 @@ pub(crate) fn units(e: &Extents, s: &Setting<'_>) -> u64 {
     (e.m.div_ceil(b.rows) * e.n.div_ceil(b.columns)) as u64
 }
 
-/// Requested: in every depth slice a unit loads its block of A and of B, stores its block of C, and loads that too except in the first
-/// slice. Lane: the same of every micro-kernel call, which loads a panel of each.
+/// Requested: in every depth slice a unit loads its block of A and of B, whole panels, stores its block of C, and loads that too except in
+/// the first slice. Lane: the same of every micro-kernel call, which loads a panel of each.
 pub(crate) fn demand(e: &Extents, s: &Setting<'_>) -> Demand {
     let b = planned(e, s);
     let (m, n, k) = (e.m as u64, e.n as u64, e.k as u64);
     let c = m * n * (2 * k.div_ceil(b.kc as u64) - 1);
     let bytes = s.precision.storage().bytes();
-    let loads = |rows: usize, columns: usize| m * k * n.div_ceil(columns as u64) + k * n * m.div_ceil(rows as u64);
+    let (whole_m, whole_n) = (m.next_multiple_of(b.mr as u64), n.next_multiple_of(b.nr as u64));
+    let loads = |rows: usize, columns: usize| whole_m * k * n.div_ceil(columns as u64) + k * whole_n * m.div_ceil(rows as u64);
     let (rows, columns) = b.pieces(e);
     let workspace = bytes * ((rows + columns) * b.depth(e)) as u64;
     Demand { requested: bytes * (loads(b.rows, b.columns) + c), lane: bytes * (loads(b.mr, b.nr) + c), workspace }
@@ -266,6 +267,7 @@ impl<S: Scalar, O: Operands<S>> Units<'_, '_, S, O> {
             if unit >= self.units {
                 return;
             }
+            let _group = tally::group();
             let (row, column) = (unit / self.across * blocking.rows, unit % self.across * blocking.columns);
             let rows = row..(row + blocking.rows).min(slice.rows.len());
             let columns = column..(column + blocking.columns).min(slice.columns.len());
@@ -313,6 +315,10 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
             }
             for (row, sums) in whole.chunks_exact(2 * V::COUNT).take(extent.0).enumerate() {
                 let c = self.to.c.slice(at(row)..at(row) + extent.1);
+                if !first {
+                    tally::load(c.as_ptr(), c.len());
+                }
+                tally::store(c.as_ptr(), c.len());
                 for (to, sum) in c.iter_mut().zip(sums) {
                     *to = if first { *sum } else { *to + *sum };
                 }
@@ -360,7 +366,7 @@ unsafe fn fold<V: Lanes, const MR: usize>(mut sums: [[V; 2]; MR], a: *const V::S
     unsafe {
         let (b0, b1) = (V::load(b), V::load(b.add(V::COUNT)));
         for row in 0..MR {
-            let x = V::splat(*a.add(row));
+            let x = V::broadcast(a.add(row));
             sums[row][0] = x.mul_add(b0, sums[row][0]);
             sums[row][1] = x.mul_add(b1, sums[row][1]);
         }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::gemm::Extents;
 use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, prefetch};
-use super::{Call, Output, share};
+use super::{Call, Isa, Output, share, tally};
 use crate::plan::{Demand, Setting};
 
 /// Rows or columns at most: beyond, what packing costs is regained.
@@ -59,15 +59,22 @@ impl Form {
     }
 
     /// Requested: a block of rows loads itself and all of B, a stretch of columns itself and all of A. Lane: a row of A is
-    /// loaded for every two columns of B and these for every four rows; a stretch of B is loaded for every row of C, and C itself loaded and
-    /// stored for every four rows of B.
+    /// loaded for every two columns of B and these for every four rows, both for every sum where they end in less than a register; a stretch of B
+    /// is loaded for every row of C, and C itself loaded and stored for every four rows of B.
     pub(crate) fn demand(self, e: &Extents, s: &Setting<'_>) -> Demand {
         let (m, n, k, groups) = (e.m as u64, e.n as u64, e.k as u64, self.groups(e, s));
         let bytes = s.precision.storage().bytes();
         let (requested, lane, workspace) = match self {
             Form::Tall => {
-                let (whole, rest) = (m / ROWS as u64, m % ROWS as u64);
-                let lane = m * k * n.div_ceil(COLUMNS as u64) + (whole + rest) * k * n + m * n;
+                let blocks = m / ROWS as u64 + m % ROWS as u64;
+                // Registers of k, the last single column having two sums.
+                let register = Isa::named(&s.device.driver).unwrap_or(Isa::Portable).register_bytes() as u64 / bytes;
+                let (pairs, single) = (n / COLUMNS as u64, n % COLUMNS as u64);
+                let of = |times: u64, columns: u64, step: u64| {
+                    let whole = k / step * step;
+                    times * ((m + blocks * columns) * whole + 2 * m * columns * (k - whole))
+                };
+                let lane = of(pairs, COLUMNS as u64, register) + of(single, 1, 2 * register) + m * n;
                 (m * k + groups * k * n + m * n, lane, if n > 1 { k * n } else { 0 })
             }
             Form::Flat => {
@@ -75,7 +82,7 @@ impl Form {
                 (groups * m * k + k * n + m * n, groups * m * k + m * k * n + m * n * (2 * passes - 1), 0)
             }
         };
-        Demand { requested: bytes * requested, lane: bytes * lane.max(requested), workspace: bytes * workspace }
+        Demand { requested: bytes * requested, lane: bytes * lane, workspace: bytes * workspace }
     }
 
     /// C = A · B. Whether there was memory for what it needs; if not, nothing was done.
@@ -85,6 +92,7 @@ impl Form {
             Form::Flat => {
                 call.pool.run(&|worker, workers| {
                     for columns in stretches(e, size_of::<S>(), worker, workers) {
+                        let _group = tally::group();
                         dispatch(call.isa, Flat { e, a, b, c, columns });
                     }
                 });
@@ -141,6 +149,7 @@ impl<S: Scalar> Kernel<S> for Tall<'_, S> {
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         let Extents { n, k, .. } = *self.e;
         for (a, c) in self.a.chunks(ROWS * k).zip(self.c.chunks_mut(ROWS * n)) {
+            let _group = tally::group();
             for j in (0..n).step_by(COLUMNS) {
                 let b = &self.b[j * k..];
                 // SAFETY: a block holds its rows, and B the columns from j on; by the caller's promise the CPU has V.
@@ -204,6 +213,9 @@ unsafe fn block<V: Lanes, const R: usize, const N: usize, const U: usize>(
                 let mut lanes = [zero; 16];
                 sums[i][j].into_iter().reduce(|x, y| x.add(y)).unwrap_or(V::splat(zero)).store(lanes.as_mut_ptr());
                 let sum = lanes[..V::COUNT].iter().fold(zero, |sum, x| sum + *x);
+                tally::load(a.add(i * k + p), k - p);
+                tally::load(b.add(j * k + p), k - p);
+                tally::store(&c[i * n + j], 1);
                 c[i * n + j] = (p..k).fold(sum, |sum, p| (*a.add(i * k + p)).fused(*b.add(j * k + p), sum));
             }
         }
@@ -255,7 +267,7 @@ unsafe fn add<V: Lanes, const R: usize, const FIRST: bool, const SOON: bool>(
     c: &mut [V::Scalar],
     n: usize,
 ) {
-    let (len, b, c) = (c.len(), b.as_ptr(), c.as_mut_ptr());
+    let (a, len, b, c) = (tally::read(&a[..R]), c.len(), b.as_ptr(), c.as_mut_ptr());
     // SAFETY: by the caller's promise; every access stays below `len` columns.
     unsafe {
         let mut j = 0;

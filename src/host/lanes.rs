@@ -5,7 +5,7 @@
 
 use std::ops::{Add, Mul};
 
-use super::Isa;
+use super::{Isa, tally};
 use crate::op::Real;
 
 /// A vector register of [`Lanes::COUNT`] scalars.
@@ -21,6 +21,13 @@ pub(crate) trait Lanes: Copy {
     const REGISTERS: usize;
     /// All lanes `x`.
     unsafe fn splat(x: Self::Scalar) -> Self;
+    /// All lanes the scalar at `from`.
+    #[inline(always)]
+    unsafe fn broadcast(from: *const Self::Scalar) -> Self {
+        tally::load(from, 1);
+        // SAFETY: by the trait's contract, for one scalar.
+        unsafe { Self::splat(*from) }
+    }
     /// Unaligned load.
     unsafe fn load(from: *const Self::Scalar) -> Self;
     /// Unaligned store.
@@ -104,11 +111,13 @@ impl<S: Scalar, const N: usize> Lanes for Wide<S, N> {
     }
     #[inline(always)]
     unsafe fn load(from: *const S) -> Self {
+        tally::load(from, N);
         // SAFETY: valid for N scalars by the trait's contract.
         Wide(unsafe { from.cast::<[S; N]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut S) {
+        tally::store(to, N);
         // SAFETY: as above.
         unsafe { to.cast::<[S; N]>().write_unaligned(self.0) }
     }

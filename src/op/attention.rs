@@ -298,9 +298,10 @@ const NAIVE: Variant<Attention> = Variant {
                 (rows * d * across + 2 * shared + rows * d, 3 * rows * kv + rows * kv * out)
             }
         };
-        // Softmax goes over its row three times: 3 loads and 2 stores an element.
+        // Softmax goes over its row three times: 3 loads and 2 stores an element. On devices every lane of an output loads all weights.
         let (storage, sum) = (s.precision.storage().bytes(), s.precision.sum().bytes());
-        let lane = storage * (3 * rows * kv * d + rows * d) + sum * (rows * kv * d + 6 * rows * kv);
+        let weights = if s.language == Language::Host { rows * kv } else { rows * kv * d };
+        let lane = storage * (3 * rows * kv * d + rows * d) + sum * (weights + 6 * rows * kv);
         Demand::new(storage * tensors + sum * scores, lane)
     },
 };

@@ -43,6 +43,11 @@ impl Depthwise {
         Axis { input, taps: self.k, stride: self.stride, padding: self.padding, dilation: self.dilation }
     }
 
+    /// Distinct input columns, and distinct filter columns with one inside, under a whole output row.
+    pub(crate) fn columns_touched(&self) -> (u64, u64) {
+        self.axis(self.w).touched(self.out().1)
+    }
+
     /// Output rows and columns; `tensors` has refused problems that have none.
     pub fn out(&self) -> (u64, u64) {
         (self.axis(self.h).outputs().unwrap_or(0), self.axis(self.w).outputs().unwrap_or(0))
@@ -68,6 +73,10 @@ pub const ENTRY: Entry = Entry {
             case(1, 6, 40, 130, 3, 1, 1, 1),
             case(1, 9, 14, 16, 3, 2, 1, 1),
             case(2, 11, 13, 8, 3, 3, 1, 1),
+            // The large filters of recent networks.
+            case(1, 10, 12, 4, 9, 1, 4, 1),
+            case(1, 9, 33, 12, 13, 2, 6, 1),
+            case(1, 17, 21, 5, 31, 1, 15, 1),
             // Enough work for long strips in WGSL, without and with a stride.
             case(1, 40, 33, 64, 3, 1, 1, 1),
             case(1, 66, 70, 32, 3, 2, 1, 1),
@@ -248,14 +257,17 @@ impl Depthwise {
 fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
-    // Every lane loads each tap inside the image and its filter element, and stores one output.
+    // Every output loads each tap inside the image and its filter element, and is stored.
     let taps = p.n * p.c * p.axis(p.h).inside() * p.axis(p.w).inside();
     let width = s.precision.storage().bytes();
-    let lane = width * (2 * taps + outputs);
     match s.language {
-        Language::Host => Demand::new(lane, lane),
+        // A task is the channels of an output pixel. Taps outside load their filter element too.
+        Language::Host => {
+            let bytes = width * (taps + outputs * p.k * p.k + outputs);
+            Demand::new(bytes, bytes)
+        }
         // A group is 256 consecutive outputs, channels fastest.
-        _ => Demand::new(width * grouped(p, 256 / p.c.min(256), false), lane),
+        _ => Demand::new(width * grouped(p, 256 / p.c.min(256), false), width * (2 * taps + outputs)),
     }
 }
 

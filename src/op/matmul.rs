@@ -116,10 +116,10 @@ const NAIVE: Variant<Matmul> = Variant {
     ],
     dispatches: |p, _| vec![Dispatch::over(3, "matmul", [tiles(p.n, 16), tiles(p.m, 16), 1], [16, 16, 1])],
     demand: |p, s| match s.language {
-        // A task is one row of C: a row of A, all of B, a row of C.
+        // A task is one row of C: a row of A, all of B, a row of C, each once.
         Language::Host => {
-            let width = s.precision.storage().bytes();
-            Demand::new(width * p.m * (p.k + p.k * p.n + p.n), width * p.m * (p.k + 2 * p.k * p.n + p.n))
+            let bytes = s.precision.storage().bytes() * p.m * (p.k + p.k * p.n + p.n);
+            Demand::new(bytes, bytes)
         }
         _ => tiled(p, s, [16, 16], [1, 1]),
     },
