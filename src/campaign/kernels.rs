@@ -1,6 +1,7 @@
 //! Which kernels a run measures, and for how long.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -130,6 +131,10 @@ impl Campaign<'_> {
         let longest = self.bench.device().limits.launch_ns.map_or(LONGEST_NS, |ns| ns as f64);
         let mut slowest: HashMap<(String, String, Precision), f64> = HashMap::new();
         for item in items {
+            if self.ends.is_some_and(|ends| Instant::now() >= ends) {
+                self.skip(item, State::Skipped, "the time of this size ended before it; --size large has all".into())?;
+                continue;
+            }
             let key = (item.op.clone(), item.variant.clone(), item.precision);
             let flops = (op::find(&item.op)?.parse)(&item.problem)?.flops() as f64;
             if let Some(per_flop) = slowest.get(&key)
