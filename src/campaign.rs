@@ -223,6 +223,11 @@ impl<'a> Campaign<'a> {
         self.scope.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// Whether the time of a study is over, so that what is left of it is left out.
+    fn over(&self) -> bool {
+        self.ends.is_some_and(|ends| Instant::now() >= ends)
+    }
+
     /// An item in f32, warm, with default tunables; callers change what differs.
     fn item(&mut self, op: &str, variant: &str, problem: Value, effort: Effort) -> Item {
         self.numbered(Item {
@@ -303,7 +308,7 @@ impl<'a> Campaign<'a> {
         self.watcher.stage("again, where the machine changed speed", suspects.len());
         let started = Instant::now();
         for suspect in suspects {
-            if started.elapsed() > spent.mul_f64(AGAIN) {
+            if started.elapsed() > spent.mul_f64(AGAIN) || self.over() {
                 break;
             }
             let custom = self.own.clone().filter(|own| own.name == suspect.variant);

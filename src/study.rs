@@ -4,6 +4,8 @@
 //! live run told. Verdicts are coarse where times are noisy, so that two recordings of one machine say the same; the figures stand in
 //! the table. Adding a study is one file and one entry in [`STUDIES`].
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::explain::{Peaks, explain};
 use crate::grid::Grid;
@@ -16,8 +18,12 @@ use crate::units::Count;
 use crate::view::{Row, View};
 use crate::worker::{Effort, Goal, Item};
 
+mod attention;
+mod batch;
 mod depthwise;
 mod figure;
+mod misnomer;
+mod told;
 
 pub use figure::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
 
@@ -38,8 +44,11 @@ pub struct Study {
     pub tell: fn(&View) -> Telling,
 }
 
+/// ns that a launch may take on the roof; a batch that needs more is lowered.
+const LONGEST_NS: f64 = 200e6;
+
 /// All studies.
-pub const STUDIES: &[Study] = &[depthwise::STUDY];
+pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, misnomer::STUDY];
 
 /// The study of that name.
 ///
@@ -73,8 +82,20 @@ pub struct Setting<'a> {
 impl Setting<'_> {
     /// ns that one launch takes in f32 at least; 0 where the roof does not tell.
     pub fn bound_ns(&self, op: &dyn Op) -> f64 {
-        let explained = explain(op, Precision::F32, Some(&Peaks::Recorded(self.roof))).ok();
-        explained.and_then(|e| Some(e.t_memory_ns?.max(e.t_compute_ns?))).unwrap_or(0.0)
+        bounds(self.roof, op).map_or(0.0, |(memory, compute)| memory.max(compute))
+    }
+
+    /// The op at this batch, or at the largest one below it whose launch is short on the roof, and whose tensors find room twice in a
+    /// quarter of the memory and once in a binding.
+    fn fitting(&self, n: u64, op: impl Fn(u64) -> Result<Arc<dyn Op>>) -> Result<(u64, Arc<dyn Op>)> {
+        let room = (self.device.memory_bytes / 8).min(self.device.limits.binding_bytes);
+        let bytes = |n: u64| Ok::<_, Error>(explain(&*op(n)?, Precision::F32, None)?.bytes_compulsory);
+        // Some tensors grow with the batch, and weights do not.
+        let (one, two) = (bytes(1)?, bytes(2)?);
+        let wanted = n.min(1 + room.saturating_sub(one) / (two - one).max(1));
+        let long = self.bound_ns(&*op(wanted)?);
+        let fit = if long > LONGEST_NS { ((wanted as f64 * LONGEST_NS / long) as u64).max(1) } else { wanted };
+        Ok((fit, op(fit)?))
     }
 
     /// The variants worth measuring in f32: all that this device has but the first rung of the ladder, or that one where it is alone.
@@ -92,6 +113,12 @@ impl Setting<'_> {
         let budget_ns = if self.size == Size::Large { 3_000_000_000 } else { 1_000_000_000 };
         Item { cache, ..Item::new(op, variant, Goal::Measure(Effort { budget_ns, ..Effort::default() })) }
     }
+}
+
+/// ns that the compulsory bytes of a launch take of memory, and its FLOPs of arithmetic, in f32; none where the roof does not tell.
+fn bounds(roof: &Roof, op: &dyn Op) -> Option<(f64, f64)> {
+    let explained = explain(op, Precision::F32, Some(&Peaks::Recorded(roof))).ok()?;
+    Some((explained.t_memory_ns?, explained.t_compute_ns?))
 }
 
 /// An answer: sentences, a table and a picture.
@@ -122,9 +149,14 @@ fn share(row: &Row, resource: &str) -> Option<f64> {
     row.shares.iter().find(|share| share.resource.starts_with(resource)).map(|share| share.share)
 }
 
+/// The roof that a view's rows were placed under, without its curves.
+fn roof(view: &View) -> Roof {
+    Roof::new(&view.header, view.ceilings.clone(), Vec::new())
+}
+
 /// Best compute ceiling in f32, FLOP/s, and the DRAM ceiling of a kernel that reads as much as it writes, byte/s.
 fn peaks(view: &View) -> Option<(f64, f64)> {
-    let roof = Roof::new(&view.header, view.ceilings.clone(), Vec::new());
+    let roof = roof(view);
     let memory = [Kind::Copy, Kind::Triad, Kind::Read].into_iter().find_map(|kind| roof.bandwidth("dram", kind));
     Some((roof.compute(Precision::F32, None)?.value, memory?.value))
 }
@@ -140,6 +172,15 @@ fn about(ratio: f64) -> String {
     let nearest = steps.into_iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(1.0) * decade;
     let rounded = (nearest * 1e6).round() / 1e6;
     rounded.to_string()
+}
+
+/// How a noisy ratio of an old time to a new one is told.
+fn time_saved(ratio: f64) -> String {
+    match (about(ratio), about(1.0 / ratio)) {
+        (same, _) if same == "1" => "about the same time".into(),
+        (less, _) if ratio >= 1.0 => format!("about {less} times less time"),
+        (_, more) => format!("about {more} times more time"),
+    }
 }
 
 /// A share of a roof in words: `nearly all` from 85 % on, else about so many percent.
@@ -183,6 +224,8 @@ mod tests {
         for (ratio, told) in cases {
             assert_eq!(about(ratio), told, "{ratio}");
         }
+        assert_eq!(time_saved(2.1), "about 2 times less time");
+        assert_eq!((time_saved(0.48), time_saved(1.1)), ("about 2 times more time".into(), "about the same time".into()));
         assert_eq!((portion(0.94), portion(0.019)), ("nearly all".into(), "about 2 %".into()));
     }
 

@@ -52,23 +52,64 @@ fn told(view: &View) -> String {
 
 #[test]
 fn depthwise_tells_flops_saved_against_time_saved_and_a_file_tells_it_again() {
-    let folder = scratch("depthwise");
-    let said = text(&study(&folder, "depthwise", "out", &[]));
-    let view = view(&folder.join("out"));
+    let (told, view) = answered("depthwise");
     assert_eq!((view.header.settings.command.as_str(), view.header.settings.study.as_deref()), ("study", Some("depthwise")));
-    let told = told(&view);
     // 1 / (1/256 + 1/9) = 8.69 and 2.25 FLOP/byte below a ridge at 5, on a device whose kernels reach their roofs.
     assert!(told.contains("8.7 times fewer FLOPs") && told.contains("nearly all of the DRAM roof"), "{told}");
     assert!(told.contains("from k = 3 to 31"), "{told}");
     let raised = view.rows.iter().filter(|row| row.op == "depthwise" && row.cache == Cache::Cold);
     assert!(raised.clone().all(|row| row.bytes_compulsory >= 4 * 524_288), "tensors pass 4 x the last cache");
     assert!(raised.count() >= 4 && view.rows.iter().any(|row| row.problem["n"] == 1 && row.cache == Cache::Warm));
-    let shown = rooftrace(&folder, SCRIPT, &["show", "out/records.jsonl"]);
-    let (told, _) = said.split_once("\nwrote ").expect("where it is kept");
-    assert_eq!(text(&shown), told, "show tells what the live run told");
-    let picture = std::fs::read_to_string(folder.join("out/depthwise.svg")).expect("a picture");
+    let study = study::find("depthwise").expect("a study");
+    let picture = svg::figure(&(study.tell)(&view).figure, &view.header).expect("a picture");
     let form = |name: &str| picture.contains(&format!(">{name}</text>"));
     assert!(["standard", "grouped", "pointwise", "depthwise", "separable", "k = 31"].into_iter().all(form), "every mark is named");
+}
+
+/// The picture, the table and `show` of a study, and what it told.
+fn answered(name: &str) -> (String, View) {
+    let folder = scratch(name);
+    let said = text(&study(&folder, name, "out", &[]));
+    let view = view(&folder.join("out"));
+    let shown = rooftrace(&folder, SCRIPT, &["show", "out/records.jsonl"]);
+    assert_eq!(Some(text(&shown).as_str()), said.split_once("\nwrote ").map(|(told, _)| told), "show tells what the live run told");
+    let picture = std::fs::read_to_string(folder.join(format!("out/{name}.svg"))).expect("a picture");
+    assert!(picture.contains("class=\"mark\"") && !picture.contains("NaN") && picture.ends_with("</svg>\n"));
+    (told(&view), view)
+}
+
+#[test]
+fn attention_tells_how_memory_grows_and_where_the_scores_no_longer_fit() {
+    let (told, view) = answered("attention");
+    assert!(told.contains("to the power of 1.0 with flash") && told.contains("grows to the power of 2.0"), "{told}");
+    assert!(told.contains("naive no longer fits this device") && told.contains("within 2 % and 8 MiB"), "{told}");
+    let rows = |variant: &str| view.rows.iter().filter(|row| row.variant == variant).count();
+    assert!(rows("naive") >= 5 && rows("flash") > rows("naive"));
+}
+
+#[test]
+fn batch_tells_the_knee_and_the_crossing_of_the_roof() {
+    let (told, view) = answered("batch");
+    // 100 GFLOP/s over 20 GB/s: 5 FLOP/byte, and a batch of m does m/2 for each byte of the weights.
+    assert!(told.contains("up to a batch of about 8") && told.contains("its crossing at a batch of 16"), "{told}");
+    assert!(told.contains("nearly all of what DRAM can do") && told.contains("arithmetic bounds it from the first one on"), "{told}");
+    assert!(view.rows.len() >= 7, "{:?}", view.rows.len());
+}
+
+#[test]
+fn misnomer_compares_chains_whose_flops_are_equal_within_two_percent() {
+    let (told, view) = answered("misnomer");
+    assert_eq!(told.matches(", equal FLOPs: ").count(), 2, "{told}");
+    let flops = |labels: &[(&str, u64)]| -> f64 {
+        let of = |&(label, times): &(&str, u64)| {
+            view.rows.iter().find(|row| row.label.ends_with(label)).map_or(f64::NAN, |row| (times * row.macs) as f64)
+        };
+        labels.iter().map(of).sum()
+    };
+    let efficient = flops(&[("14x14x112>672 k1", 3), ("14x14x672 k5", 3), ("14x14x672>112 k1", 3)]);
+    let regnet = flops(&[("14x14x208>208 k1", 10), ("14x14x208>208 k3 g26", 5)]);
+    let (standard, separable) = (flops(&[("56x56x64>64 k3", 1)]), flops(&[("56x56x188 k3", 1), ("56x56x188>188 k1", 1)]));
+    assert!((efficient / regnet - 1.0).abs() < 0.02 && (standard / separable - 1.0).abs() < 0.01, "{}", efficient / regnet);
 }
 
 #[test]

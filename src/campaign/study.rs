@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Campaign;
 use crate::error::Result;
-use crate::op::{OpRole, Size};
+use crate::op::{self, OpRole, Size};
 use crate::plan::{DeviceInfo, DeviceKind, Precision};
-use crate::record::{Ceiling, CeilingKind, Header, Measurement, Record};
+use crate::record::{Ceiling, CeilingKind, Header, Measurement, Record, State};
 use crate::roofline::Roof;
 use crate::study::{Setting, Study};
 use crate::worker::Item;
@@ -57,13 +57,25 @@ impl Campaign<'_> {
         outcome
     }
 
-    /// The study's problems, numbered, with the fastest settings of their kernels.
+    /// The study's problems, numbered, with the fastest settings of their kernels. What the plan refuses is an answer, not a hole.
     fn study_items(&mut self, study: &Study) -> Result<Vec<Item>> {
         let (device, roof) = (self.device(), self.roof());
         let wanted = (study.grid)(&Setting { device: &device, size: self.scope.size, roof: &roof })?;
         let (seed, llc_bytes) = (self.scope.seed, self.llc);
-        let numbered = |item: Item| self.numbered(Item { seed, llc_bytes, ..item });
-        let mut items: Vec<Item> = wanted.into_iter().map(numbered).collect();
+        let mut items: Vec<Item> = Vec::new();
+        for item in wanted {
+            let item = self.numbered(Item { seed, llc_bytes, ..item });
+            let op = (op::find(&item.op)?.parse)(&item.problem)?;
+            match op.plan(&item.variant, item.precision, device.language, &item.tunables, &device) {
+                Err(refused) => self.skip(&item, State::Skipped, refused.to_string())?,
+                Ok(plan) => match plan.missing(&device) {
+                    Some(feature) => {
+                        self.skip(&item, State::Unsupported, format!("it needs the feature {feature}, and this device has none"))?
+                    }
+                    None => items.push(item),
+                },
+            }
+        }
         let peak = roof.compute(Precision::F32, None).map_or(f64::INFINITY, |ceiling| ceiling.value);
         self.tune(&mut items, TRIED_NS * peak / 1e9)?;
         Ok(items)

@@ -293,5 +293,13 @@ pub(super) fn skips(view: &View) -> Vec<String> {
     // A compiler's log goes on for lines; the record has them all.
     let first = |why: &str| why.lines().next().unwrap_or_default().to_string();
     let line = |s: &crate::view::SkipView| format!("{} {}: {} ({})", s.op, s.variant, first(&s.why), state_word(s.state));
-    view.skips.iter().map(line).collect()
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for line in view.skips.iter().map(line) {
+        match lines.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, count)) => *count += 1,
+            None => lines.push((line, 1)),
+        }
+    }
+    let counted = |(line, count): (String, usize)| if count == 1 { line } else { format!("{line}, {count} problems") };
+    lines.into_iter().map(counted).collect()
 }

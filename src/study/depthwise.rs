@@ -8,18 +8,16 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{
-    Figure, Line, Look, Mark, Panel, Setting, Study, Telling, about, check, clear_limiter, counted, counted_rate, fastest, median, peaks,
-    portion, share,
-};
-use crate::error::Result;
+use super::told::{self, Told};
+use super::{Figure, Line, Look, Panel, Setting, Study, Telling, about, clear_limiter, fastest, peaks, portion, share, time_saved};
+use crate::error::{Error, Result};
 use crate::explain::{explain, separable};
-use crate::grid::{Column, Grid};
+use crate::grid::Grid;
 use crate::op::{self, Op, Size};
-use crate::plan::{DeviceInfo, Precision};
+use crate::plan::Precision;
 use crate::record::Cache;
-use crate::units::{Capacity, Intensity, Nanos};
-use crate::view::{Row, View};
+use crate::units::Intensity;
+use crate::view::View;
 use crate::worker::Item;
 
 /// The study.
@@ -46,9 +44,6 @@ const EXTENTS: [u64; 6] = [3, 5, 7, 9, 13, 31];
 const LAUNCHES: f64 = 20.0;
 /// Times the last-level cache that its tensors take at least.
 const PAST_LLC: u64 = 4;
-/// ns that a launch may take on the roof; a batch that needs more is lowered.
-const LONGEST_NS: f64 = 200e6;
-
 /// A layer in all its forms at one batch.
 struct Forms {
     standard: Arc<dyn Op>,
@@ -64,8 +59,7 @@ impl Forms {
             (op::find("conv2d")?.parse)(&fields)
         };
         let standard = conv(1)?;
-        let [depthwise, pointwise] =
-            separable(&*standard).ok_or_else(|| crate::error::Error::usage(format!("{} cannot be separated", layer.name)))?;
+        let [depthwise, pointwise] = separable(&*standard).ok_or_else(|| Error::usage(format!("{} cannot be separated", layer.name)))?;
         Ok(Forms { grouped: conv(GROUPS)?, standard, depthwise, pointwise })
     }
 }
@@ -81,7 +75,7 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
     for (at, layer) in LAYERS.iter().enumerate().take(if hurry { 1 } else { LAYERS.len() }) {
         let raised = raised(setting, |n| Ok(Forms::of(layer, n)?.depthwise))?;
         let forms = Forms::of(layer, raised)?;
-        let fit = |form: fn(Forms) -> Arc<dyn Op>| fitting(setting, raised, |n| Ok(form(Forms::of(layer, n)?)));
+        let fit = |form: fn(Forms) -> Arc<dyn Op>| Ok::<_, Error>(setting.fitting(raised, |n| Ok(form(Forms::of(layer, n)?)))?.1);
         let big = [forms.depthwise.clone(), fit(|f| f.standard)?, forms.pointwise.clone(), fit(|f| f.grouped)?];
         items.extend(big.iter().flat_map(|op| setting.items(&**op, Cache::Cold)));
         if at == 0 {
@@ -91,7 +85,7 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
             }
             let raised = self::raised(setting, |n| walker(n, 3))?;
             for k in EXTENTS.into_iter().filter(|k| !hurry || [3, 7, 31].contains(k)) {
-                items.extend(setting.items(&*fitting(setting, raised, |n| walker(n, k))?, Cache::Cold));
+                items.extend(setting.items(&*setting.fitting(raised, |n| walker(n, k))?.1, Cache::Cold));
             }
         }
     }
@@ -104,107 +98,8 @@ fn raised(setting: &Setting<'_>, op: impl Fn(u64) -> Result<Arc<dyn Op>>) -> Res
     let one = op(1)?;
     let bytes = explain(&*one, Precision::F32, None)?.bytes_compulsory;
     let past = (PAST_LLC * setting.device.llc_bytes()).div_ceil(bytes);
-    let bound = setting.bound_ns(&*one).max(1.0);
-    let long = (LAUNCHES * setting.roof.launch_ns() / bound).ceil() as u64;
-    let most = room(setting.device, bytes).min((LONGEST_NS / bound) as u64);
-    Ok(past.max(long).next_multiple_of(8).min(most).max(1))
-}
-
-/// Problems of so many bytes that a cold rotation finds room for: two sets in a quarter of the memory, each in one binding.
-fn room(device: &DeviceInfo, bytes: u64) -> u64 {
-    (device.memory_bytes / 8).min(device.limits.binding_bytes) / bytes.max(1)
-}
-
-/// The op at this batch, or at the largest one below it whose launch is short enough.
-fn fitting(setting: &Setting<'_>, n: u64, op: impl Fn(u64) -> Result<Arc<dyn Op>>) -> Result<Arc<dyn Op>> {
-    let long = setting.bound_ns(&*op(n)?);
-    let fit = if long > LONGEST_NS { (n as f64 * LONGEST_NS / long) as u64 } else { n };
-    op(fit.max(1))
-}
-
-const COLUMNS: [Column; 13] = [
-    Column::left("form"),
-    Column::left("shape").shrinks_before_tail(12),
-    Column::right("parameters").titled("params").drops(2),
-    Column::right("MACs").drops(1),
-    Column::right("FLOPs"),
-    Column::right("bytes"),
-    Column::right("FLOP/B"),
-    Column::right("attainable FLOP/s").titled("attainable"),
-    Column::right("achieved FLOP/s").titled("achieved"),
-    Column::right("latency"),
-    Column::right("of one image").titled("an image").drops(3),
-    Column::left("limited by").shrinks_before_tail(11),
-    Column::left("check"),
-];
-
-/// A measured form: one row, or two that follow each other.
-struct Told<'a> {
-    name: String,
-    rows: Vec<&'a Row>,
-    params: u64,
-    n: u64,
-}
-
-impl Told<'_> {
-    fn sum(&self, of: impl Fn(&Row) -> f64) -> f64 {
-        self.rows.iter().map(|row| of(row)).sum()
-    }
-    fn macs(&self) -> u64 {
-        self.rows.iter().map(|row| row.macs).sum()
-    }
-    fn flops(&self) -> f64 {
-        2.0 * self.macs() as f64
-    }
-    fn bytes(&self) -> u64 {
-        self.rows.iter().map(|row| row.bytes_compulsory).sum()
-    }
-    /// ns of one image.
-    fn each(&self) -> f64 {
-        self.sum(median) / self.n as f64
-    }
-    fn intensity(&self) -> f64 {
-        self.flops() / self.bytes() as f64
-    }
-    /// FLOP/s.
-    fn achieved(&self) -> f64 {
-        1e9 * self.flops() / self.sum(median)
-    }
-    /// FLOP/s of its roof, where each part has one.
-    fn attainable(&self) -> Option<f64> {
-        let bounds = self.rows.iter().map(|row| Some(2.0 * row.macs as f64 / row.roof_flop_per_s?));
-        bounds.sum::<Option<f64>>().map(|seconds| self.flops() / seconds)
-    }
-    fn doubted(&self) -> bool {
-        self.rows.iter().any(|row| check(row) != "ok")
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let [row, ..] = self.rows.as_slice() else { return Vec::new() };
-        let (limiter, state) = match self.rows.as_slice() {
-            [row] => (row.limited_by(), check(row)),
-            _ => (String::new(), if self.doubted() { "SUSPECT" } else { "ok" }),
-        };
-        vec![
-            self.name.clone(),
-            if self.rows.len() == 1 { row.label.clone() } else { "the sum of both".into() },
-            counted(self.params),
-            counted(self.macs()),
-            counted(2 * self.macs()),
-            Capacity(self.bytes()).to_string(),
-            Intensity(self.intensity()).to_string(),
-            self.attainable().map_or(String::new(), counted_rate),
-            counted_rate(self.achieved()),
-            Nanos(self.sum(median)).to_string(),
-            Nanos(self.each()).to_string(),
-            limiter,
-            state.into(),
-        ]
-    }
-
-    fn mark(&self) -> Mark {
-        Mark { x: self.intensity(), y: self.achieved(), name: self.name.clone(), doubted: self.doubted() }
-    }
+    let long = (LAUNCHES * setting.roof.launch_ns() / setting.bound_ns(&*one).max(1.0)).ceil() as u64;
+    Ok(setting.fitting(past.max(long).next_multiple_of(8), op)?.0)
 }
 
 /// Batches among a view's rows, the largest first.
@@ -222,7 +117,7 @@ fn told<'a>(view: &'a View, name: &str, single: bool, op: impl Fn(u64) -> Result
         let op = op(n).ok()?;
         Some((n, fastest(view, &*op, cache)?, explain(&*op, Precision::F32, None).ok()?.params))
     });
-    found.map(|(n, row, params)| Told { name: name.into(), rows: vec![row], params, n })
+    found.map(|(n, row, params)| Told { name: name.into(), parts: vec![(1, row)], params, n })
 }
 
 /// All forms of a layer that were measured, the separable one as the sum of its parts.
@@ -232,7 +127,7 @@ fn forms<'a>(view: &'a View, layer: &Layer, single: bool) -> Vec<Told<'a>> {
     let pointwise = one("pointwise", |f| f.pointwise);
     let both = depthwise.as_ref().zip(pointwise.as_ref()).filter(|(d, p)| d.n == p.n).map(|(d, p)| Told {
         name: "separable".into(),
-        rows: [d.rows.clone(), p.rows.clone()].concat(),
+        parts: [d.parts.clone(), p.parts.clone()].concat(),
         params: d.params + p.params,
         n: d.n,
     });
@@ -262,7 +157,7 @@ fn tell(view: &View) -> Telling {
     if sentences.is_empty() {
         sentences.push("Nothing was measured that could answer it.".into());
     }
-    Telling { sentences, grid: Grid { columns: COLUMNS.to_vec(), rows }, figure: figure(view, &walk) }
+    Telling { sentences, grid: Grid { columns: told::COLUMNS.to_vec(), rows }, figure: figure(view, &walk) }
 }
 
 fn by_name<'a>(forms: &'a [Told<'a>], name: &str) -> Option<&'a Told<'a>> {
@@ -273,13 +168,8 @@ fn by_name<'a>(forms: &'a [Told<'a>], name: &str) -> Option<&'a Told<'a>> {
 fn saved(layer: &Layer, forms: &[Told<'_>]) -> Option<String> {
     let (standard, both, depthwise) = (by_name(forms, "standard")?, by_name(forms, "separable")?, by_name(forms, "depthwise")?);
     let fewer = (standard.flops() / standard.n as f64) / (both.flops() / both.n as f64);
-    let times = standard.each() / both.each();
-    let time = if times >= 1.0 {
-        format!("about {} times less time", about(times))
-    } else {
-        format!("about {} times more time", about(1.0 / times))
-    };
-    let row = depthwise.rows.first()?;
+    let time = time_saved(standard.each() / both.each());
+    let (_, row) = depthwise.parts.first()?;
     let on = |resource| share(row, resource).map_or("an unknown part".into(), portion);
     let lowered = match standard.n < depthwise.n {
         true => " (the standard convolution in smaller batches, to end in time)",
@@ -309,7 +199,7 @@ fn because(view: &View, forms: &[Told<'_>]) -> Option<String> {
 
 /// What people meet at batch 1.
 fn alone(forms: &[Told<'_>]) -> Option<String> {
-    let row = *by_name(forms, "depthwise")?.rows.first()?;
+    let (_, row) = *by_name(forms, "depthwise")?.parts.first()?;
     let limiter = clear_limiter(row)?;
     let what = match limiter {
         "launch" => "launching it costs more than computing it".into(),

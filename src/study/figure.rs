@@ -44,8 +44,6 @@ pub enum Quantity {
     Count,
     /// Things a second.
     Rate,
-    /// FLOPs.
-    Flops,
 }
 
 /// How a line looks.

@@ -20,7 +20,7 @@ const BOTTOM: i32 = 1060;
 /// Where notes begin.
 const NOTES: i32 = 1196;
 /// Room left of a panel for labels, and right of the last.
-const SIDE: i32 = 170;
+const SIDE: i32 = 200;
 const EDGE: i32 = 50;
 /// Size of a line's name and of a mark's.
 const NAME: f64 = 25.0;
@@ -95,9 +95,6 @@ fn draw(panel: &Panel, frame: &Frame, place: &Place, homeless: &mut Vec<String>)
         spots.iter().filter(|_| has_marks(line.look)).for_each(|&spot| field.take(Patch::square(spot, marks::HALF + 3.0)));
         out += &path(line, spots);
     }
-    for line in &panel.lines {
-        out += &markers(line, place);
-    }
     for (line, spots) in panel.lines.iter().zip(&placed) {
         let named = line.marks.iter().filter(|mark| !mark.name.is_empty());
         let of_marks = named.filter_map(|mark| Some((mark.name.clone(), place.at((mark.x, mark.y))?)));
@@ -112,7 +109,8 @@ fn draw(panel: &Panel, frame: &Frame, place: &Place, homeless: &mut Vec<String>)
             out += &made.unwrap_or_else(|| unplaced(line.name.clone(), homeless));
         }
     }
-    out
+    // Last, so that no line to a name covers one.
+    out + &panel.lines.iter().map(|line| markers(line, place)).collect::<String>()
 }
 
 fn has_marks(look: Look) -> bool {
@@ -176,8 +174,7 @@ fn unit(quantity: Quantity) -> &'static str {
         Quantity::Intensity => "FLOP per byte",
         Quantity::FlopRate => "FLOP/s",
         Quantity::Time | Quantity::Bytes | Quantity::Count => "",
-        Quantity::Rate => "a second",
-        Quantity::Flops => "FLOP",
+        Quantity::Rate => "problems a second",
     }
 }
 
@@ -190,9 +187,12 @@ fn tick(quantity: Quantity, value: f64) -> String {
     let k = 1024f64;
     match quantity {
         Quantity::Intensity => chart::intensity_label(value),
-        Quantity::FlopRate | Quantity::Rate | Quantity::Flops => chart::rate_label(value),
+        Quantity::FlopRate => chart::rate_label(value),
+        Quantity::Rate => scaled(&[(1e9, "G"), (1e6, "M"), (1e3, "k")]),
         Quantity::Time => scaled(&[(1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns")]),
         Quantity::Bytes => scaled(&[(k.powi(4), "TiB"), (k.powi(3), "GiB"), (k * k, "MiB"), (k, "KiB"), (1.0, "B")]),
+        // The axis may begin below the first thing.
+        Quantity::Count if value < 1.0 => String::new(),
         Quantity::Count => scaled(&[]),
     }
 }

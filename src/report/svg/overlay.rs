@@ -112,7 +112,7 @@ pub(super) fn axis_labels(frame: &Frame, place: &Place, names: [&str; 2], texts:
     let text = |x: f64, y: f64, anchor: &str, text: &str| {
         format!("<text class=\"tick\" x=\"{x}\" y=\"{y}\" font-size=\"25\" text-anchor=\"{anchor}\" fill=\"{INK}\">{text}</text>\n")
     };
-    let (mut across, mut up) = (f64::MIN, f64::MAX);
+    let (mut across, mut up, mut widest) = (f64::MIN, f64::MAX, 5);
     for value in axis_x.ticks().0 {
         if let Some((x, _)) = place.at((value, axis_y.min)).filter(|at| at.0 >= across + 90.0) {
             out += &text(x, f64::from(bottom) + 38.0, "middle", &texts[0](value).replace(' ', "\u{a0}"));
@@ -121,7 +121,9 @@ pub(super) fn axis_labels(frame: &Frame, place: &Place, names: [&str; 2], texts:
     }
     for value in axis_y.ticks().0 {
         if let Some((_, y)) = place.at((axis_x.min, value)).filter(|at| at.1 <= up - 40.0) {
-            out += &text(f64::from(left) - 16.0, y + 9.0, "end", &texts[1](value).replace(' ', "\u{a0}"));
+            let label = texts[1](value);
+            widest = widest.max(label.chars().count() as i32);
+            out += &text(f64::from(left) - 16.0, y + 9.0, "end", &label.replace(' ', "\u{a0}"));
             up = y;
         }
     }
@@ -130,7 +132,7 @@ pub(super) fn axis_labels(frame: &Frame, place: &Place, names: [&str; 2], texts:
         format!("<text class=\"axis\" x=\"{x}\" y=\"{y}\" {turn} font-size=\"27\" text-anchor=\"middle\" fill=\"{INK}\">{text}</text>\n")
     };
     out += &name(x, bottom + 84, "", names[0]);
-    let side = left - 112;
+    let side = left - 37 - 15 * widest;
     out + &name(side, y, &format!("transform=\"rotate(-90 {side} {y})\""), names[1])
 }
 
