@@ -86,8 +86,8 @@ impl Campaign<'_> {
 fn allotted(size: Size, kind: DeviceKind) -> Option<Duration> {
     let seconds = match (size, kind) {
         (Size::Small, _) => 40,
-        (Size::Standard, DeviceKind::Cpu) => 75,
-        (Size::Standard, DeviceKind::Gpu) => 50,
+        (Size::Standard, DeviceKind::Cpu) => 65,
+        (Size::Standard, DeviceKind::Gpu) => 45,
         (Size::Large, _) => return None,
     };
     Some(Duration::from_secs(seconds))

@@ -46,15 +46,16 @@ const MOST: u32 = 13;
 
 fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
     let hurry = setting.size == Size::Small;
-    let mut items = Vec::new();
+    let mut wanted = Vec::new();
     for layer in &LAYERS {
         let (most, _) = setting.fitting(1 << MOST, layer.op)?;
         let step = if hurry { 2 * layer.step } else { layer.step };
-        for batch in batches(step).take_while(|&batch| batch <= most) {
-            items.extend(setting.items(&*(layer.op)(batch)?, Cache::Cold));
-        }
+        wanted.extend(batches(step).take_while(|&batch| batch <= most).map(|batch| (batch, layer.op)));
     }
-    Ok(items)
+    // Small ones of both first: their bend matters most, and the greatest take the most time.
+    wanted.sort_by_key(|&(batch, _)| batch);
+    let items = wanted.into_iter().map(|(batch, op)| Ok(setting.items(&*op(batch)?, Cache::Cold)));
+    Ok(items.collect::<Result<Vec<_>>>()?.concat())
 }
 
 fn batches(step: u32) -> impl Iterator<Item = u64> {
@@ -139,6 +140,12 @@ fn bent(told: &Told<'_>) -> Option<String> {
     let ([(_, one), .., (most, last)], name) = (told.rows.as_slice(), told.layer.name) else { return None };
     let gained = *most as f64 * median(one) / median(last);
     let knee = told.knee()?.log2().round().exp2();
+    if knee < 2.0 {
+        return Some(format!(
+            "{name}: a batch brings next to no throughput here; {most} take about {} times as long as one.",
+            about(median(last) / median(one))
+        ));
+    }
     let crossing = match told.crossing() {
         Some(1) => {
             return Some(format!(
@@ -150,7 +157,7 @@ fn bent(told: &Told<'_>) -> Option<String> {
         None => "The roof has no crossing".into(),
     };
     Some(format!(
-        "{name}: up to a batch of about {knee} the weights are read once for all, so latency hardly grows and throughput does, to about {} times that of one; beyond, latency grows in step. {crossing}.",
+        "{name}: up to a batch of about {knee} reading the weights takes longer than the arithmetic, so latency hardly grows and throughput does; beyond, latency grows in step, and throughput ends at about {} times that of one. {crossing}.",
         about(gained)
     ))
 }

@@ -114,8 +114,9 @@ pub(super) fn axis_labels(frame: &Frame, place: &Place, names: [&str; 2], texts:
     };
     let (mut across, mut up, mut widest) = (f64::MIN, f64::MAX, 5);
     for value in axis_x.ticks().0 {
-        if let Some((x, _)) = place.at((value, axis_y.min)).filter(|at| at.0 >= across + 90.0) {
-            out += &text(x, f64::from(bottom) + 38.0, "middle", &texts[0](value).replace(' ', "\u{a0}"));
+        let label = texts[0](value);
+        if let Some((x, _)) = place.at((value, axis_y.min)).filter(|at| at.0 >= across + 90.0 && !label.is_empty()) {
+            out += &text(x, f64::from(bottom) + 38.0, "middle", &label.replace(' ', "\u{a0}"));
             across = x;
         }
     }
