@@ -138,27 +138,20 @@ fn cells(told: &Told<'_>, batch: u64, row: &Row) -> Vec<String> {
 /// The verdict: where the roof bends, and where the measured latency does.
 fn bent(told: &Told<'_>) -> Option<String> {
     let ([(_, one), .., (most, last)], name) = (told.rows.as_slice(), told.layer.name) else { return None };
-    let gained = *most as f64 * median(one) / median(last);
+    let gained = about(*most as f64 * median(one) / median(last));
     let knee = told.knee()?.log2().round().exp2();
-    if knee < 2.0 {
+    let crossing = told.crossing();
+    if crossing == Some(1) {
         return Some(format!(
-            "{name}: a batch brings next to no throughput here; {most} take about {} times as long as one.",
-            about(median(last) / median(one))
+            "{name}: its weights are used so often that arithmetic bounds it from the first one on: latency grows with the batch, and throughput ends at about {gained} times that of one."
         ));
     }
-    let crossing = match told.crossing() {
-        Some(1) => {
-            return Some(format!(
-                "{name}: its weights are used so often that arithmetic bounds it from the first one on; a batch brings about {} times the throughput, and costs latency in step.",
-                about(gained)
-            ));
-        }
-        Some(batch) => format!("The roof has its crossing at a batch of {batch}"),
-        None => "The roof has no crossing".into(),
-    };
+    let roof = crossing.map_or("The roof has no crossing".into(), |batch| format!("The roof has its crossing at a batch of {batch}"));
+    if knee < 2.0 {
+        return Some(format!("{name}: a batch brings next to no throughput, about {gained} times that of one at {most}. {roof}."));
+    }
     Some(format!(
-        "{name}: up to a batch of about {knee} reading the weights takes longer than the arithmetic, so latency hardly grows and throughput does; beyond, latency grows in step, and throughput ends at about {} times that of one. {crossing}.",
-        about(gained)
+        "{name}: up to a batch of about {knee} reading the weights takes longer than the arithmetic, so latency hardly grows and throughput does; beyond, latency grows in step, and throughput ends at about {gained} times that of one. {roof}."
     ))
 }
 
