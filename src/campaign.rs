@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::op::{self, OpRole, Size};
 use crate::plan::{Custom, DeviceInfo, Precision, Tuned};
 use crate::record::{Cache, Ceiling, CeilingKind, Measurement, Record, Skip, State};
-use crate::roofline;
+use crate::roofline::{self, Roof};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
 mod exp;
@@ -26,10 +26,12 @@ mod ramp;
 mod roofs;
 mod search;
 mod shared;
+mod study;
 mod sweep;
 mod tune;
 
 pub use roofs::roofs;
+pub use study::{roof_time, taken_over};
 
 /// Who is told what happens: the command line draws progress and writes the journal.
 pub trait Watcher {
@@ -82,6 +84,8 @@ pub struct Campaign<'a> {
     kernel_size: Size,
     /// The user's kernel that is tried.
     own: Option<Custom>,
+    /// When a study's time ends: kernels that have not begun by then are left out.
+    ends: Option<Instant>,
 }
 
 /// The best configuration of a probe, measured again in each block.
@@ -108,7 +112,7 @@ impl<'a> Campaign<'a> {
     pub fn new(bench: &'a mut dyn Bench, watcher: &'a mut dyn Watcher, scope: Scope) -> Self {
         let (launch_bytes, kernel_size) = (search::LAUNCH, scope.size);
         let (records, winners, peaks) = (Vec::new(), Vec::new(), HashMap::new());
-        Campaign { bench, watcher, scope, records, order: 0, winners, launch_bytes, llc: None, peaks, kernel_size, own: None }
+        Campaign { bench, watcher, scope, records, order: 0, winners, launch_bytes, llc: None, peaks, kernel_size, own: None, ends: None }
     }
 
     /// Roofs only.
@@ -138,11 +142,16 @@ impl<'a> Campaign<'a> {
     /// Searches the probes' and the kernels' settings, and measures these items between the blocks of the roofs.
     fn amid_roofs(&mut self, mut items: Vec<Item>) -> Result<()> {
         self.search_all()?;
-        self.tune(&mut items)?;
+        self.tune(&mut items, f64::INFINITY)?;
         self.block(1)?;
         if self.own.is_none() {
             self.ramp()?;
         }
+        self.amid_blocks(&items)
+    }
+
+    /// Measures these around the second block of the roofs, those that moved once more, and the third block.
+    fn amid_blocks(&mut self, items: &[Item]) -> Result<()> {
         let (first, second) = items.split_at(items.len() / 2);
         let started = Instant::now();
         self.kernels(first)?;
@@ -214,6 +223,11 @@ impl<'a> Campaign<'a> {
         self.scope.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// Whether the time of a study is over, so that what is left of it is left out.
+    fn over(&self) -> bool {
+        self.ends.is_some_and(|ends| Instant::now() >= ends)
+    }
+
     /// An item in f32, warm, with default tunables; callers change what differs.
     fn item(&mut self, op: &str, variant: &str, problem: Value, effort: Effort) -> Item {
         self.numbered(Item {
@@ -249,8 +263,7 @@ impl<'a> Campaign<'a> {
     /// do more than it did in the three moments of its roofs.
     fn lift_roofs(&mut self) -> Result<()> {
         for _ in 0..LIFTS {
-            let ceilings = self.winners.iter().map(|winner| &winner.ceiling);
-            let above = roofline::above(&self.records, ceilings, self.bench.device(), self.bench.clock());
+            let above = roofline::above(&self.records, &self.roof());
             if above.is_empty() || self.late() {
                 break;
             }
@@ -264,6 +277,13 @@ impl<'a> Campaign<'a> {
             })?;
         }
         Ok(())
+    }
+
+    /// The roof as far as it is known.
+    fn roof(&self) -> Roof {
+        let copied = self.records.iter().filter_map(|record| if let Record::Ceiling(ceiling) = record { Some(ceiling) } else { None });
+        let ceilings = self.winners.iter().map(|winner| &winner.ceiling).chain(copied);
+        roofline::traced(&self.records, ceilings, self.bench.device(), self.bench.clock())
     }
 
     /// Measures the winners of these ceilings afresh, once.
@@ -288,7 +308,7 @@ impl<'a> Campaign<'a> {
         self.watcher.stage("again, where the machine changed speed", suspects.len());
         let started = Instant::now();
         for suspect in suspects {
-            if started.elapsed() > spent.mul_f64(AGAIN) {
+            if started.elapsed() > spent.mul_f64(AGAIN) || self.over() {
                 break;
             }
             let custom = self.own.clone().filter(|own| own.name == suspect.variant);

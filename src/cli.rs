@@ -16,6 +16,7 @@ mod output;
 mod own;
 mod run;
 mod show;
+mod study;
 mod verify;
 
 const EXIT_CODES: &str = "\
@@ -52,6 +53,8 @@ enum Command {
     /// Work out one problem: operations, bytes, intensity, and what it waits for on a recorded or given roof; needs no device
     #[command(after_help = explain::HELP)]
     Explain(Box<Explaining>),
+    /// Answer a named question by measuring: a verdict, a table and a picture; alone, lists the questions
+    Study(Studying),
     /// Show table and chart of a recorded run; needs no device
     Show(Showing),
 }
@@ -104,6 +107,8 @@ struct Measuring {
     scope: Scoping,
     #[command(flatten)]
     keeping: Keeping,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 /// A user's own kernel.
@@ -139,6 +144,22 @@ struct Trying {
     common: Common,
     #[command(flatten)]
     keeping: Keeping,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+/// A question.
+#[derive(Debug, Clone, Args)]
+struct Studying {
+    /// Which; left out, all are listed
+    name: Option<String>,
+    /// A records.jsonl whose roof is taken [default: that of the last run here within a day, else it is traced]
+    #[arg(long, value_name = "FILE", requires = "name")]
+    roof: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    keeping: Keeping,
 }
 
 /// One problem, and the roof that it is held against.
@@ -165,17 +186,15 @@ struct Explaining {
     shape: Shape,
 }
 
-/// For how long, into which folder, and on which problem.
+/// For how long, and into which folder.
 #[derive(Debug, Clone, Args)]
 struct Keeping {
     /// Time to spend: 90s, 2m; what does not fit is listed as not run
     #[arg(long, value_parser = duration, value_name = "TIME")]
     budget: Option<Duration>,
-    /// Folder for records.jsonl and roofline.svg [default: rooftrace-out/<device>-<UTC time>]
+    /// Folder for records.jsonl and the picture [default: rooftrace-out/<device>-<UTC time>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    #[command(flatten)]
-    shape: Shape,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -370,6 +389,7 @@ impl Cli {
             Some(Command::Verify(args)) => verify::run(&args),
             Some(Command::Try(args)) => own::run(&args),
             Some(Command::Explain(args)) => explain::run(&args),
+            Some(Command::Study(args)) => study::run(&args),
             Some(Command::Show(args)) => show::run(&args),
         }?;
         Ok(status as u8)

@@ -87,7 +87,7 @@ pub struct Clock {
 /// Settings of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// `run`, `trace`.
+    /// `run`, `trace`, `try`, `study`.
     pub command: String,
     /// `small`, `standard`, `large`.
     pub size: String,
@@ -96,6 +96,12 @@ pub struct Settings {
     pub budget_ns: Option<u64>,
     /// Seed of all draws.
     pub seed: u32,
+    /// Name of the study, for `study`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub study: Option<String>,
+    /// Seconds since 1970 when the run began whose roof was taken over, where one was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub roof_started: Option<u64>,
 }
 
 /// First line of a file.

@@ -8,6 +8,7 @@ pub mod chart;
 pub mod explain;
 mod ramp;
 mod scene;
+pub mod study;
 pub mod svg;
 pub mod table;
 mod text;
@@ -66,14 +67,6 @@ fn cache_word(cache: Cache) -> &'static str {
     match cache {
         Cache::Cold => "cold",
         Cache::Warm => "warm",
-    }
-}
-
-/// `compute (vector) 82%`, `unexplained 35%`: the limiter with its share of time, where there is one.
-fn limiter_text(row: &Row) -> String {
-    match row.limiter_share {
-        Some(share) if share.is_finite() => format!("{} {:.0}%", row.limiter, share * 100.0),
-        _ => row.limiter.clone(),
     }
 }
 

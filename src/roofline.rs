@@ -46,18 +46,16 @@ pub fn view(records: &[Record]) -> Result<View> {
     Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves, ramp })
 }
 
-/// Kernels above the roof of these ceilings: the level that each one's data comes from, and its precision. For a campaign under way,
-/// whose records hold neither header nor ceilings yet.
-pub fn above<'a>(
-    records: &[Record],
-    ceilings: impl Iterator<Item = &'a Ceiling>,
-    device: &DeviceInfo,
-    clock: &Clock,
-) -> Vec<(Option<String>, Precision)> {
-    let Ok(by_id) = by_id(records) else { return Vec::new() };
+/// The roof of these ceilings, for a campaign under way, whose records hold neither header nor ceilings yet.
+pub fn traced<'a>(records: &[Record], ceilings: impl Iterator<Item = &'a Ceiling>, device: &DeviceInfo, clock: &Clock) -> Roof {
+    let by_id = by_id(records).unwrap_or_default();
     let valued = ceilings.filter_map(|c| ceiling_view(c, |id| by_id.get(id).copied()).ok()).collect();
-    let roof = Roof::on(device, clock, valued, sweeps(measurements(records)));
-    let rows = latest(records).into_iter().map(|m| (place(m, &roof), m.precision));
+    Roof::on(device, clock, valued, sweeps(measurements(records)))
+}
+
+/// Kernels above a roof: the level that each one's data comes from, and its precision.
+pub fn above(records: &[Record], roof: &Roof) -> Vec<(Option<String>, Precision)> {
+    let rows = latest(records).into_iter().map(|m| (place(m, roof), m.precision));
     rows.filter(|(row, _)| row.above_roof).map(|(row, precision)| (row.level, precision)).collect()
 }
 

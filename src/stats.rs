@@ -176,6 +176,16 @@ fn normal_rank(n: usize, p: f64) -> f64 {
     (n * p - Z * (n * p * (1.0 - p)).sqrt() + skew - 0.5).max(0.0)
 }
 
+/// The power of x that y grows with: the slope of the least-squares line through the logarithms of both. Absent for fewer than two
+/// points, and where all have one x.
+pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
+    let logs: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (x.ln(), y.ln())).collect();
+    let mean = |of: fn(&(f64, f64)) -> f64| logs.iter().map(of).sum::<f64>() / logs.len() as f64;
+    let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+    let (xy, xx) = logs.iter().fold((0.0, 0.0), |(xy, xx), p| (xy + (p.0 - x) * (p.1 - y), xx + (p.0 - x) * (p.0 - x)));
+    Some(xy / xx).filter(|slope| slope.is_finite())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,5 +318,15 @@ mod tests {
         let e = median_interval(&[100; 12]).unwrap();
         assert_eq!((e.half_width(), e.uncertainty()), (0.0, 0.0));
         assert_eq!(median_interval(&[0; 12]).unwrap().half_width(), f64::INFINITY);
+    }
+
+    #[test]
+    fn an_exponent_is_that_of_a_power_law_and_nothing_else_has_one() {
+        let square: Vec<(f64, f64)> = [1.0, 2.0, 8.0].map(|x: f64| (x, 3.0 * x * x)).into();
+        assert!(exponent(&square).is_some_and(|e| (e - 2.0).abs() < 1e-12));
+        assert_eq!(
+            (exponent(&[]), exponent(&[(1.0, 2.0)]), exponent(&[(1.0, 2.0), (1.0, 3.0)]), exponent(&[(1.0, 0.0), (2.0, 1.0)])),
+            (None, None, None, None)
+        );
     }
 }

@@ -26,6 +26,10 @@ pub struct Capacity(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Intensity(pub f64);
 
+/// A number of things, shown as `231 M` (1e6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Count(pub u64);
+
 /// Three significant digits.
 fn digits(value: f64) -> String {
     if !value.is_finite() {
@@ -83,6 +87,15 @@ impl fmt::Display for Capacity {
     }
 }
 
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            few @ 0..1000 => f.pad(&few.to_string()),
+            many => f.pad(&scaled(many as f64, &[(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")])),
+        }
+    }
+}
+
 impl fmt::Display for Intensity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&digits(self.0))
@@ -100,5 +113,9 @@ mod tests {
         assert_eq!(Capacity(32 << 20).to_string(), "32.0 MiB");
         assert_eq!(Nanos(1_250_000.0).to_string(), "1.25 ms");
         assert_eq!(Nanos(0.0).to_string(), "0 ns");
+        assert_eq!(
+            (Count(0).to_string(), Count(999).to_string(), Count(231_211_008).to_string()),
+            ("0".into(), "999".into(), "231 M".into())
+        );
     }
 }

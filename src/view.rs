@@ -157,6 +157,14 @@ impl Row {
             other => format!("{} {other}", self.variant),
         }
     }
+
+    /// `compute (vector) 82%`, `unexplained 35%`: the limiter with its share of time, where there is one.
+    pub fn limited_by(&self) -> String {
+        match self.limiter_share {
+            Some(share) if share.is_finite() => format!("{} {:.0}%", self.limiter, share * 100.0),
+            _ => self.limiter.clone(),
+        }
+    }
 }
 
 /// Something left out.

@@ -101,6 +101,12 @@ fn bad_arguments_are_refused_with_status_2_and_the_offending_value() {
         (&["try", "matmul", "kernels/matmul/naive.cu", "--grid", "1", "--device", "wgpu:0"], "does not run CUDA C++"),
         (&["try", "matmul", "kernels/matmul/naive.cu", "--grid", "1", "--device", "all"], "one device at a time"),
         (&["try", "matmul", "shaders/matmul/naive.wgsl", "--grid", "1", "--m", "0"], "extent 0"),
+        (&["study", "everything"], "there is no study 'everything'; there are depthwise (why"),
+        (&["study", "--roof", "x"], "<NAME>"),
+        (&["study", "depthwise", "--size", "huge"], "huge"),
+        (&["study", "depthwise", "--budget", "soon"], "soon"),
+        (&["study", "depthwise", "--m", "5"], "--m"),
+        (&["study", "depthwise", "--device", "tpu"], "tpu"),
         (&["devices", "--what"], "--what"),
         (&["show"], "FILE"),
         (&["show", "--json", "--markdown", "x"], "--markdown"),
@@ -166,6 +172,8 @@ fn unreadable_record_files_end_with_status_6_and_say_where() {
         refused(&["show", &path.to_string_lossy()], 6, says);
     }
     refused(&["show", &folder.join("missing").to_string_lossy()], 6, "missing");
+    refused(&["study", "depthwise", "--roof", &folder.join("missing").to_string_lossy()], 6, "missing");
+    refused(&["study", "depthwise", "--roof", &folder.join("garbage").to_string_lossy()], 6, "line 1");
     refused(&["show", &folder.to_string_lossy()], 6, "cli-files");
 }
 
@@ -193,6 +201,8 @@ fn help_version_and_devices_work_and_start_quickly() {
         &["try", "--help"],
         &["try", "matmul", "--template", "wgsl"],
         &["try", "attention", "--template", "cu"],
+        &["study"],
+        &["study", "--help"],
         &["devices"],
         &["devices", "--json"],
     ] {

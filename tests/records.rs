@@ -58,7 +58,7 @@ fn header() -> Header {
             launch_ns: 1000,
             core_mhz: Some((3400, "inferred".into())),
         },
-        settings: Settings { command: "run".into(), size: "small".into(), budget_ns: Some(60_000_000_000), seed: 1 },
+        settings: Settings { command: "run".into(), size: "small".into(), budget_ns: Some(60_000_000_000), seed: 1, ..Settings::default() },
         extra: Map::new(),
     }
 }

@@ -13,6 +13,8 @@ use crate::worker::{Effort, Item};
 
 /// A launch predicted to pass this is left out where there is no watchdog that would end it earlier.
 const LONGEST_NS: f64 = 10e9;
+/// The same where a study's time is short: an item launches it eight times at least.
+const LONGEST_STUDY_NS: f64 = 1.5e9;
 
 /// Effort of one kernel.
 pub(super) fn effort(size: Size) -> Effort {
@@ -128,15 +130,20 @@ impl Campaign<'_> {
     pub(super) fn kernels(&mut self, items: &[Item]) -> Result<()> {
         self.watcher.stage("kernels", items.len());
         let longest = self.bench.device().limits.launch_ns.map_or(LONGEST_NS, |ns| ns as f64);
+        let longest = if self.ends.is_some() { longest.min(LONGEST_STUDY_NS) } else { longest };
         let mut slowest: HashMap<(String, String, Precision), f64> = HashMap::new();
         for item in items {
+            if self.over() {
+                self.skip(item, State::Skipped, "the time of this size ended before it; --size large has all".into())?;
+                continue;
+            }
             let key = (item.op.clone(), item.variant.clone(), item.precision);
             let flops = (op::find(&item.op)?.parse)(&item.problem)?.flops() as f64;
             if let Some(per_flop) = slowest.get(&key)
                 && per_flop * flops > longest
             {
                 let why = format!(
-                    "one launch is predicted to take {:.1} s from a smaller problem, over the {:.0} s allowed here",
+                    "one launch is predicted to take {:.1} s from a smaller problem, over the {:.1} s allowed here",
                     per_flop * flops / 1e9,
                     longest / 1e9
                 );

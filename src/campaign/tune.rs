@@ -10,8 +10,8 @@ use crate::worker::{Goal, Item};
 
 impl Campaign<'_> {
     /// Gives the items of every variant that has tunables the fastest setting: each is tried for a moment, warm, on the middle one of
-    /// its problems, and recorded as a candidate. A setting with a wrong output never wins.
-    pub(super) fn tune(&mut self, items: &mut [Item]) -> Result<()> {
+    /// its problems of `most` FLOPs at most, or else its least, and recorded as a candidate. A setting with a wrong output never wins.
+    pub(super) fn tune(&mut self, items: &mut [Item], most: f64) -> Result<()> {
         let device = self.device();
         let mut done: Vec<(String, String, Precision)> = Vec::new();
         for at in 0..items.len() {
@@ -21,7 +21,7 @@ impl Campaign<'_> {
             }
             let settings = candidates(&key.0, &key.1, key.2, &device);
             if settings.len() > 1 {
-                let best = self.fastest_setting(&settings, &middle(items, &key)?)?;
+                let best = self.fastest_setting(&settings, &middle(items, &key, most)?)?;
                 items.iter_mut().filter(|item| kind(item) == key).for_each(|item| item.tunables = best.clone());
             }
             done.push(key);
@@ -48,12 +48,14 @@ fn kind(item: &Item) -> (String, String, Precision) {
     (item.op.clone(), item.variant.clone(), item.precision)
 }
 
-/// Of the items of one kind, that with the middle amount of work: neither all overhead nor all of the budget.
-fn middle(items: &[Item], key: &(String, String, Precision)) -> Result<Item> {
+/// Of the items of one kind, that with the middle amount of work among those of `most` FLOPs at most: neither all overhead nor all of
+/// the budget.
+fn middle(items: &[Item], key: &(String, String, Precision), most: f64) -> Result<Item> {
     let mut own = Vec::new();
     for item in items.iter().filter(|item| kind(item) == *key) {
         own.push(((op::find(&item.op)?.parse)(&item.problem)?.flops(), item));
     }
     own.sort_by_key(|&(flops, _)| flops);
-    Ok(own[(own.len() - 1) / 2].1.clone())
+    let short = own.partition_point(|&(flops, _)| flops as f64 <= most).max(1);
+    Ok(own[(short - 1) / 2].1.clone())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Measuring, devices, output, own, size_name};
+use super::{Measuring, devices, output, own, show, size_name, study};
 use crate::campaign::{Campaign, Scope, Watcher};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -20,7 +20,7 @@ mod progress;
 use progress::Progress;
 
 /// Which items a campaign has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Mode<'a> {
     /// Roofs and kernels.
     Run,
@@ -28,6 +28,8 @@ pub enum Mode<'a> {
     Trace,
     /// A user's kernel beside ours, and the roofs for them.
     Try(&'a Custom),
+    /// A study, and the roof for it.
+    Study(&'a study::Asked),
 }
 
 impl Mode<'_> {
@@ -37,6 +39,7 @@ impl Mode<'_> {
             Mode::Run => "run",
             Mode::Trace => "trace",
             Mode::Try(_) => "try",
+            Mode::Study(_) => "study",
         }
     }
 }
@@ -45,7 +48,7 @@ impl Mode<'_> {
 pub fn run(args: &Measuring, mode: Mode<'_>) -> Result<i32> {
     let started = Instant::now();
     args.scope.check()?;
-    let problem = args.keeping.shape.problem(&args.scope.op)?;
+    let problem = args.shape.problem(&args.scope.op)?;
     let selectors = devices::choose(args.scope.common.device.as_deref(), &args.scope.common.require)?;
     interrupt::install()?;
     let (mut status, mut views) = (0, Vec::new());
@@ -82,13 +85,15 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     let begun = Instant::now();
     let mut bench = Child::spawn(selector, &[])?;
     // Before there is a folder: a scope without kernels leaves nothing behind.
+    let mut roof = study::Taken::default();
     match mode {
         Mode::Run => drop(scope.kernels(bench.device())?),
         Mode::Trace => {}
         Mode::Try(custom) => own::check(custom, &scope.plans(custom, bench.device())?)?,
+        Mode::Study(asked) => roof = asked.roof(bench.device())?,
     }
     let folder = output::folder(args.keeping.out.as_deref(), selector, several)?;
-    let header = header(args, mode, &bench);
+    let header = header(args, mode, &bench, roof.started);
     let mut keeper = Keeper::new(&folder, Progress::new(args.scope.common.quiet || args.scope.common.json, args.scope.common.verbose))?;
     keeper.keep(&Record::Header(header))?;
     let campaign = Campaign::new(&mut bench, &mut keeper, scope);
@@ -96,6 +101,7 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
         Mode::Run => campaign.run(),
         Mode::Trace => campaign.trace(),
         Mode::Try(custom) => campaign.attempt(custom),
+        Mode::Study(asked) => campaign.study(asked.study, &roof.records),
     };
     let status = match &outcome {
         Ok(_) => match mode {
@@ -118,32 +124,32 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
         eprintln!("rooftrace: {why}");
     }
     let view = roofline::view(&keeper.records)?;
-    let picture = report::svg::roofline(&view)?;
-    output::write(&folder.join("roofline.svg"), &picture.svg)?;
+    let picture = show::picture(&view)?;
+    output::write(&folder.join(&picture.file), &picture.svg)?;
     if !args.scope.common.json {
         let beside = match mode {
             Mode::Try(custom) => report::verdict::beside(&view, &custom.name),
             _ => Vec::new(),
         };
-        show(&view, &folder, &beside, args.scope.common.verbose)?;
+        tell(&view, &folder.join(picture.file), &beside, args.scope.common.verbose)?;
     }
     Ok((status, Some(view)))
 }
 
 /// Table, chart, what the last word is on a user's kernel, all shares and the shapes' names where asked for, and where all of it is kept.
-fn show(view: &View, folder: &Path, beside: &[String], verbose: bool) -> Result<()> {
+fn tell(view: &View, picture: &Path, beside: &[String], verbose: bool) -> Result<()> {
     let style = Style { width: output::width(), colour: output::colour(), ascii: false };
-    output::print(&super::show::text(view, &style))?;
+    output::print(&show::text(view, &style))?;
     if verbose {
         output::print(&format!("\n{}", report::table::shares(view, &style)))?;
         output::print(&format!("\n{}", report::table::shapes(view, &style)))?;
     }
     beside.iter().try_for_each(|line| output::print(&format!("\n{line}\n")).map(drop))?;
-    output::print(&format!("\nwrote {0}/records.jsonl and {0}/roofline.svg\n", folder.display()))?;
+    output::print(&format!("\nwrote {} and {}\n", picture.with_file_name("records.jsonl").display(), picture.display()))?;
     Ok(())
 }
 
-fn header(args: &Measuring, mode: Mode<'_>, bench: &dyn Bench) -> Header {
+fn header(args: &Measuring, mode: Mode<'_>, bench: &dyn Bench, roof_started: Option<u64>) -> Header {
     Header {
         schema: Schema::current(),
         started: output::now(),
@@ -156,6 +162,8 @@ fn header(args: &Measuring, mode: Mode<'_>, bench: &dyn Bench) -> Header {
             size: size_name(args.scope.common.size),
             budget_ns: args.keeping.budget.map(|b| b.as_nanos() as u64),
             seed: args.scope.common.seed,
+            study: if let Mode::Study(asked) = mode { Some(asked.study.name.into()) } else { None },
+            roof_started,
         },
         extra: Default::default(),
     }

@@ -24,11 +24,13 @@ pub struct LeftOut {
     pub why: String,
 }
 
-/// A logarithmic axis; bounds are 1, 2 or 5 times a power of ten, inside its limits, and at least a decade apart.
+/// A logarithmic axis; bounds are 1, 2 or 5 times a power of ten, inside its limits, and at least a decade apart; or powers of two.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Axis {
     pub min: f64,
     pub max: f64,
+    /// Whether its steps are octaves: sizes that are doubled have a tick each.
+    pub octaves: bool,
 }
 
 /// A placed row.
@@ -317,7 +319,7 @@ fn stops(limits: (f64, f64)) -> Vec<f64> {
 
 impl Axis {
     /// The smallest axis over the usable ones of `values`, or `default` where there are none.
-    fn covering(values: impl Iterator<Item = f64>, default: (f64, f64), limits: (f64, f64)) -> Self {
+    pub fn covering(values: impl Iterator<Item = f64>, default: (f64, f64), limits: (f64, f64)) -> Self {
         let ends = values.filter(|v| v.is_finite() && *v > 0.0).map(|v| v.clamp(limits.0, limits.1));
         let ends = ends.fold(None, |ends: Option<(f64, f64)>, v| Some(ends.map_or((v, v), |(a, b)| (a.min(v), b.max(v)))));
         let (low, high) = ends.unwrap_or(default);
@@ -328,11 +330,21 @@ impl Axis {
         while last - first < 5 {
             (first, last) = (first.saturating_sub(1), (last + 1).min(stops.len() - 1));
         }
-        Axis { min: stops[first], max: stops[last] }
+        Axis { min: stops[first], max: stops[last], octaves: false }
     }
 
-    /// Powers of ten, and 2 and 5 times them, inside the axis: explicit, because a plotting library's own choice can hang.
+    /// As `covering`, from a power of two to another.
+    pub fn over_octaves(values: impl Iterator<Item = f64>, default: (f64, f64), limits: (f64, f64)) -> Self {
+        let Axis { min, max, .. } = Self::covering(values, default, limits);
+        Axis { min: min.log2().floor().exp2(), max: max.log2().ceil().exp2(), octaves: true }
+    }
+
+    /// Powers of ten, and 2 and 5 times them, inside the axis, or its octaves: explicit, because a plotting library's own choice can hang.
     pub fn ticks(&self) -> (Vec<f64>, Vec<f64>) {
+        if self.octaves {
+            let (first, last) = (self.min.log2().round() as i32, self.max.log2().round() as i32);
+            return ((first..=last).map(|power| f64::from(power).exp2()).collect(), Vec::new());
+        }
         let all = stops((1e-4, 1e18)).into_iter().filter(|s| *s >= self.min && *s <= self.max);
         all.partition(|s| (s.log10() - s.log10().round()).abs() < 1e-9)
     }

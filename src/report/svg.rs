@@ -5,12 +5,14 @@
 //! axes' bounds and pixels, so that a reader (and a test) can turn pixels back into values. All lengths are in pixels of a
 //! picture drawn at twice its shown size, which hides plotters' rounding to whole pixels. The same view gives the same bytes.
 
+mod figure;
 mod labels;
 mod legend;
 mod marks;
 mod overlay;
 mod plot;
 
+pub use figure::figure;
 use plot::{Axes, Frame, Shape};
 
 use super::scene::{LeftOut, Roof, Scene};
@@ -54,17 +56,9 @@ pub fn roofline(view: &View) -> Result<Picture> {
     let shapes = shapes(&scene, &axes);
     let (grid, over) = plot::draw(frame, axes, &shapes, |pixel| overlay::draw(view, &scene, &axes, &frame, pixel))?;
     let legend = legend::draw(view, &scene, LEGEND, &over);
-    let (width, height) = (frame.width, LEGEND + legend.height);
-    let svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {width} {height}\" font-family=\"{FONT}\" \
-         role=\"img\">\n<title>{}</title>\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n{}{grid}\n{}{}</svg>\n",
-        width / 2,
-        height / 2,
-        xml(&format!("Roofline of {}", heading(&view.header).0)),
-        caption(view),
-        over.elements,
-        legend.elements,
-    );
+    let (title, facts) = heading(&view.header);
+    let elements = format!("{grid}\n{}{}", over.elements, legend.elements);
+    let svg = sheet(&format!("Roofline of {title}"), &facts, &elements, LEGEND + legend.height);
     let drawn = scene.points.len() - over.outside.len();
     let outside = over.outside.iter().map(|&row| LeftOut { id: view.rows[row].id.clone(), why: "it lies outside the axes".into() });
     let left_out = scene.left_out.into_iter().chain(outside).collect();
@@ -72,14 +66,24 @@ pub fn roofline(view: &View) -> Result<Picture> {
 }
 
 /// Title and subtitle.
-fn caption(view: &View) -> String {
-    let (title, facts) = heading(&view.header);
+fn caption(title: &str, facts: &str) -> String {
     let line = |y: i32, size: i32, rest: &str, text: &str| {
         let room = (1700.0 / (labels::EM * f64::from(size))) as usize;
         format!("<text x=\"50\" y=\"{y}\" font-size=\"{size}\" {rest}>{}</text>\n", xml(&fit(text, room, false)))
     };
-    line(68, 38, &format!("font-weight=\"bold\" fill=\"{INK}\""), &format!("Roofline of {title}"))
-        + &line(110, 25, &format!("fill=\"{GREY}\""), &facts)
+    line(68, 38, &format!("font-weight=\"bold\" fill=\"{INK}\""), title) + &line(110, 25, &format!("fill=\"{GREY}\""), facts)
+}
+
+/// The whole file: caption and elements on white, `height` pixels tall.
+fn sheet(title: &str, facts: &str, elements: &str, height: i32) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"{FONT}\" \
+         role=\"img\">\n<title>{}</title>\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n{}{elements}</svg>\n",
+        WIDTH / 2,
+        height / 2,
+        xml(title),
+        caption(title, facts),
+    )
 }
 
 /// Colour and width of a roof's line: the slower the level, the darker; the strong line of a group is wide.

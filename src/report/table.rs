@@ -5,9 +5,10 @@
 
 mod grid;
 
-use grid::{Column, Grid};
+pub(super) use grid::escape;
 
-use super::{Style, cache_word, doubted, heading, keys, limiter_text, state_word, text, verified};
+use super::{Style, cache_word, doubted, heading, keys, state_word, text, verified};
+use crate::grid::{Column, Grid};
 use crate::op;
 use crate::plan::Unit;
 use crate::record::{CeilingKind, State};
@@ -44,7 +45,7 @@ pub fn terminal(view: &View, style: &Style) -> String {
     }
     parts.push(if view.rows.is_empty() { line("no kernel was placed") + "\n" } else { write(kernels(view)) });
     let wrapped = |note: String| text::wrap(&text::plain(&note, style.ascii), style.width, 4, style.ascii) + "\n";
-    let notes: String = notes(view).into_iter().map(wrapped).collect();
+    let notes: String = notes(view, &keys(view)).into_iter().map(wrapped).collect();
     let skips: String = skips(view).into_iter().map(wrapped).collect();
     if !notes.is_empty() {
         parts.push(notes);
@@ -85,13 +86,13 @@ pub fn shapes(view: &View, style: &Style) -> String {
 /// Rows of `view` as Markdown: what the README shows.
 pub fn markdown(view: &View) -> String {
     let (title, facts) = heading(&view.header);
-    let mut parts = vec![format!("**{}**, {}\n", grid::escape(&title), grid::escape(&facts))];
+    let mut parts = vec![format!("**{}**, {}\n", escape(&title), escape(&facts))];
     if !view.ceilings.is_empty() {
         parts.push(ceilings(view).markdown());
     }
     parts.push(if view.rows.is_empty() { "No kernel was placed.\n".into() } else { kernels(view).markdown() });
-    let list = |lines: Vec<String>| lines.iter().map(|l| format!("- {}\n", grid::escape(l))).collect::<String>();
-    let (notes, skips) = (list(notes(view)), list(skips(view)));
+    let list = |lines: Vec<String>| lines.iter().map(|l| format!("- {}\n", escape(l))).collect::<String>();
+    let (notes, skips) = (list(notes(view, &keys(view))), list(skips(view)));
     if !notes.is_empty() {
         parts.push(notes);
     }
@@ -117,7 +118,7 @@ fn kernels(view: &View) -> Grid {
             rate(row.byte_per_s),
             Intensity(row.intensity).to_string(),
             row.roof_fraction.filter(|_| verified(row)).map_or(String::new(), percent),
-            if verified(row) { limiter_text(row) } else { String::new() },
+            if verified(row) { row.limited_by() } else { String::new() },
         ]
     });
     Grid { columns: COLUMNS.to_vec(), rows: rows.collect() }
@@ -210,8 +211,8 @@ fn source(c: &CeilingView) -> String {
 }
 
 /// What the words WRONG, SUSPECT and POWER in the tables stand on: one line a reason, with all that share it, roofs by name and
-/// kernels by key. A reason ends in its figures, in parentheses; they are shown where it has one owner.
-fn notes(view: &View) -> Vec<String> {
+/// kernels by key where they have one. A reason ends in its figures, in parentheses; they are shown where it has one owner.
+pub(super) fn notes(view: &View, keys: &[Option<String>]) -> Vec<String> {
     let mut notes = Notes::default();
     for c in &view.ceilings {
         let word = if c.state == State::Ok { "NOTE" } else { state_word(c.state) };
@@ -222,9 +223,9 @@ fn notes(view: &View) -> Vec<String> {
             notes.add(word, &c.name, &c.name, reason);
         }
     }
-    for (row, key) in view.rows.iter().zip(keys(view)).filter(|(row, _)| doubted(row) || row.state != State::Ok) {
+    for (row, key) in view.rows.iter().zip(keys).filter(|(row, _)| doubted(row) || row.state != State::Ok) {
         let name = format!("{} {} {} {}", row.op, row.kernel(), row.label, cache_word(row.cache));
-        let key = key.unwrap_or_else(|| name.clone());
+        let key = key.clone().unwrap_or_else(|| name.clone());
         match row.state {
             State::Wrong => notes.add(check(row), &name, &name, &because(&row.reasons, &wrong(row))),
             _ if row.above_roof => notes.add(check(row), &name, &name, &format!("{}: {}", above(row), because(&row.reasons, ABOVE))),
@@ -288,9 +289,17 @@ fn because(reasons: &[String], otherwise: &str) -> String {
     if reasons.is_empty() { otherwise.to_string() } else { reasons.join("; ") }
 }
 
-fn skips(view: &View) -> Vec<String> {
+pub(super) fn skips(view: &View) -> Vec<String> {
     // A compiler's log goes on for lines; the record has them all.
     let first = |why: &str| why.lines().next().unwrap_or_default().to_string();
     let line = |s: &crate::view::SkipView| format!("{} {}: {} ({})", s.op, s.variant, first(&s.why), state_word(s.state));
-    view.skips.iter().map(line).collect()
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for line in view.skips.iter().map(line) {
+        match lines.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, count)) => *count += 1,
+            None => lines.push((line, 1)),
+        }
+    }
+    let counted = |(line, count): (String, usize)| if count == 1 { line } else { format!("{line}, {count} problems") };
+    lines.into_iter().map(counted).collect()
 }

@@ -1,7 +1,7 @@
 //! A result in a sentence or two: the ridge, the best kernel, the biggest gap.
 
 use super::scene::{Scene, drawable};
-use super::{Style, doubted, limiter_text, ramp, text};
+use super::{Style, doubted, ramp, text};
 use crate::record::State;
 use crate::units::{ByteRate, FlopRate, Intensity};
 use crate::view::{Row, View};
@@ -21,7 +21,7 @@ pub fn sentences(view: &View) -> Vec<String> {
     if let (Some(row), Some(best)) = (gap, best)
         && row.id != best.id
     {
-        let why = limiter_text(row);
+        let why = row.limited_by();
         lines.push(format!("Biggest gap among the best variants: {}, at {:.0} %, limited by {why}.", name(row), share(row) * 100.0));
     }
     let wrong = view.rows.iter().filter(|row| row.state == State::Wrong).count();
@@ -75,7 +75,8 @@ fn fastest_of_each(rows: Vec<&Row>) -> Vec<&Row> {
     best
 }
 
-fn ridge(view: &View) -> Option<String> {
+/// Where memory and arithmetic meet.
+pub(super) fn ridge(view: &View) -> Option<String> {
     let scene = Scene::of(view);
     let ridge = scene.ridge?;
     let bandwidth = ByteRate(ridge.y / ridge.x);

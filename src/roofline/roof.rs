@@ -78,6 +78,11 @@ impl Roof {
         self.ceilings
     }
 
+    /// Time of a dispatch that does nothing, in ns.
+    pub fn launch_ns(&self) -> f64 {
+        self.launch_ns
+    }
+
     /// The working-set curves.
     pub fn sweeps(&self) -> &[Sweep] {
         &self.sweeps
@@ -110,6 +115,11 @@ impl Roof {
         }
         caches.sort_by_key(|c| c.1);
         caches
+    }
+
+    /// Capacity of the largest cache found, in bytes.
+    pub fn largest_cache(&self) -> Option<u64> {
+        self.caches().last().map(|cache| cache.1)
     }
 
     /// The level that holds a footprint; `None` where no bandwidth ceiling was measured.

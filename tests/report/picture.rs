@@ -124,6 +124,27 @@ fn overlap(a: &[(f64, f64); 4], b: &[(f64, f64); 4]) -> bool {
     !separates(a, b) && !separates(b, a)
 }
 
+#[test]
+fn names_in_a_figure_stand_apart_and_one_without_room_is_written_below() {
+    use rooftrace::study::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
+    let mark = |i: u32| Mark { name: format!("a kernel called {i}"), ..Mark::at(f64::from(1 + i % 7), 1e9 * f64::from(1 + i % 5)) };
+    let line = |look, name: &str, count: u32| Line { name: name.into(), look, family: 1, marks: (0..count).map(mark).collect() };
+    let odd: Vec<Mark> = [(f64::NAN, 1e9), (0.0, 1e9), (1.0, f64::INFINITY), (-1.0, 1e9)].map(|(x, y)| Mark::at(x, y)).into();
+    let panel = |count: u32| Panel {
+        x: Axis { name: "Batch", quantity: Quantity::Count },
+        y: Axis { name: "Performance", quantity: Quantity::FlopRate },
+        lines: vec![line(Look::Points, "", count), Line { name: "odd".into(), look: Look::Measured, family: 2, marks: odd.clone() }],
+    };
+    for (count, room) in [(6, true), (600, false)] {
+        let figure = Figure { title: "Names <&> more".into(), panels: vec![panel(count), panel(3)] };
+        let elements = parse(&svg::figure(&figure, &fixture::header()).expect("drawn"));
+        assert_labels_are_apart(&elements);
+        let below = elements.iter().any(|e| e.get("class") == "note" && e.text.contains("for want of room"));
+        assert_eq!(below, !room);
+        assert_eq!(elements.iter().filter(|e| e.get("class") == "mark").count(), count as usize + 3, "what is no number is not drawn");
+    }
+}
+
 fn assert_labels_are_apart(elements: &[Element]) {
     let labels: Vec<_> = elements.iter().filter(|e| e.get("class") == "label").map(|e| (corners(e), &e.text)).collect();
     for (i, (a, name)) in labels.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! The legend below the plot: a line for each letter in two columns, then what hollow markers and whiskers mean.
 
+use super::super::cache_word;
 use super::super::scene::{LeftOut, Point, Scene};
 use super::super::text::{clean, fit, fit_middle, width, wrap, xml};
-use super::super::{cache_word, limiter_text};
 use super::labels::EM;
 use super::overlay::Overlay;
 use super::{GREY, INK, WIDTH, marks};
@@ -54,7 +54,7 @@ pub(super) fn sentence(row: &Row, point: &Point) -> String {
         cache_word(row.cache),
         FlopRate(point.y),
         Intensity(point.x),
-        limiter_text(row)
+        row.limited_by()
     )
 }
 

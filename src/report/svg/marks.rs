@@ -33,6 +33,18 @@ pub(super) fn looks(view: &View) -> Vec<Look> {
     view.rows.iter().map(look).collect()
 }
 
+/// The look of a family of lines.
+pub(super) fn look(family: usize) -> Look {
+    Look { shape: family, colour: COLOURS[family % COLOURS.len()] }
+}
+
+impl Look {
+    /// As SVG has it.
+    pub fn colour(&self) -> &'static str {
+        self.colour
+    }
+}
+
 /// The SVG element of a marker centred at the origin.
 pub(super) fn marker(look: Look, hollow: bool) -> String {
     let paint = if hollow {

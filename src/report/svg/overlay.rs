@@ -30,16 +30,16 @@ pub(super) struct Overlay {
     pub outside: Vec<usize>,
 }
 
-type Pixel<'a> = &'a dyn Fn(Spot) -> (i32, i32);
+pub(super) type Pixel<'a> = &'a dyn Fn(Spot) -> (i32, i32);
 
 /// The pixel of a value, if it lies inside the axes.
-struct Place<'a> {
-    axes: &'a Axes,
-    pixel: Pixel<'a>,
+pub(super) struct Place<'a> {
+    pub axes: &'a Axes,
+    pub pixel: Pixel<'a>,
 }
 
 impl Place<'_> {
-    fn at(&self, value: (f64, f64)) -> Option<(f64, f64)> {
+    pub fn at(&self, value: (f64, f64)) -> Option<(f64, f64)> {
         let (x, y) = (self.pixel)(self.axes.spot(value)?);
         Some((f64::from(x), f64::from(y)))
     }
@@ -63,7 +63,8 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
             field.avoid(Patch::square(at, RAMP));
         }
     }
-    let mut out = axis_labels(scene, frame, &place);
+    let axis_names = ["Compulsory intensity, FLOP per byte", "Performance, FLOP/s"];
+    let mut out = axis_labels(frame, &place, axis_names, [&intensity_label, &rate_label]);
     if view.header.device.simulated {
         let (x, y) = ((frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2);
         let _ = writeln!(
@@ -99,9 +100,10 @@ pub(super) fn draw(view: &View, scene: &Scene, axes: &Axes, frame: &Frame, pixel
     Overlay { elements, unlabelled, unlettered: scene.points.len() - lettered - outside.len(), outside }
 }
 
-/// Frame, decade labels and the axes' names.
-fn axis_labels(scene: &Scene, frame: &Frame, place: &Place) -> String {
+/// Frame, labels of the steps, made by `texts`, and the axes' names; across, then up.
+pub(super) fn axis_labels(frame: &Frame, place: &Place, names: [&str; 2], texts: [&dyn Fn(f64) -> String; 2]) -> String {
     let Frame { left, top, right, bottom, .. } = *frame;
+    let Axes { x: axis_x, y: axis_y } = *place.axes;
     let mut out = format!(
         "<rect x=\"{left}\" y=\"{top}\" width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"#8c959f\" stroke-width=\"2\"/>\n",
         right - left,
@@ -110,16 +112,19 @@ fn axis_labels(scene: &Scene, frame: &Frame, place: &Place) -> String {
     let text = |x: f64, y: f64, anchor: &str, text: &str| {
         format!("<text class=\"tick\" x=\"{x}\" y=\"{y}\" font-size=\"25\" text-anchor=\"{anchor}\" fill=\"{INK}\">{text}</text>\n")
     };
-    let (mut across, mut up) = (f64::MIN, f64::MAX);
-    for value in scene.x.ticks().0 {
-        if let Some((x, _)) = place.at((value, scene.y.min)).filter(|at| at.0 >= across + 90.0) {
-            out += &text(x, f64::from(bottom) + 38.0, "middle", &intensity_label(value));
+    let (mut across, mut up, mut widest) = (f64::MIN, f64::MAX, 5);
+    for value in axis_x.ticks().0 {
+        let label = texts[0](value);
+        if let Some((x, _)) = place.at((value, axis_y.min)).filter(|at| at.0 >= across + 90.0 && !label.is_empty()) {
+            out += &text(x, f64::from(bottom) + 38.0, "middle", &label.replace(' ', "\u{a0}"));
             across = x;
         }
     }
-    for value in scene.y.ticks().0 {
-        if let Some((_, y)) = place.at((scene.x.min, value)).filter(|at| at.1 <= up - 40.0) {
-            out += &text(f64::from(left) - 16.0, y + 9.0, "end", &rate_label(value).replace(' ', "\u{a0}"));
+    for value in axis_y.ticks().0 {
+        if let Some((_, y)) = place.at((axis_x.min, value)).filter(|at| at.1 <= up - 40.0) {
+            let label = texts[1](value);
+            widest = widest.max(label.chars().count() as i32);
+            out += &text(f64::from(left) - 16.0, y + 9.0, "end", &label.replace(' ', "\u{a0}"));
             up = y;
         }
     }
@@ -127,12 +132,13 @@ fn axis_labels(scene: &Scene, frame: &Frame, place: &Place) -> String {
     let name = |x: i32, y: i32, turn: &str, text: &str| {
         format!("<text class=\"axis\" x=\"{x}\" y=\"{y}\" {turn} font-size=\"27\" text-anchor=\"middle\" fill=\"{INK}\">{text}</text>\n")
     };
-    out += &name(x, bottom + 84, "", "Compulsory intensity, FLOP per byte");
-    out + &name(58, y, &format!("transform=\"rotate(-90 58 {y})\""), "Performance, FLOP/s")
+    out += &name(x, bottom + 84, "", names[0]);
+    let side = left - 37 - 15 * widest;
+    out + &name(side, y, &format!("transform=\"rotate(-90 {side} {y})\""), names[1])
 }
 
 /// A text in the plot, centred at a patch, on a white halo.
-fn label(patch: &Patch, text: &str, size: f64, rest: &str) -> String {
+pub(super) fn label(patch: &Patch, text: &str, size: f64, rest: &str) -> String {
     let (x, y) = (patch.x, patch.y);
     let turn =
         if patch.angle == 0.0 { String::new() } else { format!(" transform=\"rotate({:.2} {x:.1} {y:.1})\"", patch.angle.to_degrees()) };
@@ -176,7 +182,7 @@ fn names(scene: &Scene, place: &Place, field: &mut Field) -> (String, Vec<String
 }
 
 /// Places for a text above, then below a line, from its quiet end on.
-fn along(text: &str, a: (f64, f64), b: (f64, f64), slope: bool) -> impl Iterator<Item = Patch> {
+pub(super) fn along(text: &str, a: (f64, f64), b: (f64, f64), slope: bool) -> impl Iterator<Item = Patch> {
     let (dx, dy) = (b.0 - a.0, b.1 - a.1);
     let (length, angle) = (dx.hypot(dy), dy.atan2(dx));
     let half = Patch::text(text, NAME, a, 0.0);
@@ -277,7 +283,7 @@ fn letters(scene: &Scene, place: &Place, field: &mut Field) -> (String, usize) {
 }
 
 /// Places around a marker, nearest first, right and above before left and below.
-fn around(text: &str, (x, y): (f64, f64)) -> impl Iterator<Item = Patch> {
+pub(super) fn around(text: &str, (x, y): (f64, f64)) -> impl Iterator<Item = Patch> {
     let rings = [30.0, 36.0, 46.0, 60.0, 78.0, 100.0, 130.0];
     let angles = [-45, 0, -90, 45, -135, 180, 90, 135, -22, 22, -68, -112, -158, 158, 112, 68].map(|a: i32| f64::from(a).to_radians());
     let text = text.to_string();
@@ -288,7 +294,7 @@ fn around(text: &str, (x, y): (f64, f64)) -> impl Iterator<Item = Patch> {
 }
 
 /// A thin line from a marker to a letter that had to go far.
-fn leader((x, y): (f64, f64), patch: &Patch) -> String {
+pub(super) fn leader((x, y): (f64, f64), patch: &Patch) -> String {
     let (dx, dy) = (patch.x - x, patch.y - y);
     let far = dx.hypot(dy);
     if far < 45.0 {

@@ -1,56 +1,7 @@
-//! A table of text and its two writers. Knows columns and widths, not what they mean.
+//! The two writers of a table of text. They know columns and widths, not what they mean.
 
 use super::super::{Style, text};
-
-/// A column.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Column {
-    name: &'static str,
-    title: &'static str,
-    right: bool,
-    least: Option<usize>,
-    tail: bool,
-    drop: Option<u8>,
-}
-
-impl Column {
-    /// Left-aligned: text.
-    pub const fn left(name: &'static str) -> Self {
-        Column { name, title: name, right: false, least: None, tail: false, drop: None }
-    }
-
-    /// Right-aligned: numbers.
-    pub const fn right(name: &'static str) -> Self {
-        Column { right: true, ..Self::left(name) }
-    }
-
-    /// Under a shorter title in a terminal.
-    pub const fn titled(self, title: &'static str) -> Self {
-        Column { title, ..self }
-    }
-
-    /// May be cut to `least` columns where room is short.
-    pub const fn shrinks(self, least: usize) -> Self {
-        Column { least: Some(least), ..self }
-    }
-
-    /// As `shrinks`, but the last word stays whole: a share, a filter's size.
-    pub const fn shrinks_before_tail(self, least: usize) -> Self {
-        Column { least: Some(least), tail: true, ..self }
-    }
-
-    /// May be dropped when shrinking was not enough; the lowest `order` goes first.
-    pub const fn drops(self, order: u8) -> Self {
-        Column { drop: Some(order), ..self }
-    }
-}
-
-/// A table.
-#[derive(Debug, Clone)]
-pub(super) struct Grid {
-    pub columns: Vec<Column>,
-    pub rows: Vec<Vec<String>>,
-}
+use crate::grid::Grid;
 
 /// How a grid fits a width.
 struct Layout {
@@ -195,7 +146,7 @@ fn colour_words(line: &str, colour: bool) -> String {
 }
 
 /// Text that Markdown takes literally, on one line.
-pub(super) fn escape(cell: &str) -> String {
+pub(in crate::report) fn escape(cell: &str) -> String {
     let mut out = String::new();
     for c in text::clean(cell).chars() {
         match c {

@@ -1,0 +1,243 @@
+//! Named questions: which problems to measure, and how to tell the answer from what was measured.
+//!
+//! A study's records are ordinary ones, its roof among them. What it tells depends on the derived view alone, so a file tells what the
+//! live run told. Verdicts are coarse where times are noisy, so that two recordings of one machine say the same; the figures stand in
+//! the table. Adding a study is one file and one entry in [`STUDIES`].
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::explain::{Peaks, explain};
+use crate::grid::Grid;
+use crate::op::stream::Kind;
+use crate::op::{Op, Size};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Precision};
+use crate::record::{Cache, State};
+use crate::roofline::Roof;
+use crate::units::Count;
+use crate::view::{Row, View};
+use crate::worker::{Effort, Goal, Item};
+
+mod attention;
+mod batch;
+mod depthwise;
+mod figure;
+mod misnomer;
+mod told;
+
+pub use figure::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
+
+/// A named question.
+pub struct Study {
+    /// As typed and recorded.
+    pub name: &'static str,
+    /// What it answers.
+    pub question: &'static str,
+    /// Precisions whose compute ceiling its roof needs.
+    pub precisions: &'static [Precision],
+    /// What to measure, most important first: a study whose time ends leaves out the rest.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an impossible shape, which none of the table has.
+    pub grid: fn(&Setting<'_>) -> Result<Vec<Item>>,
+    /// The answer, as far as the view has what it needs.
+    pub tell: fn(&View) -> Telling,
+}
+
+/// ns that a launch may take on the roof; a batch that needs more is lowered.
+const LONGEST_NS: f64 = 200e6;
+
+/// All studies.
+pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, misnomer::STUDY];
+
+/// The study of that name.
+///
+/// # Errors
+/// [`Error::Usage`] that lists the known ones.
+pub fn find(name: &str) -> Result<&'static Study> {
+    STUDIES.iter().find(|study| study.name == name).ok_or_else(|| {
+        let known: Vec<_> = STUDIES.iter().map(|study| format!("{} ({})", study.name, study.question)).collect();
+        Error::usage(format!("there is no study '{name}'; there are {}", known.join(", ")))
+    })
+}
+
+impl Study {
+    /// The study that a view was recorded by; none where it is unknown here, or no study.
+    pub fn of(view: &View) -> Option<&'static Study> {
+        let name = view.header.settings.study.as_deref()?;
+        STUDIES.iter().find(|study| study.name == name)
+    }
+}
+
+/// What a grid may depend on.
+pub struct Setting<'a> {
+    /// The device.
+    pub device: &'a DeviceInfo,
+    /// How much is measured.
+    pub size: Size,
+    /// What the device can do.
+    pub roof: &'a Roof,
+}
+
+impl Setting<'_> {
+    /// ns that one launch takes in f32 at least; 0 where the roof does not tell.
+    pub fn bound_ns(&self, op: &dyn Op) -> f64 {
+        bounds(self.roof, op).map_or(0.0, |(memory, compute)| memory.max(compute))
+    }
+
+    /// The op at this batch, or at the largest one below it whose launch is short on the roof, and whose tensors find room twice in a
+    /// quarter of the memory and once in a binding.
+    fn fitting(&self, n: u64, op: impl Fn(u64) -> Result<Arc<dyn Op>>) -> Result<(u64, Arc<dyn Op>)> {
+        let room = (self.device.memory_bytes / 8).min(self.device.limits.binding_bytes);
+        let bytes = |n: u64| Ok::<_, Error>(explain(&*op(n)?, Precision::F32, None)?.bytes_compulsory);
+        // Some tensors grow with the batch, and weights do not.
+        let (one, two) = (bytes(1)?, bytes(2)?);
+        let wanted = n.min(1 + room.saturating_sub(one) / (two - one).max(1));
+        let long = self.bound_ns(&*op(wanted)?);
+        // Software devices stay far below their roofs.
+        let software = self.device.language != Language::Host && self.device.kind == DeviceKind::Cpu;
+        let longest = if software { LONGEST_NS / 16.0 } else { LONGEST_NS };
+        let fit = if long > longest { ((wanted as f64 * longest / long) as u64).max(1) } else { wanted };
+        Ok((fit, op(fit)?))
+    }
+
+    /// The variants worth measuring in f32: all that this device has but the first rung of the ladder, or that one where it is alone.
+    pub fn items(&self, op: &dyn Op, cache: Cache) -> Vec<Item> {
+        let mut variants = op.variants();
+        variants.retain(|variant| variant.has(self.device.language, Precision::F32));
+        if variants.len() > 1 {
+            variants.remove(0);
+        }
+        variants.iter().map(|variant| self.item(op, variant.name, cache)).collect()
+    }
+
+    /// One variant in f32.
+    pub fn item(&self, op: &dyn Op, variant: &str, cache: Cache) -> Item {
+        let budget_ns = if self.size == Size::Large { 3_000_000_000 } else { 1_000_000_000 };
+        Item { cache, ..Item::new(op, variant, Goal::Measure(Effort { budget_ns, ..Effort::default() })) }
+    }
+}
+
+/// ns that the compulsory bytes of a launch take of memory, and its FLOPs of arithmetic, in f32; none where the roof does not tell.
+fn bounds(roof: &Roof, op: &dyn Op) -> Option<(f64, f64)> {
+    let explained = explain(op, Precision::F32, Some(&Peaks::Recorded(roof))).ok()?;
+    Some((explained.t_memory_ns?, explained.t_compute_ns?))
+}
+
+/// An answer: sentences, a table and a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telling {
+    /// What it comes to; the first is the verdict.
+    pub sentences: Vec<String>,
+    /// The table.
+    pub grid: Grid,
+    /// The picture.
+    pub figure: Figure,
+}
+
+/// The fastest verified row of a problem in one cache state.
+fn fastest<'a>(view: &'a View, op: &dyn Op, cache: Cache) -> Option<&'a Row> {
+    let problem = op.problem();
+    let rows = view.rows.iter().filter(|row| row.op == op.name() && row.cache == cache && row.problem == problem);
+    rows.filter(|row| row.time_ns.is_some()).min_by(|a, b| median(a).total_cmp(&median(b)))
+}
+
+/// Median time of a row in ns; infinite where it has none.
+fn median(row: &Row) -> f64 {
+    row.time_ns.map_or(f64::INFINITY, |time| time.median)
+}
+
+/// Share of a row's time that a resource would take alone.
+fn share(row: &Row, resource: &str) -> Option<f64> {
+    row.shares.iter().find(|share| share.resource.starts_with(resource)).map(|share| share.share)
+}
+
+/// The roof that a view's rows were placed under, without its curves.
+fn roof(view: &View) -> Roof {
+    Roof::new(&view.header, view.ceilings.clone(), Vec::new())
+}
+
+/// Best compute ceiling in f32, FLOP/s, and the DRAM ceiling of a kernel that reads as much as it writes, byte/s.
+fn peaks(view: &View) -> Option<(f64, f64)> {
+    let roof = roof(view);
+    let memory = [Kind::Copy, Kind::Triad, Kind::Read].into_iter().find_map(|kind| roof.bandwidth("dram", kind));
+    Some((roof.compute(Precision::F32, None)?.value, memory?.value))
+}
+
+/// What a verdict says of a noisy ratio: the nearest of 1, 1.5, 2, 3, 5, 7 and their multiples by powers of ten.
+fn about(ratio: f64) -> String {
+    if !ratio.is_finite() || ratio <= 0.0 {
+        return "?".into();
+    }
+    let decade = 10f64.powf(ratio.log10().floor());
+    let steps = [1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0];
+    let off = |step: &f64| (ratio / (step * decade)).ln().abs();
+    let nearest = steps.into_iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(1.0) * decade;
+    let rounded = (nearest * 1e6).round() / 1e6;
+    rounded.to_string()
+}
+
+/// How a noisy ratio of an old time to a new one is told.
+fn time_saved(ratio: f64) -> String {
+    match (about(ratio), about(1.0 / ratio)) {
+        (same, _) if same == "1" => "about the same time".into(),
+        (less, _) if ratio >= 1.0 => format!("about {less} times less time"),
+        (_, more) => format!("about {more} times more time"),
+    }
+}
+
+/// A share of a roof in words: `nearly all` from 85 % on, else about so many percent.
+fn portion(share: f64) -> String {
+    if share >= 0.85 { "nearly all".into() } else { format!("about {} %", about(100.0 * share)) }
+}
+
+/// A limiter that is clear enough for a verdict.
+fn clear_limiter(row: &Row) -> Option<&str> {
+    let name = row.limiter.split(',').next().unwrap_or_default();
+    (!name.is_empty() && name != "unexplained" && !name.contains(" + ")).then_some(name)
+}
+
+/// `check` as tables have it.
+fn check(row: &Row) -> &'static str {
+    match row.state {
+        State::PowerLimited => "POWER",
+        _ if row.above_roof || row.state == State::Suspect => "SUSPECT",
+        _ => "ok",
+    }
+}
+
+/// A rate as a table has it whose column names the unit: `129 G/s`.
+fn counted_rate(rate: f64) -> String {
+    format!("{}/s", Count(rate as u64))
+}
+
+/// `231 M`, or nothing for 0.
+fn counted(count: u64) -> String {
+    if count > 0 { Count(count).to_string() } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noisy_ratios_are_told_coarsely() {
+        let cases =
+            [(1.0, "1"), (2.1, "2"), (2.3, "2"), (8.7, "10"), (0.019, "0.02"), (19.0, "20"), (640.0, "700"), (f64::NAN, "?"), (0.0, "?")];
+        for (ratio, told) in cases {
+            assert_eq!(about(ratio), told, "{ratio}");
+        }
+        assert_eq!(time_saved(2.1), "about 2 times less time");
+        assert_eq!((time_saved(0.48), time_saved(1.1)), ("about 2 times more time".into(), "about the same time".into()));
+        assert_eq!((portion(0.94), portion(0.019)), ("nearly all".into(), "about 2 %".into()));
+    }
+
+    #[test]
+    fn names_are_distinct_and_an_unknown_one_gets_the_list() {
+        for (at, study) in STUDIES.iter().enumerate() {
+            assert!(STUDIES[..at].iter().all(|other| other.name != study.name) && study.question.ends_with('?'));
+        }
+        let refused = find("everything").err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(STUDIES.iter().all(|study| refused.contains(study.name)), "{refused}");
+    }
+}

@@ -1,0 +1,297 @@
+//! What does flash attention save? The naive kernel keeps a score for every pair of tokens, the fused one keeps none: time, traffic and
+//! memory over the length of the sequence, and over masks, heads and phases.
+//!
+//! Fused softmax: Milakov and Gimelshein, 2018; Dao et al., "FlashAttention", 2022. Shared keys: Shazeer, 2019 (one head of keys, MQA), Ainslie et
+//! al., 2023 (several, GQA).
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Axis, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted_rate, median, time_saved};
+use crate::error::{Error, Result};
+use crate::grid::{Column, Grid};
+use crate::op::{self, Op, Size};
+use crate::plan::{Precision, Tuned};
+use crate::record::Cache;
+use crate::stats::exponent;
+use crate::units::{Capacity, Nanos};
+use crate::view::{Row, View};
+use crate::worker::{Effort, Goal, Item};
+
+/// The study.
+pub const STUDY: Study =
+    Study { name: "attention", question: "what does flash attention save?", precisions: &[Precision::F32], grid, tell };
+
+/// Attention of one kind over the length of its sequences.
+struct Kind {
+    name: &'static str,
+    kv_heads: u64,
+    head_dim: u64,
+    causal: bool,
+    /// One query that sees all keys, instead of as many queries as keys.
+    decode: bool,
+    lengths: &'static [u64],
+}
+
+/// Sequences and heads of queries of all kinds: so many that tensors take 64 MiB at lengths that a CPU computes in time.
+const BATCH: u64 = 10;
+const HEADS: u64 = 8;
+
+const fn kind(name: &'static str, kv_heads: u64, head_dim: u64, lengths: &'static [u64]) -> Kind {
+    Kind { name, kv_heads, head_dim, causal: false, decode: false, lengths }
+}
+
+/// Lengths of the other prefills; naive is measured at the first alone, where a size does not have all the time.
+const OTHERS: &[u64] = &[256, 1024];
+
+/// The first is what growth is fitted on, and the picture shows.
+const KINDS: [Kind; 8] = [
+    kind("prefill, heads of 64", HEADS, 64, &[256, 512, 768, 1024, 2048, 4096, 8192, 16384, 32768]),
+    Kind { decode: true, ..kind("decode", HEADS, 64, &[1024, 4096]) },
+    Kind { decode: true, ..kind("decode, 4 queries a key (GQA)", HEADS / 4, 64, &[1024, 4096]) },
+    Kind { decode: true, ..kind("decode, 8 queries a key (MQA)", 1, 64, &[1024, 4096]) },
+    Kind { causal: true, ..kind("prefill, causal", HEADS, 64, OTHERS) },
+    kind("prefill, 4 queries a key (GQA)", HEADS / 4, 64, OTHERS),
+    kind("prefill, 8 queries a key (MQA)", 1, 64, OTHERS),
+    kind("prefill, heads of 128", HEADS, 128, OTHERS),
+];
+
+/// Figures of memory below this are not fitted: what a process takes besides would count.
+const FITTED: u64 = 64 << 20;
+/// An item's time: lengths matter more here than the last percent.
+const EFFORT: Effort = Effort { samples: 5, least_ns: 50_000_000, budget_ns: 300_000_000, canary: true };
+
+impl Kind {
+    fn op(&self, length: u64) -> Result<Arc<dyn Op>> {
+        let queries = if self.decode { 1 } else { length };
+        (op::find("attention")?.parse)(
+            &json!({"batch": BATCH, "heads": HEADS, "kv_heads": self.kv_heads, "seq_q": queries, "seq_kv": length,
+            "head_dim": self.head_dim, "causal": self.causal}),
+        )
+    }
+
+    /// Prefill is bound by arithmetic, so it need not rotate through sets; decode reads its keys once.
+    fn cache(&self) -> Cache {
+        if self.decode { Cache::Cold } else { Cache::Warm }
+    }
+
+    fn row<'a>(&self, view: &'a View, length: u64, variant: &str) -> Option<&'a Row> {
+        let problem = self.op(length).ok()?.problem();
+        view.rows.iter().find(|row| row.op == "attention" && row.problem == problem && row.variant == variant && row.time_ns.is_some())
+    }
+
+    /// Lengths at which both kernels were measured, with the naive row first.
+    fn both<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (u64, &'a Row, &'a Row)> {
+        self.lengths.iter().filter_map(move |&length| Some((length, self.row(view, length, "naive")?, self.row(view, length, "flash")?)))
+    }
+}
+
+fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for (at, kind, variant) in KINDS.iter().enumerate().flat_map(|(at, kind)| ["flash", "naive"].map(|variant| (at, kind, variant))) {
+        let most = match (setting.size, variant) {
+            (Size::Large, _) => u64::MAX,
+            (_, "naive") if at > 0 && !kind.decode => OTHERS[0],
+            (Size::Small, "naive") => 1024,
+            (Size::Small, _) => 2048,
+            (Size::Standard, _) => u64::MAX,
+        };
+        let effort = if setting.size == Size::Large { Effort::default() } else { EFFORT };
+        for &length in kind.lengths.iter().filter(|&&length| length <= most) {
+            items.push(Item { goal: Goal::Measure(effort), ..setting.item(&*kind.op(length)?, variant, kind.cache()) });
+        }
+    }
+    Ok(items)
+}
+
+const COLUMNS: [Column; 10] = [
+    Column::left("attention").shrinks(14),
+    Column::right("tokens"),
+    Column::left("kernel"),
+    Column::right("time"),
+    Column::right("FLOP/s"),
+    Column::right("moved"),
+    Column::right("peak memory").titled("peak"),
+    Column::right("planned").drops(1),
+    Column::left("limited by").shrinks_before_tail(11).drops(2),
+    Column::left("check"),
+];
+
+/// Peak memory over 64 MiB by length, of flash and of what naive takes beyond it.
+struct Growth {
+    flash: Vec<(f64, f64)>,
+    extra: Vec<(f64, f64)>,
+}
+
+impl Growth {
+    fn of(view: &View) -> Growth {
+        let kind = &KINDS[0];
+        let counts = |&(_, bytes): &(f64, f64)| bytes > FITTED as f64;
+        let peak = |row: &Row| row.peak_bytes.map(|bytes| bytes as f64);
+        let flash = kind.lengths.iter().filter_map(|&length| Some((length as f64, peak(kind.row(view, length, "flash")?)?)));
+        let extra = kind.both(view).filter_map(|(length, naive, flash)| Some((length as f64, peak(naive)? - peak(flash)?)));
+        Growth { flash: flash.filter(counts).collect(), extra: extra.filter(counts).collect() }
+    }
+}
+
+fn tell(view: &View) -> Telling {
+    let growth = Growth::of(view);
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for kind in &KINDS {
+        let found = kind.lengths.iter().flat_map(|&length| ["naive", "flash"].map(|variant| (length, kind.row(view, length, variant))));
+        rows.extend(found.filter_map(|(length, row)| Some(cells(kind, length, row?))));
+    }
+    let fitted = |name: &str, points: &[(f64, f64)]| {
+        let exponent = exponent(points)?;
+        let mut cells = vec![String::new(); COLUMNS.len()];
+        (cells[0], cells[2], cells[6]) = (format!("growth over {} lengths", points.len()), name.into(), format!("n^{exponent:.3}"));
+        Some(cells)
+    };
+    rows.extend(fitted("flash", &growth.flash));
+    rows.extend(fitted("naive's extra", &growth.extra));
+    let told = [saved(view), grown(&growth), refused(view), agreed(view), masked(view), shared(view)];
+    let mut sentences: Vec<String> = told.into_iter().flatten().collect();
+    if sentences.is_empty() {
+        sentences.push("Nothing was measured that could answer it.".into());
+    }
+    Telling { sentences, grid: Grid { columns: COLUMNS.to_vec(), rows }, figure: figure(view) }
+}
+
+fn cells(kind: &Kind, length: u64, row: &Row) -> Vec<String> {
+    vec![
+        kind.name.into(),
+        length.to_string(),
+        row.kernel(),
+        Nanos(median(row)).to_string(),
+        row.flop_per_s.map_or(String::new(), counted_rate),
+        Capacity(row.bytes_moved).to_string(),
+        row.peak_bytes.map_or("?".into(), |bytes| Capacity(bytes).to_string()),
+        Capacity(planned(row)).to_string(),
+        row.limited_by(),
+        check(row).into(),
+    ]
+}
+
+/// Bytes of one set as planned: tensors and scratch.
+fn planned(row: &Row) -> u64 {
+    row.bytes_compulsory + row.workspace_bytes
+}
+
+/// The verdict, at the greatest length that both kernels reached.
+fn saved(view: &View) -> Option<String> {
+    let (length, naive, flash) = KINDS[0].both(view).last()?;
+    let ratio = |of: fn(&Row) -> u64| of(naive) as f64 / of(flash) as f64;
+    let time = time_saved(median(naive) / median(flash));
+    Some(format!(
+        "At {length} tokens flash takes {time}, moves {:.0} times fewer bytes and needs {:.0} times less memory than naive, for the same FLOPs.",
+        ratio(|row| row.bytes_moved),
+        ratio(planned)
+    ))
+}
+
+fn grown(growth: &Growth) -> Option<String> {
+    let (flash, extra) = (exponent(&growth.flash)?, exponent(&growth.extra)?);
+    Some(format!(
+        "Peak memory, seen from outside, grows with the length to the power of {flash:.1} with flash; what naive takes beyond it grows to the power of {extra:.1}."
+    ))
+}
+
+/// The first length whose scores no memory of this device holds.
+fn refused(view: &View) -> Option<String> {
+    let device = &view.header.device;
+    KINDS[0].lengths.iter().find_map(|&length| {
+        match KINDS[0].op(length).ok()?.plan("naive", Precision::F32, device.language, &Tuned::default(), device) {
+            Err(Error::OutOfMemory { need, .. }) => {
+                Some(format!("At {length} tokens naive no longer fits this device: its plan needs {}.", Capacity(need)))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn agreed(view: &View) -> Option<String> {
+    let weighed: Vec<&Row> = view.rows.iter().filter(|row| row.peak_bytes.is_some()).collect();
+    let off = weighed.iter().filter(|row| row.reasons.iter().any(|reason| reason.contains("peak memory was"))).count();
+    match (weighed.len(), off) {
+        (0, _) => None,
+        (_, 0) => Some("Wherever it was measured, memory seen from outside is what was planned, within 2 % and 8 MiB.".into()),
+        (all, off) => {
+            Some(format!("In {off} of {all} rows memory seen from outside differs from what was planned by more than 2 % and 8 MiB."))
+        }
+    }
+}
+
+/// What a causal mask saves of the time of each kernel.
+fn masked(view: &View) -> Option<String> {
+    let causal = KINDS.iter().find(|kind| kind.causal)?;
+    let (length, naive, flash) = causal.both(view).last()?;
+    let faster = |masked: &Row, variant: &str| Some(time_saved(median(KINDS[0].row(view, length, variant)?) / median(masked)));
+    Some(format!(
+        "A causal mask halves the FLOPs: flash, which leaves masked tiles out, takes {}, naive, which computes them, {}.",
+        faster(flash, "flash")?,
+        faster(naive, "naive")?
+    ))
+}
+
+/// What shared keys save when one token is generated.
+fn shared(view: &View) -> Option<String> {
+    let decodes: Vec<&Kind> = KINDS.iter().filter(|kind| kind.decode).collect();
+    let [own, grouped, .., one] = decodes.as_slice() else { return None };
+    let sound = |kind: &Kind, length| kind.row(view, length, "flash").is_some_and(|row| check(row) == "ok");
+    let length = own.lengths.iter().rev().find(|&&length| decodes.iter().all(|kind| sound(kind, length)))?;
+    let faster = |kind: &Kind| Some(time_saved(median(own.row(view, *length, "flash")?) / median(kind.row(view, *length, "flash")?)));
+    Some(format!(
+        "Generating a token means reading all keys and values: shared by 4 queries they take {}, by 8 {}.",
+        faster(grouped)?,
+        faster(one)?
+    ))
+}
+
+/// Memory and time over length.
+fn figure(view: &View) -> Figure {
+    let kind = &KINDS[0];
+    let line = |name: &str, look, family, marks| Line { name: name.into(), look, family, marks };
+    let measured = |family: usize, variant: &str, of: &dyn Fn(&Row) -> Option<f64>| {
+        let mark = |&length: &u64| {
+            let row = kind.row(view, length, variant)?;
+            Some(Mark { doubted: check(row) != "ok", ..Mark::at(length as f64, of(row)?) })
+        };
+        line(variant, Look::Measured, family, kind.lengths.iter().filter_map(mark).collect())
+    };
+    let device = &view.header.device;
+    let plan = |family: usize, variant: &str| {
+        let planned = |&length: &u64| {
+            let plan = kind.op(length).ok()?.plan(variant, Precision::F32, device.language, &Tuned::default(), device);
+            let bytes = match plan {
+                Ok(plan) => plan.set_bytes(),
+                Err(Error::OutOfMemory { need, .. }) => need,
+                Err(_) => return None,
+            };
+            Some(Mark::at(length as f64, bytes as f64))
+        };
+        line(&format!("{variant}, planned"), Look::Predicted, family, kind.lengths.iter().filter_map(planned).collect())
+    };
+    let ends = [kind.lengths.first(), kind.lengths.last()].into_iter().flatten();
+    let memory = ends.map(|&length| Mark::at(length as f64, device.memory_bytes as f64)).collect();
+    let peak = |row: &Row| row.peak_bytes.map(|bytes| bytes as f64);
+    let x = Axis { name: "Tokens of a sequence", quantity: Quantity::Count };
+    let space = Panel {
+        x,
+        y: Axis { name: "Peak memory of one launch, from outside", quantity: Quantity::Bytes },
+        lines: vec![
+            line("memory of the device", Look::Roof, 0, memory),
+            plan(1, "naive"),
+            plan(0, "flash"),
+            Line { name: String::new(), ..measured(1, "naive", &peak) },
+            Line { name: String::new(), ..measured(0, "flash", &peak) },
+        ],
+    };
+    let time = |row: &Row| row.time_ns.map(|time| time.median);
+    let time = Panel {
+        x,
+        y: Axis { name: "Time of one launch", quantity: Quantity::Time },
+        lines: vec![measured(1, "naive", &time), measured(0, "flash", &time)],
+    };
+    Figure { title: format!("Attention over the length of a sequence: {BATCH} sequences, {HEADS} heads of 64"), panels: vec![space, time] }
+}

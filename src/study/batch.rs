@@ -1,0 +1,199 @@
+//! What does a batch cost, and what does it bring? Latency and throughput of two layers over the batch, beside what the roof predicts: the
+//! larger of the time of memory and that of arithmetic.
+//!
+//! Layers: an attention projection of Llama 7B (Touvron et al., 2023), whose weights meet each sequence once, and ResNet-50 conv5_x (He et
+//! al., 2016, table 1), whose weights meet each of 49 pixels.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{
+    Axis, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, about, bounds, check, fastest, median, portion, roof, share,
+};
+use crate::error::Result;
+use crate::grid::{Column, Grid};
+use crate::op::{self, Op, Size};
+use crate::plan::Precision;
+use crate::record::Cache;
+use crate::roofline::Roof;
+use crate::units::{Intensity, Nanos};
+use crate::view::{Row, View};
+use crate::worker::Item;
+
+/// The study.
+pub const STUDY: Study =
+    Study { name: "batch", question: "when does a batch cost latency, and when is it free?", precisions: &[Precision::F32], grid, tell };
+
+/// A layer at any batch.
+struct Layer {
+    name: &'static str,
+    op: fn(u64) -> Result<Arc<dyn Op>>,
+    /// Octaves from one batch to the next.
+    step: u32,
+}
+
+const LAYERS: [Layer; 2] = [
+    Layer { name: "linear 4096 to 4096", op: |m| (op::find("matmul")?.parse)(&json!({"m": m, "n": 4096, "k": 4096})), step: 1 },
+    Layer {
+        name: "conv 3x3 512 to 512 at 7x7",
+        op: |n| (op::find("conv2d")?.parse)(&json!({"n": n, "h": 7, "w": 7, "c_in": 512, "c_out": 512, "k": 3, "padding": 1})),
+        step: 2,
+    },
+];
+/// Greatest batch tried, in octaves.
+const MOST: u32 = 13;
+
+fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
+    let hurry = setting.size == Size::Small;
+    let mut wanted = Vec::new();
+    for layer in &LAYERS {
+        let (most, _) = setting.fitting(1 << MOST, layer.op)?;
+        let step = if hurry { 2 * layer.step } else { layer.step };
+        wanted.extend(batches(step).take_while(|&batch| batch <= most).map(|batch| (batch, layer.op)));
+    }
+    // Small ones of both first: their bend matters most, and the greatest take the most time.
+    wanted.sort_by_key(|&(batch, _)| batch);
+    let items = wanted.into_iter().map(|(batch, op)| Ok(setting.items(&*op(batch)?, Cache::Cold)));
+    Ok(items.collect::<Result<Vec<_>>>()?.concat())
+}
+
+fn batches(step: u32) -> impl Iterator<Item = u64> {
+    (0..=MOST).step_by(step as usize).map(|octave| 1 << octave)
+}
+
+/// A layer's measured batches.
+struct Told<'a> {
+    layer: &'static Layer,
+    rows: Vec<(u64, &'a Row)>,
+    roof: &'a Roof,
+}
+
+impl<'a> Told<'a> {
+    fn of(view: &'a View, layer: &'static Layer, roof: &'a Roof) -> Self {
+        let row = |batch| Some((batch, fastest(view, &*(layer.op)(batch).ok()?, Cache::Cold)?));
+        Told { layer, rows: batches(1).filter_map(row).collect(), roof }
+    }
+
+    /// ns that the roof allows at a batch.
+    fn predicted(&self, batch: u64) -> Option<f64> {
+        bounds(self.roof, &*(self.layer.op)(batch).ok()?).map(|(memory, compute)| memory.max(compute))
+    }
+
+    /// The least power of two at which arithmetic takes longer than memory; none where it never does.
+    fn crossing(&self) -> Option<u64> {
+        batches(1).find(|&batch| {
+            let op = (self.layer.op)(batch).ok();
+            op.and_then(|op| bounds(self.roof, &*op)).is_some_and(|(memory, compute)| compute >= memory)
+        })
+    }
+
+    /// Where the latency of one, if it stayed, would meet that of the greatest batch, if it grew in step from zero.
+    fn knee(&self) -> Option<f64> {
+        let ([(1, one), ..], Some((most, last))) = (self.rows.as_slice(), self.rows.last()) else { return None };
+        (*most > 1).then(|| median(one) * *most as f64 / median(last))
+    }
+}
+
+const COLUMNS: [Column; 10] = [
+    Column::left("layer").shrinks(12),
+    Column::right("batch"),
+    Column::left("kernel"),
+    Column::right("FLOP/B"),
+    Column::right("latency"),
+    Column::right("throughput"),
+    Column::right("predicted"),
+    Column::right("measured / predicted").titled("m/p"),
+    Column::left("limited by").shrinks_before_tail(11).drops(1),
+    Column::left("check"),
+];
+
+fn tell(view: &View) -> Telling {
+    let roof = roof(view);
+    let told = LAYERS.each_ref().map(|layer| Told::of(view, layer, &roof));
+    let mut sentences: Vec<String> = told.iter().flat_map(|told| [bent(told), alone(told, view), foretold(told)]).flatten().collect();
+    if sentences.is_empty() {
+        sentences.push("Nothing was measured that could answer it.".into());
+    }
+    let rows = told.iter().flat_map(|told| told.rows.iter().map(|&(batch, row)| cells(told, batch, row))).collect();
+    Telling { sentences, grid: Grid { columns: COLUMNS.to_vec(), rows }, figure: figure(&told) }
+}
+
+fn cells(told: &Told<'_>, batch: u64, row: &Row) -> Vec<String> {
+    let predicted = told.predicted(batch);
+    vec![
+        told.layer.name.into(),
+        batch.to_string(),
+        row.kernel(),
+        Intensity(row.intensity).to_string(),
+        Nanos(median(row)).to_string(),
+        format!("{}/s", Intensity(1e9 * batch as f64 / median(row))),
+        predicted.map_or(String::new(), |ns| Nanos(ns).to_string()),
+        predicted.map_or(String::new(), |ns| format!("{:.2}", median(row) / ns)),
+        row.limited_by(),
+        check(row).into(),
+    ]
+}
+
+/// The verdict: where the roof bends, and where the measured latency does.
+fn bent(told: &Told<'_>) -> Option<String> {
+    let ([(_, one), .., (most, last)], name) = (told.rows.as_slice(), told.layer.name) else { return None };
+    let gained = about(*most as f64 * median(one) / median(last));
+    let knee = told.knee()?.log2().round().exp2();
+    let crossing = told.crossing();
+    if crossing == Some(1) {
+        return Some(format!(
+            "{name}: its weights are used so often that arithmetic bounds it from the first one on: latency grows with the batch, and throughput ends at about {gained} times that of one."
+        ));
+    }
+    let roof = crossing.map_or("The roof has no crossing".into(), |batch| format!("The roof has its crossing at a batch of {batch}"));
+    if knee < 2.0 {
+        return Some(format!("{name}: a batch brings next to no throughput, about {gained} times that of one at {most}. {roof}."));
+    }
+    Some(format!(
+        "{name}: up to a batch of about {knee} reading the weights takes longer than the arithmetic, so latency hardly grows and throughput does; beyond, latency grows in step, and throughput ends at about {gained} times that of one. {roof}."
+    ))
+}
+
+/// Batch 1 against memory.
+fn alone(told: &Told<'_>, view: &View) -> Option<String> {
+    let (1, row) = *told.rows.first()? else { return None };
+    if told.crossing() == Some(1) || view.ceilings.is_empty() {
+        return None;
+    }
+    Some(format!("At batch 1 it reaches {} of what DRAM can do for it.", portion(share(row, "dram")?)))
+}
+
+/// How far the measured times lie from the predicted ones, away from the knee and around it.
+fn foretold(told: &Told<'_>) -> Option<String> {
+    let knee = told.knee()?;
+    let off = |away: bool| {
+        let rows = told.rows.iter().filter(|(batch, _)| (*batch as f64 <= knee / 4.0 || *batch as f64 >= 4.0 * knee) == away);
+        rows.filter_map(|&(batch, row)| Some(median(row) / told.predicted(batch)?)).reduce(f64::max)
+    };
+    let around = off(false).map_or(String::new(), |off| format!(", around it {}", about(off)));
+    Some(format!("Measured times are up to about {} times the predicted ones away from the knee{around}.", about(off(true)?)))
+}
+
+/// Latency and throughput over the batch.
+fn figure(told: &[Told<'_>]) -> Figure {
+    let x = Axis { name: "Batch", quantity: Quantity::Count };
+    let lines = |of: &dyn Fn(u64, f64) -> f64| {
+        let of_layer = |(family, told): (usize, &Told<'_>)| {
+            let line = |name: String, look, marks| Line { name, look, family, marks };
+            let measured = told
+                .rows
+                .iter()
+                .map(|&(batch, row)| Mark { doubted: check(row) != "ok", ..Mark::at(batch as f64, of(batch, median(row))) });
+            let most = told.rows.last().map_or(0, |&(batch, _)| batch);
+            let predicted = batches(1).take_while(|&batch| batch <= most);
+            let predicted = predicted.filter_map(|batch| Some(Mark::at(batch as f64, of(batch, told.predicted(batch)?))));
+            [line("roof".into(), Look::Predicted, predicted.collect()), line(told.layer.name.into(), Look::Measured, measured.collect())]
+        };
+        told.iter().enumerate().flat_map(of_layer).collect()
+    };
+    let latency = Panel { x, y: Axis { name: "Latency", quantity: Quantity::Time }, lines: lines(&|_, ns| ns) };
+    let throughput =
+        Panel { x, y: Axis { name: "Throughput", quantity: Quantity::Rate }, lines: lines(&|batch, ns| 1e9 * batch as f64 / ns) };
+    Figure { title: "Latency and throughput over the batch, measured and by the roof".into(), panels: vec![latency, throughput] }
+}

@@ -1,0 +1,160 @@
+//! Studies on the fake device, whose roof is known: what they measure, what they tell, and that a file tells the same again.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rooftrace::record::{self, Cache, Record};
+use rooftrace::report::svg;
+use rooftrace::roofline;
+use rooftrace::study::{self, STUDIES};
+use rooftrace::view::View;
+
+/// 100 GFLOP/s, 20 GB/s behind two small caches, so that batches need not be large to pass them.
+const SCRIPT: &str = r#"{"device": {"caches": [[1, 65536], [2, 524288]]},
+    "speed": {"levels": [{"capacity": 65536, "byte_per_s": 8e11}, {"capacity": 524288, "byte_per_s": 2e11}], "dram_byte_per_s": 2e10}}"#;
+
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("study-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}
+
+/// Runs the program in a folder of its own, where no earlier run has left a roof.
+fn rooftrace(folder: &Path, script: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+    command.args(args).current_dir(folder).env("NO_COLOR", "1").env("COLUMNS", "160").env("ROOFTRACE_FAKE", script);
+    command.output().expect("the program starts")
+}
+
+fn study(folder: &Path, name: &str, out: &str, extra: &[&str]) -> Output {
+    let args = ["study", name, "--device", "fake", "--size", "small", "--quiet", "--out", out];
+    let output = rooftrace(folder, SCRIPT, &[&args, extra].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn view(path: &Path) -> View {
+    let file = record::read(&path.join("records.jsonl")).expect("a readable file");
+    assert!(file.warnings.is_empty(), "{:?}", file.warnings);
+    roofline::view(&file.records).expect("a view")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The sentences of a view, as one.
+fn told(view: &View) -> String {
+    let study = study::Study::of(view).expect("a study's view");
+    (study.tell)(view).sentences.join("\n")
+}
+
+#[test]
+fn depthwise_tells_flops_saved_against_time_saved_and_a_file_tells_it_again() {
+    let (told, view) = answered("depthwise");
+    assert_eq!((view.header.settings.command.as_str(), view.header.settings.study.as_deref()), ("study", Some("depthwise")));
+    // 1 / (1/256 + 1/9) = 8.69 and 2.25 FLOP/byte below a ridge at 5, on a device whose kernels reach their roofs.
+    assert!(told.contains("8.7 times fewer FLOPs") && told.contains("nearly all of the DRAM roof"), "{told}");
+    assert!(told.contains("from k = 3 to 31"), "{told}");
+    let raised = view.rows.iter().filter(|row| row.op == "depthwise" && row.cache == Cache::Cold);
+    assert!(raised.clone().all(|row| row.bytes_compulsory >= 4 * 524_288), "tensors pass 4 x the last cache");
+    assert!(raised.count() >= 4 && view.rows.iter().any(|row| row.problem["n"] == 1 && row.cache == Cache::Warm));
+    let study = study::find("depthwise").expect("a study");
+    let picture = svg::figure(&(study.tell)(&view).figure, &view.header).expect("a picture");
+    let form = |name: &str| picture.contains(&format!(">{name}</text>"));
+    assert!(["standard", "grouped", "pointwise", "depthwise", "separable", "k = 31"].into_iter().all(form), "every mark is named");
+}
+
+/// The picture, the table and `show` of a study, and what it told.
+fn answered(name: &str) -> (String, View) {
+    let folder = scratch(name);
+    let said = text(&study(&folder, name, "out", &[]));
+    let view = view(&folder.join("out"));
+    let shown = rooftrace(&folder, SCRIPT, &["show", "out/records.jsonl"]);
+    assert_eq!(Some(text(&shown).as_str()), said.split_once("\nwrote ").map(|(told, _)| told), "show tells what the live run told");
+    let picture = std::fs::read_to_string(folder.join(format!("out/{name}.svg"))).expect("a picture");
+    assert!(picture.contains("class=\"mark\"") && !picture.contains("NaN") && picture.ends_with("</svg>\n"));
+    (told(&view), view)
+}
+
+#[test]
+fn attention_tells_how_memory_grows_and_where_the_scores_no_longer_fit() {
+    let (told, view) = answered("attention");
+    assert!(told.contains("to the power of 1.0 with flash") && told.contains("grows to the power of 2.0"), "{told}");
+    assert!(told.contains("naive no longer fits this device") && told.contains("within 2 % and 8 MiB"), "{told}");
+    let rows = |variant: &str| view.rows.iter().filter(|row| row.variant == variant).count();
+    assert!(rows("naive") >= 5 && rows("flash") > rows("naive"));
+}
+
+#[test]
+fn batch_tells_the_knee_and_the_crossing_of_the_roof() {
+    let (told, view) = answered("batch");
+    // 100 GFLOP/s over 20 GB/s: 5 FLOP/byte, and a batch of m does m/2 for each byte of the weights.
+    assert!(told.contains("up to a batch of about 8 reading") && told.contains("its crossing at a batch of 16"), "{told}");
+    assert!(told.contains("nearly all of what DRAM can do") && told.contains("arithmetic bounds it from the first one on"), "{told}");
+    assert!(view.rows.len() >= 7, "{:?}", view.rows.len());
+}
+
+#[test]
+fn misnomer_compares_chains_whose_flops_are_equal_within_two_percent() {
+    let (told, view) = answered("misnomer");
+    assert_eq!(told.matches(", equal FLOPs: ").count(), 2, "{told}");
+    let flops = |labels: &[(&str, u64)]| -> f64 {
+        let of = |&(label, times): &(&str, u64)| {
+            view.rows.iter().find(|row| row.label.ends_with(label)).map_or(f64::NAN, |row| (times * row.macs) as f64)
+        };
+        labels.iter().map(of).sum()
+    };
+    let efficient = flops(&[("14x14x112>672 k1", 3), ("14x14x672 k5", 3), ("14x14x672>112 k1", 3)]);
+    let regnet = flops(&[("14x14x208>208 k1", 10), ("14x14x208>208 k3 g26", 5)]);
+    let (standard, separable) = (flops(&[("56x56x64>64 k3", 1)]), flops(&[("56x56x188 k3", 1), ("56x56x188>188 k1", 1)]));
+    assert!((efficient / regnet - 1.0).abs() < 0.02 && (standard / separable - 1.0).abs() < 0.01, "{}", efficient / regnet);
+}
+
+#[test]
+fn a_roof_recorded_here_within_a_day_is_taken_over_and_one_named_must_fit() {
+    let folder = scratch("roof");
+    let traced = rooftrace(&folder, SCRIPT, &["trace", "--device", "fake", "--size", "small", "--quiet"]);
+    assert_eq!(traced.status.code(), Some(0), "{}", String::from_utf8_lossy(&traced.stderr));
+    study(&folder, "depthwise", "first", &[]);
+    let first = view(&folder.join("first"));
+    let taken = first.header.settings.roof_started.expect("the time of the roof");
+    assert!(!first.ceilings.is_empty() && first.header.started >= taken);
+    // From a study's own file, the roof keeps its age and its ids.
+    study(&folder, "depthwise", "second", &["--roof", "first/records.jsonl"]);
+    let second = view(&folder.join("second"));
+    assert_eq!((second.header.settings.roof_started, &second.ceilings), (Some(taken), &first.ceilings));
+    assert_eq!(told(&second), told(&first));
+    // Without its ceilings a file is no roof, nor is that of another device.
+    let file = record::read(&folder.join("first/records.jsonl")).expect("a readable file");
+    let bare = file.records.iter().filter(|record| matches!(record, Record::Header(_)));
+    let lines: Vec<String> = bare.map(|record| record::encode(record).expect("a line")).collect();
+    std::fs::write(folder.join("bare.jsonl"), lines.join("\n") + "\n").expect("a file");
+    let other = lines[0].replace("\"compute_units\":", "\"compute_units\":9");
+    std::fs::write(folder.join("other.jsonl"), other + "\n").expect("a file");
+    for (file, says) in [("bare.jsonl", "no roof of f32"), ("other.jsonl", "its roof is that of"), ("nowhere.jsonl", "nowhere.jsonl")] {
+        let refused = rooftrace(&folder, SCRIPT, &["study", "depthwise", "--device", "fake", "--quiet", "--roof", file, "--out", "none"]);
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(6) && stderr.contains(says) && !folder.join("none").exists(), "{file}: {stderr}");
+    }
+}
+
+#[test]
+fn a_study_that_is_cut_short_tells_what_it_can() {
+    for study in STUDIES {
+        let folder = scratch(&format!("cut-{}", study.name));
+        let args = ["study", study.name, "--device", "fake", "--size", "small", "--quiet", "--budget", "1ms", "--out", "out"];
+        let output = rooftrace(&folder, SCRIPT, &args);
+        assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+        let view = view(&folder.join("out"));
+        assert!(!told(&view).is_empty() && text(&output).contains("left out"), "{}", text(&output));
+        svg::figure(&(study.tell)(&view).figure, &view.header).expect("a picture all the same");
+    }
+}
+
+#[test]
+fn studies_are_listed_with_their_questions() {
+    let listed = text(&rooftrace(&scratch("list"), SCRIPT, &["study"]));
+    assert!(STUDIES.iter().all(|study| listed.contains(study.name) && listed.contains(study.question)), "{listed}");
+}
