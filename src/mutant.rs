@@ -418,7 +418,9 @@ impl Mutant {
     pub fn apply(&self, plan: &mut Plan) -> Result<()> {
         let text = match &mut plan.code {
             Code::Wgsl(text) | Code::Cuda { text, .. } => text,
-            Code::Host(_) => return Err(Error::usage(format!("mutant '{}': a Rust kernel has no text to patch", self.name))),
+            Code::Host(_) | Code::Library(_) => {
+                return Err(Error::usage(format!("mutant '{}': Rust kernels and libraries have no text to patch", self.name)));
+            }
         };
         if text.matches(self.find).count() != 1 {
             return Err(Error::usage(format!(

@@ -9,7 +9,9 @@ use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{
+    Arg, Demand, Dispatch, Gemm, Implementation, Language, Library, Precision, Routine, Setting, Source, Tunable, Unit, Variant, fold,
+};
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,8 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, SUBGROUP, BLOCKED, GEMV, COOP, PIPELINED, MMA, WGMMA];
+    const VARIANTS: &'static [Variant<Self>] =
+        &[NAIVE, PACKED, TILED, REGISTER, SUBGROUP, BLOCKED, GEMV, COOP, PIPELINED, MMA, WGMMA, CUBLAS, CUBLASLT];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -332,6 +335,32 @@ const WGMMA: Variant<Matmul> = Variant {
     // A product reads its operands once for a team's 64 rows.
     demand: |p, s| tiled(p, s, [128, 256], [64, 256]),
 };
+
+/// The vendor's product in true f32, beside ours.
+const CUBLAS: Variant<Matmul> = Variant {
+    name: "cublas",
+    unit: Unit::Library,
+    sources: &[Implementation { source: Source::Library(Library::Cublas, gemm), precisions: &[Precision::F32], tunables: &[] }],
+    dispatches: |_, _| vec![Dispatch::library(3, "cublasGemmEx")],
+    demand: |_, _| Demand::NONE,
+};
+
+/// The vendor's product on matrix units, sums in f32: the fastest of the algorithms that it proposes.
+const CUBLASLT: Variant<Matmul> = Variant {
+    name: "cublaslt",
+    unit: Unit::Library,
+    sources: &[Implementation {
+        source: Source::Library(Library::CublasLt, gemm),
+        precisions: &[Precision::BF16, Precision::F16, Precision::TF32],
+        tunables: &[],
+    }],
+    dispatches: |_, _| vec![Dispatch::library(3, "cublasLtMatmul")],
+    demand: |_, _| Demand::NONE,
+};
+
+fn gemm(p: &Matmul) -> Routine {
+    Routine::Gemm(Gemm { m: p.m, n: p.n, k: p.k })
+}
 
 const fn tiles(extent: u64, tile: u64) -> u32 {
     let count = extent.div_ceil(tile);
