@@ -174,3 +174,35 @@ impl Campaign<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::host;
+
+    fn wanted(op: &str, precisions: &[Precision], variants: &[&str]) -> Vec<(&'static str, Precision)> {
+        let device = DeviceInfo { language: Language::Cuda, ..host::device() };
+        let scope = Scope {
+            size: Size::Small,
+            seed: 1,
+            deadline: None,
+            ops: vec![op.into()],
+            variants: variants.iter().map(|v| v.to_string()).collect(),
+            precisions: precisions.to_vec(),
+            problem: Some((op.into(), Value::Object(Default::default()))),
+        };
+        scope.kernels(&device).expect("there are some").iter().map(|w| (w.variant, w.precision)).collect()
+    }
+
+    #[test]
+    fn references_are_measured_in_the_precisions_of_ours() {
+        use Precision::*;
+        let only = |op, precisions: &[_]| wanted(op, precisions, &["cublas", "cublaslt", "cudnn"]);
+        assert_eq!(only("matmul", &[]), [("cublas", F32), ("cublaslt", BF16), ("cublaslt", TF32)]);
+        assert_eq!(only("conv2d", &[]), [("cudnn", F32), ("cudnn", BF16), ("cudnn", TF32)]);
+        assert_eq!(only("depthwise", &[]), [("cudnn", F32)]);
+        assert_eq!(only("depthwise", &[F16, F64]), [("cudnn", F16)]);
+        let all = wanted("matmul", &[], &[]);
+        assert!(all.contains(&("mma", BF16)) && all.ends_with(&[("cublaslt", BF16), ("cublaslt", TF32)]), "{all:?}");
+    }
+}
