@@ -13,6 +13,10 @@ use crate::plan::{
     Arg, Demand, Dispatch, Gemm, Implementation, Language, Library, Precision, Routine, Setting, Source, Tunable, Unit, Variant, fold,
 };
 
+mod gemv;
+
+use gemv::GEMV;
+
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +49,9 @@ pub const ENTRY: Entry = Entry {
             (45, 36, 20),
             // Whole tiles of every kernel, and more of them along k than any keeps at once.
             (256, 128, 160),
+            // One row and one column of whole vectors.
+            (1, 72, 48),
+            (11, 1, 96),
         ];
         shapes.iter().map(|(m, n, k)| json!({"m": m, "n": n, "k": k})).collect()
     },
@@ -228,28 +235,6 @@ const BLOCKED: Variant<Matmul> = Variant {
         vec![Dispatch { shared_bytes: 4 * 16 * (bm + bn), ..Dispatch::over(3, entry, grid, [bn / 8, bm / 8, 1]) }]
     },
     demand: |p, s| tiled(p, s, [s.tuned.get("BM") as u64, s.tuned.get("BN") as u64], [8, 8]),
-};
-
-/// Few rows or few columns: k is split over the lanes of a group, which add up their sums in workgroup memory.
-const GEMV: Variant<Matmul> = Variant {
-    name: "gemv",
-    unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Wgsl(include_str!("../../shaders/matmul/gemv.wgsl")),
-        precisions: &[Precision::F32, Precision::F16],
-        tunables: &[],
-    }],
-    dispatches: |p, _| {
-        let (entry, grid) = match p.n.is_multiple_of(4) {
-            true => ("wide", [tiles(p.n, 32), tiles(p.m, 4), 1]),
-            false => ("tall", [tiles(p.m, 8), tiles(p.n, 1), 1]),
-        };
-        vec![Dispatch { shared_bytes: 16384, ..Dispatch::over(3, entry, grid, [256, 1, 1]) }]
-    },
-    demand: |p, s| match p.n.is_multiple_of(4) {
-        true => tiled(p, s, [4, 32], [4, 4]),
-        false => tiled(p, s, [8, 1], [1, 1]),
-    },
 };
 
 /// Cooperative 8×8 matrices of a subgroup, fed from workgroup memory; 16×16 outputs a group.
