@@ -96,6 +96,12 @@ if [ -z "$devices" ]; then
 fi
 echo "devices: $devices"
 
+# Which of the vendor's libraries are found, as references, in a table of their own: a missing one is a skip with its reason.
+for device in $devices; do
+    case $device in cuda:*) ;; *) continue ;; esac
+    name=$(echo "$device" | tr -d ':')
+    step "references-$name" 60 "$binary" verify --device "$device" --variant cublas,cublaslt,cudnn --quiet
+done
 # Outputs first: a number from a wrong kernel is worth nothing.
 for device in $devices; do
     name=$(echo "$device" | tr -d ':')

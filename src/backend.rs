@@ -13,7 +13,7 @@ use crate::draw::Seeded;
 use crate::error::{Error, Result};
 #[cfg(feature = "wgpu")]
 use crate::plan::Code;
-use crate::plan::{DeviceInfo, Plan};
+use crate::plan::{DeviceInfo, Library, Plan};
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -158,6 +158,18 @@ pub fn devices() -> Vec<Found> {
         || vec![Found::Device(host::device())],
     ];
     backends.iter().flat_map(|devices| devices()).collect()
+}
+
+/// Why a vendor's library cannot be called here; none where it can.
+pub fn absent(library: Library) -> Option<Error> {
+    #[cfg(feature = "cuda")]
+    return cuda::absent(library);
+    #[cfg(not(feature = "cuda"))]
+    Some(Error::Unavailable {
+        backend: library.key().into(),
+        why: format!("this program was built without CUDA, which calls {library}"),
+        remedy: "build it with the feature `cuda`".into(),
+    })
 }
 
 /// The group that a user's kernel states in its own text; none where its language states none there, or the text cannot be read.

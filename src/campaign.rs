@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::draw::Draw;
 use crate::error::{Error, Result};
-use crate::op::{self, OpRole, Size};
+use crate::op::{self, Size};
 use crate::plan::{Custom, DeviceInfo, Precision, Tuned};
 use crate::record::{Cache, Ceiling, CeilingKind, Measurement, Record, Skip, State};
 use crate::roofline::{self, Roof};
@@ -332,7 +332,7 @@ impl<'a> Campaign<'a> {
 
 fn moved(record: &Record) -> Option<Measurement> {
     match record {
-        Record::Measurement(m) if m.role == OpRole::Kernel && m.state == State::Suspect && !m.candidate => Some(m.clone()),
+        Record::Measurement(m) if m.role.is_placed() && m.state == State::Suspect && !m.candidate => Some(m.clone()),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::op::{self, Size};
-use crate::plan::{Precision, Unit};
+use crate::plan::{Library, Precision, Unit};
 
 mod devices;
 mod explain;
@@ -68,7 +68,7 @@ struct Common {
     /// How many problems, and how much time each
     #[arg(long, value_enum, default_value_t = Size::Standard)]
     size: Size,
-    /// Fail with exit code 3 where this backend has no device
+    /// Fail with exit code 3 where this backend has no device, or this library of a vendor is not installed
     #[arg(long, value_name = "BACKEND")]
     require: Vec<String>,
     /// Seed of all inputs
@@ -351,8 +351,10 @@ impl Scoping {
         if let Some(unknown) = self.variant.iter().find(|v| !known.contains(&v.as_str())) {
             return Err(Error::usage(format!("there is no variant '{unknown}'; known variants are {}", known.join(", "))));
         }
-        if let Some(unknown) = self.common.require.iter().find(|r| !["host", "wgpu", "cuda", "fake"].contains(&r.as_str())) {
-            return Err(Error::usage(format!("--require {unknown}: there is no such backend; write host, wgpu or cuda")));
+        let backends = ["host", "wgpu", "cuda", "fake"];
+        if let Some(unknown) = self.common.require.iter().find(|r| !backends.contains(&r.as_str()) && Library::find(r).is_none()) {
+            let known = "write host, wgpu, cuda, cublas, cublaslt or cudnn";
+            return Err(Error::usage(format!("--require {unknown}: there is no such backend or library; {known}")));
         }
         Ok(())
     }

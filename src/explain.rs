@@ -172,7 +172,7 @@ pub fn separable(op: &dyn Op) -> Option<[std::sync::Arc<dyn Op>; 2]> {
 fn variants(op: &dyn Op, precision: Precision, per_byte: impl Fn(u64) -> f64) -> Vec<VariantCost> {
     let device = host::device();
     let mut costs = Vec::new();
-    for variant in op.variants() {
+    for variant in op.variants().into_iter().filter(|variant| variant.library().is_none()) {
         for language in [Language::Host, Language::Wgsl, Language::Cuda].into_iter().filter(|&l| variant.has(l, precision)) {
             // A variant that refuses this shape says so when it is run.
             let Ok(plan) = op.plan(variant.name, precision, language, &Tuned::default(), &device) else { continue };

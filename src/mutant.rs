@@ -178,6 +178,14 @@ pub const MUTANTS: &[Mutant] = &[
     cuda("matmul", "tiled", "loses the last k tile", "first < d.k; first", "first + TILE < d.k; first"),
     cuda("matmul", "tiled", "reads its tile of B transposed", "right[p][x];", "right[x][p];"),
     cuda("matmul", "tiled", "skips the tail guard", "if (row < d.m && col < d.n) c", "if (row < d.m) c"),
+    cuda("matmul", "gemv", "loses a slice of k", "p = lane / VECTORS; p", "p = lane / VECTORS + 1; p"),
+    cuda("matmul", "gemv", "adds up half of a warp", "mask < 32; mask", "mask < 16; mask"),
+    cuda("matmul", "gemv", "takes the wrong component of A", "S(left.v[q])", "S(left.v[WIDE - 1 - q])"),
+    cuda("matmul", "gemv", "omits the barrier", "    __syncthreads();\n", ""),
+    cuda("matmul", "gemv", "stores past the last row", "row < d.m && column < d.n", "column < d.n"),
+    cuda("matmul", "gemv", "stores past the last column", "row < d.m && column < d.n", "row < d.m"),
+    cuda("matmul", "gemv", "loses the last vector of a column", "p = threadIdx.x % 32; p < steps", "p = threadIdx.x % 32; p + 1 < steps"),
+    cuda("matmul", "gemv", "loses the last step of a ragged k", "p < d.k; p += 32", "p + 1 < d.k; p += 32"),
     cuda("matmul", "register", "loses the last vector of k", "p < d.k / 4", "p + 1 < d.k / 4"),
     cuda("matmul", "register", "takes the wrong component of A", "S(left[i].v[q])", "S(left[i].v[3 - q])"),
     cuda("matmul", "register", "stores past the last row", "row + i < d.m && col + 8 * j < cols", "col + 8 * j < cols"),
@@ -418,7 +426,9 @@ impl Mutant {
     pub fn apply(&self, plan: &mut Plan) -> Result<()> {
         let text = match &mut plan.code {
             Code::Wgsl(text) | Code::Cuda { text, .. } => text,
-            Code::Host(_) => return Err(Error::usage(format!("mutant '{}': a Rust kernel has no text to patch", self.name))),
+            Code::Host(_) | Code::Library(_) => {
+                return Err(Error::usage(format!("mutant '{}': Rust kernels and libraries have no text to patch", self.name)));
+            }
         };
         if text.matches(self.find).count() != 1 {
             return Err(Error::usage(format!(

@@ -198,6 +198,15 @@ pub enum OpRole {
     Probe,
     /// Placed on the roofline.
     Kernel,
+    /// A vendor's library that computes a kernel's problem: placed beside it, never counted as ours. Measurements alone have this role.
+    Reference,
+}
+
+impl OpRole {
+    /// Whether it is placed on the roofline.
+    pub const fn is_placed(self) -> bool {
+        matches!(self, OpRole::Kernel | OpRole::Reference)
+    }
 }
 
 /// What an op's author writes. The fields of the implementing struct are the problem, in u64.

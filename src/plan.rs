@@ -18,12 +18,14 @@ use crate::op::{DType, Definition, Op, Role, TensorSpec};
 mod custom;
 mod device;
 mod grid;
+mod library;
 mod render;
 mod variant;
 
 pub use custom::Custom;
 pub use device::{DeviceInfo, DeviceKind, Limits};
 pub use grid::Grid;
+pub use library::{Conv, FilterLayout, Gemm, Library, LibraryCall, Routine};
 pub use render::{coop_feature, fnv1a};
 pub use variant::{Demand, Implementation, Language, Precision, Setting, Source, SourceInfo, Tunable, Tuned, Unit, Variant, VariantInfo};
 
@@ -81,7 +83,12 @@ impl Dispatch {
         Dispatch { entry, grid, block, shared_bytes: 0, dynamic_bytes: 0, args, reads, writes, scratch: Vec::new() }
     }
 
-    /// Work-groups in all.
+    /// A call of a library over all tensors: the last is written. How many groups it launches is not known.
+    pub fn library(tensors: usize, entry: &'static str) -> Self {
+        Dispatch::over(tensors, entry, [0; 3], [0; 3])
+    }
+
+    /// Work-groups in all; 0 where they are not known.
     pub fn groups(&self) -> u64 {
         self.grid.iter().map(|&g| g as u64).product()
     }
@@ -132,6 +139,8 @@ pub enum Code {
         /// `NAME=value` pairs for `-D`.
         defines: Vec<String>,
     },
+    /// A routine of a vendor's library.
+    Library(LibraryCall),
 }
 
 impl fmt::Debug for Code {
@@ -140,6 +149,7 @@ impl fmt::Debug for Code {
             Code::Host(_) => f.write_str("Host"),
             Code::Wgsl(text) => write!(f, "Wgsl({} bytes)", text.len()),
             Code::Cuda { text, defines } => write!(f, "Cuda({} bytes, {defines:?})", text.len()),
+            Code::Library(call) => write!(f, "{call:?}"),
         }
     }
 }
@@ -175,7 +185,8 @@ pub struct Plan {
     pub code: Code,
     /// Whether the program is a user's own ([`Custom`]): held to the op's tensors, but not to our rules for registers.
     pub own: bool,
-    /// Hash of the unrendered source text, recorded so that a changed kernel is seen (0 for Rust kernels: the executable's hash stands for them).
+    /// Hash of the unrendered source text, recorded so that a changed kernel is seen (0 for Rust kernels, for which the executable's hash
+    /// stands, and for libraries, whose version stands in the facts).
     pub source_hash: u64,
 }
 
@@ -212,9 +223,14 @@ impl Plan {
         let scratch: Vec<TensorSpec> = dispatches.iter().flat_map(|d| d.scratch.clone()).collect();
         let memory: Vec<TensorSpec> = tensors.iter().chain(&scratch).cloned().collect();
         let dims = checked_dims(&named, problem.dims(), &memory, language)?;
-        let cost = cost_of(problem, precision, &memory, &dispatches, Some((variant.demand)(problem, &setting)));
+        let (code, source_hash) = render::render(problem, source, precision, tunables, &tuned, &dims, &tensors);
+        // Nobody knows what a library's groups load.
+        let demand = if matches!(code, Code::Library(_)) { None } else { Some((variant.demand)(problem, &setting)) };
+        let mut cost = cost_of(problem, precision, &memory, &dispatches, demand);
+        if let Code::Library(call) = &code {
+            cost.workspace += call.workspace;
+        }
         checked_scratch(&named, &memory, device)?;
-        let (code, source_hash) = render::render(problem, source, precision, tunables, &tuned, &dims);
         Ok(Plan {
             op: P::NAME,
             problem: serde_json::to_value(problem).unwrap_or(Value::Null),
@@ -232,6 +248,14 @@ impl Plan {
             own: false,
             source_hash,
         })
+    }
+
+    /// The call of a vendor's library that it is, where it is no kernel.
+    pub fn library(&self) -> Option<&LibraryCall> {
+        match &self.code {
+            Code::Library(call) => Some(call),
+            _ => None,
+        }
     }
 
     /// Number of the output tensor.

@@ -214,7 +214,7 @@ pub struct Measurement {
     pub label: String,
     /// Variant's name.
     pub variant: String,
-    /// Probe or kernel.
+    /// Probe, kernel, or a vendor's library as a reference.
     pub role: OpRole,
     /// Backend's name.
     pub backend: String,

@@ -7,6 +7,7 @@
 pub mod chart;
 pub mod explain;
 mod ramp;
+mod reference;
 mod scene;
 pub mod study;
 pub mod svg;
@@ -16,6 +17,7 @@ pub mod verdict;
 
 pub use scene::LeftOut;
 
+use crate::op::OpRole;
 use crate::record::{Cache, Header, State};
 use crate::view::{Row, View};
 
@@ -45,6 +47,11 @@ fn verified(row: &Row) -> bool {
 /// Whether a row is verified but its rate is doubted.
 fn doubted(row: &Row) -> bool {
     verified(row) && (row.above_roof || row.state == State::Suspect)
+}
+
+/// Whether a row is a vendor's library, which is never counted as ours.
+fn is_reference(row: &Row) -> bool {
+    row.role == OpRole::Reference
 }
 
 /// What the `check` column says.

@@ -64,7 +64,7 @@ pub fn above(records: &[Record], roof: &Roof) -> Vec<(Option<String>, Precision)
 fn latest(records: &[Record]) -> Vec<&Measurement> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut kernels: Vec<&Measurement> = Vec::new();
-    for m in measurements(records).filter(|m| m.role == OpRole::Kernel && !m.candidate) {
+    for m in measurements(records).filter(|m| m.role.is_placed() && !m.candidate) {
         let key = format!("{} {} {} {:?} {} {:?}", m.op, m.variant, m.problem, m.tunables, m.precision, m.cache);
         match places.get(&key) {
             Some(&place) if kernels[place].state == State::Suspect => kernels[place] = m,

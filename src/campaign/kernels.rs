@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::{Campaign, Scope};
+use crate::backend;
 use crate::error::{Error, Result};
 use crate::op::{self, Entry, OpRole, Size};
-use crate::plan::{DeviceInfo, Language, Precision, VariantInfo};
+use crate::plan::{DeviceInfo, Language, Plan, Precision, VariantInfo};
 use crate::record::{Cache, State};
 use crate::worker::{Effort, Item};
 
@@ -57,12 +58,17 @@ impl Scope {
         let mut wanted = Vec::new();
         for (entry, problem) in self.problems(device)? {
             let variants = (entry.parse)(&problem)?.variants();
+            let references = self.precisions_of_references(&variants, device.language);
             let first = variants.first().map_or("", |v| v.name);
             for variant in variants {
                 if !self.variants.is_empty() && !self.variants.iter().any(|v| v == variant.name) {
                     continue;
                 }
-                for precision in self.precisions_of(&variant, device.language).into_iter().filter(|&p| variant.has(device.language, p)) {
+                let precisions = match variant.library() {
+                    Some(_) => references.clone(),
+                    None => self.precisions_of(&variant, device.language),
+                };
+                for precision in precisions.into_iter().filter(|&p| variant.has(device.language, p)) {
                     // The first rung is there to be compared with, and cold is the default: it is not measured twice.
                     let warm = device.language == Language::Host && variant.name != first;
                     let caches: &[Cache] = if warm { &[Cache::Cold, Cache::Warm] } else { &[Cache::Cold] };
@@ -89,6 +95,13 @@ impl Scope {
         all.iter().enumerate().filter(first).map(|(_, &p)| p).collect()
     }
 
+    /// Those asked for; else all that kernels of ours are measured in, so that each has its reference beside it.
+    fn precisions_of_references(&self, variants: &[VariantInfo], language: Language) -> Vec<Precision> {
+        let ours = variants.iter().filter(|variant| variant.library().is_none());
+        let measured: Vec<Precision> = ours.flat_map(|variant| self.precisions_of(variant, language)).collect();
+        Precision::ALL.into_iter().filter(|precision| measured.contains(precision)).collect()
+    }
+
     pub(super) fn problems(&self, device: &DeviceInfo) -> Result<Vec<(&'static Entry, Value)>> {
         if let Some((name, problem)) = &self.problem {
             return Ok(vec![(op::find(name)?, problem.clone())]);
@@ -97,6 +110,15 @@ impl Scope {
         let of = |entry: &'static Entry| entry.grid(self.size, device).into_iter().map(move |problem| (entry, problem));
         Ok(op::OPS.iter().filter(wanted).flat_map(of).collect())
     }
+}
+
+/// What a plan needs that no problem changes, and this device or machine has not.
+fn lacks(plan: &Plan, device: &DeviceInfo) -> Option<String> {
+    let feature = plan.missing(device);
+    let needs =
+        |feature| format!("{}/{} in {} needs the feature {feature}, and this device has none", plan.op, plan.variant, plan.precision);
+    let absent = || plan.library().and_then(|call| backend::absent(call.library)).map(|why| why.to_string());
+    feature.map(needs).or_else(absent)
 }
 
 impl Campaign<'_> {
@@ -108,13 +130,12 @@ impl Campaign<'_> {
             let item = self.kernel_item(wanted);
             let op = (op::find(&item.op)?.parse)(&item.problem)?;
             let plan = op.plan(&item.variant, item.precision, device.language, &item.tunables, &device);
-            let Some(feature) = plan.ok().and_then(|plan| plan.missing(&device)) else {
+            let Some(why) = plan.ok().and_then(|plan| lacks(&plan, &device)) else {
                 items.push(item);
                 continue;
             };
             let key = (item.op.clone(), item.variant.clone(), item.precision);
             if !lacking.contains(&key) {
-                let why = format!("{} in {} needs the feature {feature}, and this device has none", item.named(), item.precision);
                 self.skip(&item, State::Unsupported, why)?;
                 lacking.push(key);
             }
@@ -158,5 +179,37 @@ impl Campaign<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::host;
+
+    fn wanted(op: &str, precisions: &[Precision], variants: &[&str]) -> Vec<(&'static str, Precision)> {
+        let device = DeviceInfo { language: Language::Cuda, ..host::device() };
+        let scope = Scope {
+            size: Size::Small,
+            seed: 1,
+            deadline: None,
+            ops: vec![op.into()],
+            variants: variants.iter().map(|v| v.to_string()).collect(),
+            precisions: precisions.to_vec(),
+            problem: Some((op.into(), Value::Object(Default::default()))),
+        };
+        scope.kernels(&device).expect("there are some").iter().map(|w| (w.variant, w.precision)).collect()
+    }
+
+    #[test]
+    fn references_are_measured_in_the_precisions_of_ours() {
+        use Precision::*;
+        let only = |op, precisions: &[_]| wanted(op, precisions, &["cublas", "cublaslt", "cudnn"]);
+        assert_eq!(only("matmul", &[]), [("cublas", F32), ("cublaslt", BF16), ("cublaslt", TF32)]);
+        assert_eq!(only("conv2d", &[]), [("cudnn", F32), ("cudnn", BF16), ("cudnn", TF32)]);
+        assert_eq!(only("depthwise", &[]), [("cudnn", F32)]);
+        assert_eq!(only("depthwise", &[F16, F64]), [("cudnn", F16)]);
+        let all = wanted("matmul", &[], &[]);
+        assert!(all.contains(&("mma", BF16)) && all.ends_with(&[("cublaslt", BF16), ("cublaslt", TF32)]), "{all:?}");
     }
 }

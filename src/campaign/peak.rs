@@ -1,7 +1,6 @@
 //! The memory pass: a fresh process for each kernel of a run says how much one set takes.
 
 use super::{Campaign, limit};
-use crate::op::OpRole;
 use crate::record::{Cache, Measurement, State};
 use crate::units::Capacity;
 use crate::worker::{Answer, Goal, Item};
@@ -18,10 +17,10 @@ pub(super) struct Peak {
 }
 
 impl Campaign<'_> {
-    /// Adds the peak memory to the measurement of a kernel of ours: a user's has no scratch, so its set is its peak. Cold and warm rows share one pass. Whatever happens to it, the measurement
-    /// stays as it is.
+    /// Adds the peak memory to the measurement of a kernel of ours or a library: a user's has no scratch, so its set is its peak. Cold
+    /// and warm rows share one pass. Whatever happens to it, the measurement stays as it is.
     pub(super) fn weigh(&mut self, item: &Item, measurement: &mut Measurement) {
-        if measurement.role != OpRole::Kernel
+        if !measurement.role.is_placed()
             || item.custom.is_some()
             || measurement.candidate
             || measurement.state == State::Wrong

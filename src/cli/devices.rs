@@ -5,7 +5,7 @@ use serde_json::json;
 use super::output;
 use crate::backend::{self, Found};
 use crate::error::{Error, Result};
-use crate::plan::{DeviceInfo, DeviceKind};
+use crate::plan::{DeviceInfo, DeviceKind, Library};
 use crate::units::Capacity;
 
 /// Lists devices.
@@ -51,11 +51,16 @@ pub fn describe(device: &DeviceInfo) -> String {
 /// The devices a command runs on: the selector's, all, or the best one.
 ///
 /// # Errors
-/// [`Error::Unavailable`] where a required backend has no device; the backend's own where the selector cannot be opened.
+/// [`Error::Unavailable`] where a required backend has no device or a required library is missing; the backend's own where the selector cannot be opened.
 pub fn choose(selector: Option<&str>, required: &[String]) -> Result<Vec<String>> {
     // Looking for devices loads drivers: not for nothing.
     let all = std::cell::LazyCell::new(backend::devices);
-    for backend in required {
+    for library in required.iter().filter_map(|name| Library::find(name)) {
+        if let Some(why) = backend::absent(library) {
+            return Err(why);
+        }
+    }
+    for backend in required.iter().filter(|name| Library::find(name).is_none()) {
         let there = |f: &Found| matches!(f, Found::Device(d) if d.backend == *backend);
         if backend != "fake" && !all.iter().any(there) {
             let why = all.iter().filter_map(absent).find(|why| why.starts_with(backend.as_str()));

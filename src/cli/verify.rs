@@ -70,7 +70,8 @@ fn variants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Res
                 if !args.scope.precision.is_empty() && !args.scope.precision.contains(&precision) {
                     continue;
                 }
-                let mut tally = Tally::new(format!("{}/{} {precision}", entry.name, variant.name), problems.len());
+                let whose = if variant.library().is_some() { " (reference)" } else { "" };
+                let mut tally = Tally::new(format!("{}/{} {precision}{whose}", entry.name, variant.name), problems.len());
                 for problem in &problems {
                     let answer = ask(bench, args, entry.name, variant.name, precision, problem, None)?;
                     tally.take(answer);

@@ -15,7 +15,9 @@ use crate::plan::Plan;
 /// # Errors
 /// Those of loading and launching.
 pub fn measured(backend: &dyn Backend, plan: &Plan, small: Option<&Plan>, seeded: Seeded) -> Result<Option<u64>> {
-    let Some(small) = small.filter(|_| backend.occupied() == Occupied::Process) else { return rise(backend, plan, seeded) };
+    // A library brings code of its own onto the device, as a compiler does into the process.
+    let code_counts = backend.occupied() == Occupied::Process || plan.library().is_some();
+    let Some(small) = small.filter(|_| code_counts) else { return rise(backend, plan, seeded) };
     rise(backend, small, seeded)?;
     let code = rise(backend, small, seeded)?.unwrap_or(0);
     Ok(rise(backend, plan, seeded)?.map(|peak| peak.saturating_sub(code) + small.set_bytes()))

@@ -152,7 +152,8 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Conv2d {
     const NAME: &'static str = "conv2d";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[variants::NAIVE, variants::IMPLICIT, variants::BLOCKED, variants::IMPLICIT_MMA];
+    const VARIANTS: &'static [Variant<Self>] =
+        &[variants::NAIVE, variants::IMPLICIT, variants::BLOCKED, variants::IMPLICIT_MMA, variants::CUDNN];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();

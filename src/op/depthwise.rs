@@ -9,7 +9,10 @@ use super::window::Axis;
 use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{
+    Conv, Demand, Dispatch, FilterLayout, Implementation, Language, Library, Precision, Routine, Setting, Source, Tunable, Unit, Variant,
+    fold,
+};
 
 /// A depthwise convolution: `y[n,oh,ow,c] = Σ_rs x[n, oh·stride + r·dilation − padding, …, c] · f[r,s,c]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,7 +90,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Depthwise {
     const NAME: &'static str = "depthwise";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, WINDOW];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, WINDOW, CUDNN];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -229,6 +232,26 @@ const WINDOW: Variant<Depthwise> = Variant {
         _ => window_demand(p, s),
     },
 };
+
+/// The vendor's convolution with a group for every channel, by its implicit product.
+const CUDNN: Variant<Depthwise> = Variant {
+    name: "cudnn",
+    unit: Unit::Library,
+    sources: &[Implementation {
+        source: Source::Library(Library::Cudnn, conv),
+        precisions: &[Precision::F32, Precision::F16],
+        tunables: &[],
+    }],
+    dispatches: |_, _| vec![Dispatch::library(3, "cudnnConvolutionForward")],
+    demand: |_, _| Demand::NONE,
+};
+
+fn conv(p: &Depthwise) -> Routine {
+    let (oh, ow) = p.out();
+    let &Depthwise { n, h, w, c, k, stride, padding, dilation } = p;
+    let filter = FilterLayout::Rsc;
+    Routine::Conv(Conv { n, h, w, c_in: c, oh, ow, c_out: c, kh: k, kw: k, stride, padding, dilation, groups: c, filter })
+}
 
 impl Depthwise {
     /// Channels that a lane of `window` holds: vector loads (of 16 bytes in CUDA) need every pixel to start on a vector.

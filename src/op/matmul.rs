@@ -9,7 +9,13 @@ use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::Drawn;
 use crate::error::Result;
 use crate::host;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{
+    Arg, Demand, Dispatch, Gemm, Implementation, Language, Library, Precision, Routine, Setting, Source, Tunable, Unit, Variant, fold,
+};
+
+mod gemv;
+
+use gemv::GEMV;
 
 /// A matrix product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +49,9 @@ pub const ENTRY: Entry = Entry {
             (45, 36, 20),
             // Whole tiles of every kernel, and more of them along k than any keeps at once.
             (256, 128, 160),
+            // One row and one column of whole vectors.
+            (1, 72, 48),
+            (11, 1, 96),
         ];
         shapes.iter().map(|(m, n, k)| json!({"m": m, "n": n, "k": k})).collect()
     },
@@ -51,7 +60,8 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Matmul {
     const NAME: &'static str = "matmul";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, PACKED, TILED, REGISTER, SUBGROUP, BLOCKED, GEMV, COOP, PIPELINED, MMA, WGMMA];
+    const VARIANTS: &'static [Variant<Self>] =
+        &[NAIVE, PACKED, TILED, REGISTER, SUBGROUP, BLOCKED, GEMV, COOP, PIPELINED, MMA, WGMMA, CUBLAS, CUBLASLT];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -227,28 +237,6 @@ const BLOCKED: Variant<Matmul> = Variant {
     demand: |p, s| tiled(p, s, [s.tuned.get("BM") as u64, s.tuned.get("BN") as u64], [8, 8]),
 };
 
-/// Few rows or few columns: k is split over the lanes of a group, which add up their sums in workgroup memory.
-const GEMV: Variant<Matmul> = Variant {
-    name: "gemv",
-    unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Wgsl(include_str!("../../shaders/matmul/gemv.wgsl")),
-        precisions: &[Precision::F32, Precision::F16],
-        tunables: &[],
-    }],
-    dispatches: |p, _| {
-        let (entry, grid) = match p.n.is_multiple_of(4) {
-            true => ("wide", [tiles(p.n, 32), tiles(p.m, 4), 1]),
-            false => ("tall", [tiles(p.m, 8), tiles(p.n, 1), 1]),
-        };
-        vec![Dispatch { shared_bytes: 16384, ..Dispatch::over(3, entry, grid, [256, 1, 1]) }]
-    },
-    demand: |p, s| match p.n.is_multiple_of(4) {
-        true => tiled(p, s, [4, 32], [4, 4]),
-        false => tiled(p, s, [8, 1], [1, 1]),
-    },
-};
-
 /// Cooperative 8×8 matrices of a subgroup, fed from workgroup memory; 16×16 outputs a group.
 const COOP: Variant<Matmul> = Variant {
     name: "coop",
@@ -332,6 +320,32 @@ const WGMMA: Variant<Matmul> = Variant {
     // A product reads its operands once for a team's 64 rows.
     demand: |p, s| tiled(p, s, [128, 256], [64, 256]),
 };
+
+/// The vendor's product in true f32, beside ours.
+const CUBLAS: Variant<Matmul> = Variant {
+    name: "cublas",
+    unit: Unit::Library,
+    sources: &[Implementation { source: Source::Library(Library::Cublas, gemm), precisions: &[Precision::F32], tunables: &[] }],
+    dispatches: |_, _| vec![Dispatch::library(3, "cublasGemmEx")],
+    demand: |_, _| Demand::NONE,
+};
+
+/// The vendor's product on matrix units, sums in f32: the fastest of the algorithms that it proposes.
+const CUBLASLT: Variant<Matmul> = Variant {
+    name: "cublaslt",
+    unit: Unit::Library,
+    sources: &[Implementation {
+        source: Source::Library(Library::CublasLt, gemm),
+        precisions: &[Precision::BF16, Precision::F16, Precision::TF32],
+        tunables: &[],
+    }],
+    dispatches: |_, _| vec![Dispatch::library(3, "cublasLtMatmul")],
+    demand: |_, _| Demand::NONE,
+};
+
+fn gemm(p: &Matmul) -> Routine {
+    Routine::Gemm(Gemm { m: p.m, n: p.n, k: p.k })
+}
 
 const fn tiles(extent: u64, tile: u64) -> u32 {
     let count = extent.div_ceil(tile);

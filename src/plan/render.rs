@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Code, Custom, Language, Precision, Source, Tunable, Tuned};
+use super::{Code, Custom, Language, LibraryCall, Precision, Source, Tunable, Tuned};
 use crate::host::Call;
-use crate::op::{DType, Definition};
+use crate::op::{DType, Definition, TensorSpec};
 
 /// Sixteen-bit numbers, and what a warp does as one. They stand before every source of such a precision.
 const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), include_str!("../../kernels/warp.cuh"));
@@ -12,7 +12,7 @@ const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), in
 /// What some kernels share: the line that includes it, and its text. NVRTC has no folder to look in.
 const CUDA_SHARED: &[(&str, &str)] = &[("#include \"../ring.cuh\"", include_str!("../../kernels/ring.cuh"))];
 
-/// The program of a plan, and the hash of its unrendered text (0 for Rust).
+/// The program of a plan, and the hash of its unrendered text (0 for Rust and libraries).
 pub(super) fn render<P: Definition>(
     problem: &P,
     source: &Source<P>,
@@ -20,11 +20,15 @@ pub(super) fn render<P: Definition>(
     tunables: &[Tunable],
     tuned: &Tuned,
     dims: &[(&'static str, u32)],
+    tensors: &[TensorSpec],
 ) -> (Code, u64) {
     match *source {
         Source::Host(kernel) => {
             let problem = problem.clone();
             (Code::Host(Arc::new(move |call: &Call<'_>| kernel(&problem, call))), 0)
+        }
+        Source::Library(library, routine) => {
+            (Code::Library(LibraryCall { library, routine: routine(problem), workspace: library.workspace(tensors) }), 0)
         }
         Source::Wgsl(text) => (Code::Wgsl(wgsl(text, precision, tunables, tuned, dims)), fnv1a(text.as_bytes())),
         Source::Cuda(text) => {

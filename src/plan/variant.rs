@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceInfo, Dispatch};
+use super::{DeviceInfo, Dispatch, Library, Routine};
 use crate::host::Call;
 use crate::op::DType;
 
@@ -80,12 +80,14 @@ pub enum Unit {
     Wgmma,
     /// Matrix units, a subgroup at a time, through WGSL's cooperative matrices.
     Coop,
+    /// Whatever a vendor's library chooses: ordinary units in f32, matrix units in narrower types.
+    Library,
 }
 
 impl Unit {
-    /// Whether it takes matrices at a time, in their storage type.
+    /// Whether it takes matrices at a time, in their storage type; a library may, where there is such a unit for the type.
     pub const fn multiplies_matrices(self) -> bool {
-        matches!(self, Unit::Mma | Unit::Wgmma | Unit::Coop)
+        matches!(self, Unit::Mma | Unit::Wgmma | Unit::Coop | Unit::Library)
     }
 }
 
@@ -98,6 +100,7 @@ impl fmt::Display for Unit {
             Unit::Mma => "mma",
             Unit::Wgmma => "wgmma",
             Unit::Coop => "coop",
+            Unit::Library => "library",
         })
     }
 }
@@ -122,6 +125,8 @@ pub enum Source<P: 'static> {
     Wgsl(&'static str),
     /// CUDA C++ text.
     Cuda(&'static str),
+    /// A routine of a vendor's library, on the cuda backend.
+    Library(Library, fn(&P) -> Routine),
 }
 
 impl fmt::Display for Language {
@@ -139,7 +144,7 @@ impl<P> Source<P> {
         match self {
             Source::Host(_) => Language::Host,
             Source::Wgsl(_) => Language::Wgsl,
-            Source::Cuda(_) => Language::Cuda,
+            Source::Cuda(_) | Source::Library(..) => Language::Cuda,
         }
     }
 }
@@ -204,6 +209,9 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// None at all.
+    pub const NONE: Demand = Demand::new(0, 0);
+
     /// That of a launch without scratch.
     pub const fn new(requested: u64, lane: u64) -> Self {
         Demand { requested, lane, workspace: 0 }
@@ -232,7 +240,7 @@ pub struct Variant<P: 'static> {
     pub sources: &'static [Implementation<P>],
     /// Launches of one call, in order. The host ignores their grids.
     pub dispatches: fn(&P, &Setting<'_>) -> Vec<Dispatch>,
-    /// Demand of one call.
+    /// Demand of one call. That of a library is not known: [`Demand::NONE`] stands there, and nobody looks at it.
     pub demand: fn(&P, &Setting<'_>) -> Demand,
 }
 
@@ -256,9 +264,12 @@ pub struct SourceInfo {
     pub precisions: &'static [Precision],
     /// Tunables.
     pub tunables: &'static [Tunable],
-    /// Text as shipped, unrendered; empty for Rust.
+    /// Text as shipped, unrendered; empty for Rust and libraries.
     #[serde(skip)]
     pub text: &'static str,
+    /// The vendor's library that it calls, in place of a text of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<Library>,
 }
 
 impl VariantInfo {
@@ -271,6 +282,11 @@ impl VariantInfo {
     pub fn source(&self, language: Language) -> Option<&SourceInfo> {
         self.sources.iter().find(|s| s.language == language)
     }
+
+    /// The vendor's library that it is a reference to, where it is none of ours.
+    pub fn library(&self) -> Option<Library> {
+        self.sources.iter().find_map(|source| source.library)
+    }
 }
 
 impl<P> Variant<P> {
@@ -281,8 +297,12 @@ impl<P> Variant<P> {
             precisions: s.precisions,
             tunables: s.tunables,
             text: match s.source {
-                Source::Host(_) => "",
+                Source::Host(_) | Source::Library(..) => "",
                 Source::Wgsl(text) | Source::Cuda(text) => text,
+            },
+            library: match s.source {
+                Source::Library(library, _) => Some(library),
+                _ => None,
             },
         });
         VariantInfo { name: self.name, unit: self.unit, sources: sources.collect() }

@@ -178,11 +178,9 @@ fn points_legend(view: &View, scene: &Scene, letters: &[char], style: &Style) ->
         let under = if holder == letter || style.width < NARROWEST { String::new() } else { format!(" under {holder}") };
         let roof = row.roof_fraction.filter(|f| f.is_finite()).map_or(String::new(), |f| format!("{:.0}%", f * 100.0));
         let doubt = if point.doubted { " SUSPECT" } else { "" };
-        lines.push([
-            text::plain(&format!("{} {} {} {} {}", point.key, row.op, row.kernel(), row.label, cache_word(row.cache)), style.ascii),
-            FlopRate(point.y).to_string(),
-            format!("{roof:>5}{doubt}{under}"),
-        ]);
+        let whose = if point.reference { " (reference)" } else { "" };
+        let name = format!("{} {} {} {} {}{whose}", point.key, row.op, row.kernel(), row.label, cache_word(row.cache));
+        lines.push([text::plain(&name, style.ascii), FlopRate(point.y).to_string(), format!("{roof:>5}{doubt}{under}")]);
     }
     let width = |column: usize| lines.iter().map(|l| text::width(&l[column])).max().unwrap_or(0);
     let (value, rest) = (width(1), width(2));

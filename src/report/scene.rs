@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{doubted, keys, verified};
+use super::{doubted, is_reference, keys, verified};
 use crate::plan::{Precision, Unit};
 use crate::record::{CeilingKind, State};
 use crate::units::{ByteRate, FlopRate};
@@ -48,6 +48,8 @@ pub(super) struct Point {
     /// Intensity by moved bytes, where it is lower.
     pub moved: Option<f64>,
     pub doubted: bool,
+    /// A vendor's library, none of ours.
+    pub reference: bool,
 }
 
 /// A roof: FLOP/s, or byte/s where it is a slope.
@@ -133,7 +135,7 @@ fn point(index: usize, row: &Row, key: String, (x, y): (f64, f64)) -> Point {
     let ends = row.time_ns.map(|t| (y * t.median / t.high, y * t.median / t.low));
     let ends = ends.filter(|&(low, high)| usable(low, Y_LIMITS) && usable(high, Y_LIMITS) && low <= y && y <= high);
     let moved = Some(row.intensity_moved).filter(|&m| m.is_finite() && m > 0.0 && m < 0.97 * x);
-    Point { row: index, key, x, y, ends, moved, doubted: doubted(row) }
+    Point { row: index, key, x, y, ends, moved, doubted: doubted(row), reference: is_reference(row) }
 }
 
 fn roof(ceiling: &CeilingView) -> Result<Roof, String> {

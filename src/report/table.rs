@@ -7,7 +7,7 @@ mod grid;
 
 pub(super) use grid::escape;
 
-use super::{Style, cache_word, doubted, heading, keys, state_word, text, verified};
+use super::{Style, cache_word, doubted, heading, is_reference, keys, state_word, text, verified};
 use crate::grid::{Column, Grid};
 use crate::op;
 use crate::plan::Unit;
@@ -43,7 +43,11 @@ pub fn terminal(view: &View, style: &Style) -> String {
     if !view.ceilings.is_empty() {
         parts.push(write(ceilings(view)));
     }
-    parts.push(if view.rows.is_empty() { line("no kernel was placed") + "\n" } else { write(kernels(view)) });
+    let (ours, references) = (kernels(view, false), kernels(view, true));
+    parts.push(if ours.rows.is_empty() { line("no kernel was placed") + "\n" } else { write(ours) });
+    if !references.rows.is_empty() {
+        parts.push(format!("{}\n{}", line(REFERENCES), write(references)));
+    }
     let wrapped = |note: String| text::wrap(&text::plain(&note, style.ascii), style.width, 4, style.ascii) + "\n";
     let notes: String = notes(view, &keys(view)).into_iter().map(wrapped).collect();
     let skips: String = skips(view).into_iter().map(wrapped).collect();
@@ -90,7 +94,11 @@ pub fn markdown(view: &View) -> String {
     if !view.ceilings.is_empty() {
         parts.push(ceilings(view).markdown());
     }
-    parts.push(if view.rows.is_empty() { "No kernel was placed.\n".into() } else { kernels(view).markdown() });
+    let (ours, references) = (kernels(view, false), kernels(view, true));
+    parts.push(if ours.rows.is_empty() { "No kernel was placed.\n".into() } else { ours.markdown() });
+    if !references.rows.is_empty() {
+        parts.push(format!("{}:\n\n{}", escape(REFERENCES), references.markdown()));
+    }
     let list = |lines: Vec<String>| lines.iter().map(|l| format!("- {}\n", escape(l))).collect::<String>();
     let (notes, skips) = (list(notes(view, &keys(view))), list(skips(view)));
     if !notes.is_empty() {
@@ -102,9 +110,13 @@ pub fn markdown(view: &View) -> String {
     parts.join("\n")
 }
 
-/// The kernels.
-fn kernels(view: &View) -> Grid {
-    let rows = view.rows.iter().zip(keys(view)).map(|(row, key)| {
+/// What stands over the rows of libraries.
+const REFERENCES: &str = "references: the vendor's libraries, none of them ours";
+
+/// The kernels, or the libraries beside them.
+fn kernels(view: &View, references: bool) -> Grid {
+    let wanted = view.rows.iter().zip(keys(view)).filter(|(row, _)| is_reference(row) == references);
+    let rows = wanted.map(|(row, key)| {
         let rate = |value: Option<f64>| value.filter(|_| verified(row)).map_or(String::new(), |v| number(v / 1e9));
         vec![
             key.unwrap_or_default(),

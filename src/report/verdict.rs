@@ -1,7 +1,7 @@
 //! A result in a sentence or two: the ridge, the best kernel, the biggest gap.
 
 use super::scene::{Scene, drawable};
-use super::{Style, doubted, ramp, text};
+use super::{Style, doubted, is_reference, ramp, reference, text};
 use crate::record::State;
 use crate::units::{ByteRate, FlopRate, Intensity};
 use crate::view::{Row, View};
@@ -9,11 +9,13 @@ use crate::view::{Row, View};
 /// Plain sentences about a view, each on a line of its own; what is not known is not mentioned, what is wrong is.
 pub fn sentences(view: &View) -> Vec<String> {
     let mut lines: Vec<String> = ridge(view).into_iter().chain(ramp::sentences(view)).collect();
+    // A library is no kernel of ours: it neither leads nor lags.
+    let ours: Vec<&Row> = view.rows.iter().filter(|row| !is_reference(row)).collect();
     let trusted = |row: &&Row| drawable(row).is_ok() && !doubted(row) && row.roof_fraction.is_some_and(f64::is_finite);
     let share = |row: &Row| row.roof_fraction.unwrap_or(0.0);
-    let best = view.rows.iter().filter(trusted).max_by(|a, b| share(a).total_cmp(&share(b)));
+    let best = ours.iter().copied().filter(trusted).max_by(|a, b| share(a).total_cmp(&share(b)));
     // A doubted row may be the best of its problem all the same: then that problem has no gap to name.
-    let fastest = fastest_of_each(view.rows.iter().filter(|row| drawable(row).is_ok()).collect());
+    let fastest = fastest_of_each(ours.iter().copied().filter(|row| drawable(row).is_ok()).collect());
     let gap = fastest.into_iter().filter(trusted).min_by(|a, b| share(a).total_cmp(&share(b)));
     if let Some(row) = best {
         lines.push(format!("Closest to its roof: {}, at {:.0} %.", name(row), share(row) * 100.0));
@@ -24,13 +26,14 @@ pub fn sentences(view: &View) -> Vec<String> {
         let why = row.limited_by();
         lines.push(format!("Biggest gap among the best variants: {}, at {:.0} %, limited by {why}.", name(row), share(row) * 100.0));
     }
-    let wrong = view.rows.iter().filter(|row| row.state == State::Wrong).count();
-    if wrong > 0 {
-        lines.push(format!(
-            "{wrong} of {} kernels gave a wrong output and {} no rate.",
-            view.rows.len(),
-            if wrong == 1 { "has" } else { "have" }
-        ));
+    lines.extend(reference::sentences(view));
+    for (what, libraries) in [("kernels", false), ("references", true)] {
+        let of_kind: Vec<&Row> = view.rows.iter().filter(|row| is_reference(row) == libraries).collect();
+        let wrong = of_kind.iter().filter(|row| row.state == State::Wrong).count();
+        if wrong > 0 {
+            let verb = if wrong == 1 { "has" } else { "have" };
+            lines.push(format!("{wrong} of {} {what} gave a wrong output and {verb} no rate.", of_kind.len()));
+        }
     }
     lines.iter().map(|line| text::clean(line)).collect()
 }
@@ -48,7 +51,7 @@ pub fn beside(view: &View, variant: &str) -> Vec<String> {
     let sentence = |own: &&Row| {
         let same =
             |other: &&&Row| (&other.op, &other.problem, other.cache, other.precision) == (&own.op, &own.problem, own.cache, own.precision);
-        let others = timed.iter().filter(same).filter(|row| row.variant != variant);
+        let others = timed.iter().filter(same).filter(|row| row.variant != variant && !is_reference(row));
         let best = others.min_by(|a, b| median(a).unwrap_or(f64::MAX).total_cmp(&median(b).unwrap_or(f64::MAX)))?;
         let ratio = median(own)? / median(best)?;
         let (how, times) = if ratio < 1.0 { ("faster than", 1.0 / ratio) } else { ("slower than", ratio) };

@@ -189,6 +189,38 @@ fn the_verdict_names_ridge_best_gap_and_wrong_outputs_and_never_a_doubted_row() 
 }
 
 #[test]
+fn references_stand_apart_and_never_count_as_ours() {
+    use rooftrace::record::Cache::Cold;
+    let mut view = fixture::host();
+    let count = view.rows.len();
+    let row = |variant: &str, rate: f64| {
+        fixture::row("matmul", variant, "4096x4096x4096", Cold, 1.37e11, 2.0e8, rate, ("compute (vector)", 0.99))
+    };
+    let (ours, slower, library) = (row("pipelined", 55e9), row("naive", 1e9), row("cublas", 66e9));
+    view.rows.extend([ours, slower, rooftrace::view::Row { role: rooftrace::op::OpRole::Reference, ..library }]);
+    let sentences = verdict::sentences(&view).join("\n");
+    assert!(
+        sentences.contains("Time of our fastest matmul in f32, as a multiple of cuBLAS's: 1.20 at 4096x4096x4096 (pipelined)."),
+        "{sentences}"
+    );
+    // It is closer to its roof than any but the row that is named, and would be the fastest of its problem.
+    assert!(!sentences.contains("cublas ") && sentences.contains(&format!("1 of {} kernels", count + 2)), "{sentences}");
+    let beside = verdict::beside(&view, "naive").join("\n");
+    assert!(beside.contains("pipelined, the fastest of ours at 4096x4096x4096") && !beside.contains("cublas"), "{beside}");
+    for text in [table::terminal(&view, &Style::default()), table::markdown(&view)] {
+        let (kernels, references) = text.split_once("references: the vendor's libraries, none of them ours").expect("a section of its own");
+        assert!(!kernels.contains("cublas") && references.contains("cublas") && !references.contains("pipelined"), "{text}");
+    }
+    let chart = chart::terminal(&view, &Style::default());
+    assert!(chart.lines().any(|line| line.contains("cublas") && line.contains("(reference)")), "{chart}");
+    let picture = rooftrace::report::svg::roofline(&view).expect("it is drawn").svg;
+    assert!(picture.contains("Hollow with a dot: a vendor"), "the legend tells the sign");
+    view.rows.last_mut().expect("a row").state = State::Wrong;
+    let sentences = verdict::sentences(&view).join("\n");
+    assert!(sentences.contains("1 of 1 references gave a wrong output") && !sentences.contains("cuBLAS"), "{sentences}");
+}
+
+#[test]
 fn the_ramp_is_told_in_a_sentence_with_its_share_at_the_ridge() {
     use rooftrace::record::Cache::Cold;
     let mut view = fixture::host();

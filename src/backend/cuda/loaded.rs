@@ -10,6 +10,7 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverErr
 
 use super::compile::{Compiled, Usage};
 use super::fill::Filler;
+use super::library::{Chosen, Reference};
 use super::map::maps;
 use super::memory::{Counter, Pool, broken, decode, download, encode, set, upload};
 use super::{failed, probe};
@@ -17,7 +18,7 @@ use crate::backend::{Audit, Checks, Facts, Loaded, Sample};
 use crate::draw::{Fill, Seeded};
 use crate::error::{Error, Result};
 use crate::op::{Role, TensorSpec};
-use crate::plan::{Arg, Dispatch, Plan};
+use crate::plan::{Arg, Dispatch, LibraryCall, Plan};
 
 /// A byte whose repetition is a NaN in every storage type.
 const NAN: u8 = 0xff;
@@ -30,12 +31,26 @@ struct Launch {
     maps: Vec<Vec<CUtensorMap>>,
 }
 
+/// What is to be launched.
+pub enum Program<'a> {
+    /// Kernels of ours or of a user.
+    Kernels(Arc<Compiled>),
+    /// A vendor's routine, and what was chosen among such.
+    Library(&'a LibraryCall, &'a Chosen),
+}
+
+/// What one call puts on the stream.
+enum Work {
+    Kernels(Vec<Launch>),
+    Library(Box<Reference>),
+}
+
 /// A loaded plan.
 pub struct Resident {
     named: String,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    launches: Vec<Launch>,
+    work: Work,
     /// Tensors, then scratch.
     tensors: Vec<TensorSpec>,
     /// Number of the first scratch.
@@ -64,7 +79,7 @@ impl Resident {
     pub fn new(
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
-        kernels: &Compiled,
+        program: Program<'_>,
         draws: &Compiled,
         plan: &Plan,
         seeded: Seeded,
@@ -73,30 +88,20 @@ impl Resident {
     ) -> Result<Self> {
         let named = format!("{}/{}", plan.op, plan.variant);
         context.bind_to_thread().map_err(|e| failed("binding the context", e))?;
-        let mut launches = Vec::new();
-        for dispatch in &plan.dispatches {
-            let function = kernels.module.load_function(&dispatch.entry);
-            let function = function.map_err(|e| absent(plan, dispatch, e))?;
-            opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {named} its shared memory"), e))?;
-            launches.push(Launch { function, dispatch: dispatch.clone(), maps: Vec::new() });
-        }
         let bytes = |specs: &[TensorSpec]| specs.iter().map(TensorSpec::bytes).collect::<Vec<_>>();
         let guarded = checks == Checks::Trusted;
         let mut pool = Pool::new(context, &bytes(&plan.tensors), sets, guarded)?;
-        for launch in &mut launches {
-            launch.maps = pool.tensors.iter().map(|set| maps(&launch.dispatch, &plan.tensors, set)).collect::<Result<_>>()?;
-        }
+        let (work, mut facts) = ready(context, stream, &program, plan, &pool)?;
         if !plan.scratch.is_empty() {
             pool.share(Pool::new(context, &bytes(&plan.scratch), 1, guarded)?);
         }
-        let mut facts = facts_of(kernels, &launches);
         facts.checks = Some(checks);
-        facts.allocated_bytes = pool.allocated;
+        facts.allocated_bytes = pool.allocated.map(|bytes| bytes + plan.library().map_or(0, |call| call.workspace));
         let event = || context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(|e| failed("making an event", e));
-        let resident = Resident {
+        let mut resident = Resident {
             context: context.clone(),
             stream: stream.clone(),
-            launches,
+            work,
             tensors: plan.memory().cloned().collect(),
             apart: plan.tensors.len(),
             dims: packed(plan),
@@ -113,7 +118,27 @@ impl Resident {
             resident.fill(set)?;
         }
         resident.wait("filling the tensors")?;
+        if let Program::Library(_, chosen) = program {
+            resident.choose(chosen)?;
+        }
         Ok(resident)
+    }
+
+    /// Lets a library's routine choose its algorithm over the filled tensors, and makes outputs NaN again.
+    fn choose(&mut self, chosen: &Chosen) -> Result<()> {
+        let Work::Library(reference) = &mut self.work else { return Ok(()) };
+        let doing = format!("{}: choosing an algorithm", self.named);
+        let (start, end, stream) = (&self.start, &self.end, &self.stream);
+        let time = |launches: u32, call: &mut dyn FnMut(u32) -> Result<()>| {
+            start.record(stream).map_err(|e| failed(&doing, e))?;
+            (0..launches).try_for_each(call)?;
+            end.record(stream).map_err(|e| failed(&doing, e))?;
+            end.synchronize().map_err(|e| failed(&doing, e))?;
+            Ok(probe::guarded(|| elapsed(start, end))?.unwrap_or(Duration::MAX))
+        };
+        reference.choose(chosen, &self.pool.tensors, &time)?;
+        self.facts.path = Some(reference.named());
+        (0..self.pool.tensors.len() as u32).try_for_each(|set| self.poison(set))
     }
 
     fn bind(&self) -> Result<()> {
@@ -139,7 +164,11 @@ impl Resident {
 
     /// Puts all launches of one call on the stream.
     fn call(&mut self, set: usize) -> Result<()> {
-        for launch in &self.launches {
+        let launches = match &self.work {
+            Work::Kernels(launches) => launches,
+            Work::Library(reference) => return reference.enqueue(set, &self.pool.tensors[set]),
+        };
+        for launch in launches {
             let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], self.apart, &mut self.dims, &launch.maps[set]);
             let ([gx, gy, gz], [bx, by, bz]) = (launch.dispatch.grid, launch.dispatch.block);
             let (function, shared) = (launch.function.cu_function(), launch.dispatch.dynamic_bytes);
@@ -158,6 +187,26 @@ impl Resident {
             false => Err(Error::Backend { backend: "cuda", why: format!("{} has no set {set}", self.named) }),
         }
     }
+}
+
+/// What one call launches, with what is known of it before it is filled.
+fn ready(context: &Arc<CudaContext>, stream: &Arc<CudaStream>, program: &Program<'_>, plan: &Plan, pool: &Pool) -> Result<(Work, Facts)> {
+    let kernels = match program {
+        Program::Kernels(kernels) => kernels,
+        Program::Library(call, _) => {
+            return Ok((Work::Library(Box::new(Reference::new(context, stream, plan, call)?)), Facts::default()));
+        }
+    };
+    let mut launches = Vec::new();
+    for dispatch in &plan.dispatches {
+        let function = kernels.module.load_function(&dispatch.entry);
+        let function = function.map_err(|e| absent(plan, dispatch, e))?;
+        opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {}/{} its shared memory", plan.op, plan.variant), e))?;
+        let maps = pool.tensors.iter().map(|set| maps(dispatch, &plan.tensors, set)).collect::<Result<_>>()?;
+        launches.push(Launch { function, dispatch: dispatch.clone(), maps });
+    }
+    let facts = facts_of(kernels, &launches);
+    Ok((Work::Kernels(launches), facts))
 }
 
 /// What a module says that has no such entry: in a user's kernel, a name to be mended.

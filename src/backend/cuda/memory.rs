@@ -46,23 +46,32 @@ fn layout(tensors: &[u64], sets: u32) -> Layout {
 }
 
 /// Device memory, freed with its owner.
-struct Allocation {
+pub struct Allocation {
     start: CUdeviceptr,
     context: Arc<CudaContext>,
 }
 
 impl Allocation {
-    fn new(context: &Arc<CudaContext>, bytes: u64) -> Result<Self> {
+    /// Allocates; what it holds is arbitrary.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(context: &Arc<CudaContext>, bytes: u64) -> Result<Self> {
         context.bind_to_thread().map_err(|e| failed("binding the context", e))?;
         let (free, _) = context.mem_get_info().map_err(|e| failed("asking for free memory", e))?;
         let short = || Error::OutOfMemory { what: "the plan's tensors on the device".into(), need: bytes, have: free as u64 };
         if bytes > free as u64 {
             return Err(short());
         }
-        // SAFETY: the memory is set before anything reads it, by `Pool::new` or by the caller of `Counter::new`.
+        // SAFETY: the memory is set before anything reads it, by `Pool::new` or by the caller.
         let start = unsafe { result::malloc_sync(bytes as usize) };
         let start = start.map_err(|e| if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY { short() } else { failed("allocating", e) })?;
         Ok(Allocation { start, context: context.clone() })
+    }
+
+    /// Where it lies.
+    pub fn address(&self) -> CUdeviceptr {
+        self.start
     }
 }
 

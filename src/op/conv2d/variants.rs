@@ -2,7 +2,10 @@
 
 use super::Conv2d;
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{
+    Conv, Demand, Dispatch, FilterLayout, Implementation, Language, Library, Precision, Routine, Setting, Source, Tunable, Unit, Variant,
+    fold,
+};
 
 /// One output element a lane: the definition itself on the host.
 pub(super) const NAIVE: Variant<Conv2d> = Variant {
@@ -120,6 +123,25 @@ pub(super) const IMPLICIT_MMA: Variant<Conv2d> = Variant {
     },
     demand: |p, s| implicit_demand(p, s, Tiles::mma(s)),
 };
+
+/// The vendor's convolution, held to the implicit product that ours are: Winograd's and Fourier's do other work.
+pub(super) const CUDNN: Variant<Conv2d> = Variant {
+    name: "cudnn",
+    unit: Unit::Library,
+    sources: &[Implementation {
+        source: Source::Library(Library::Cudnn, conv),
+        precisions: &[Precision::F32, Precision::TF32, Precision::F16, Precision::BF16],
+        tunables: &[],
+    }],
+    dispatches: |_, _| vec![Dispatch::library(3, "cudnnConvolutionForward")],
+    demand: |_, _| Demand::NONE,
+};
+
+fn conv(p: &Conv2d) -> Routine {
+    let (oh, ow) = p.out();
+    let &Conv2d { n, h, w, c_in, c_out, kh, kw, stride, padding, dilation, groups } = p;
+    Routine::Conv(Conv { n, h, w, c_in, oh, ow, c_out, kh, kw, stride, padding, dilation, groups, filter: FilterLayout::Krsc })
+}
 
 /// Tiles of the implicit product on devices: a work-group holds `bm` pixels by `bn` channels, a lane `tm` by `tn`.
 struct Tiles {

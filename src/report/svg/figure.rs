@@ -144,7 +144,7 @@ fn markers(line: &Line, place: &Place) -> String {
     let mut out = String::new();
     for mark in line.marks.iter().filter(|_| has_marks(line.look)) {
         let Some((x, y)) = place.at((mark.x, mark.y)) else { continue };
-        let shape = marks::marker(marks::look(line.family), mark.doubted);
+        let shape = marks::outline(marks::look(line.family), mark.doubted);
         let name = if mark.name.is_empty() { &line.name } else { &mark.name };
         out += &format!("<g class=\"mark\" transform=\"translate({x} {y})\"><title>{}</title>{shape}</g>\n", xml(name));
     }

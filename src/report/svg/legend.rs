@@ -71,7 +71,7 @@ pub(super) fn draw(view: &View, scene: &Scene, top: i32, over: &Overlay) -> Lege
     y += if points.is_empty() { 0 } else { PITCH + 6 };
     for (index, point) in points.iter().enumerate() {
         let x = LEFT + (index / lines) as i32 * (COLUMN + GAP);
-        let swatch = marks::marker(looks[point.row], point.doubted);
+        let swatch = marks::marker(looks[point.row], point);
         out += &entry(&view.rows[point.row], point, &swatch, (x, y + (index % lines) as i32 * PITCH));
     }
     y += lines as i32 * PITCH + 8;
@@ -124,6 +124,9 @@ fn notes(scene: &Scene, unlettered: usize, room: usize) -> Vec<String> {
     let mut signs = Vec::new();
     if scene.points.iter().any(|p| p.doubted) {
         signs.push("Hollow: SUSPECT, see the table.");
+    }
+    if scene.points.iter().any(|p| p.reference) {
+        signs.push("Hollow with a dot: a vendor's library, none of ours.");
     }
     if scene.points.iter().any(|p| p.moved.is_some()) {
         signs.push("Line to the left: intensity by the bytes moved.");

@@ -1,7 +1,9 @@
-//! Markers: a shape for each op, a colour for each variant of an op, hollow where the rate is doubted.
+//! Markers: a shape for each op, a colour for each variant of an op, hollow where the rate is doubted, hollow with a dot where a
+//! vendor's library ran.
 
 use std::fmt::Write;
 
+use super::super::scene::Point;
 use crate::view::View;
 
 /// The palette of Okabe and Ito, which the common kinds of colour blindness tell apart; yellow is left out: too pale on white.
@@ -45,8 +47,14 @@ impl Look {
     }
 }
 
+/// The SVG element of the marker of a point, centred at the origin: hollow with a dot for a library.
+pub(super) fn marker(look: Look, point: &Point) -> String {
+    let dot = if point.reference { format!(r#"<circle r="3.5" fill="{}"/>"#, look.colour) } else { String::new() };
+    outline(look, point.doubted || point.reference) + &dot
+}
+
 /// The SVG element of a marker centred at the origin.
-pub(super) fn marker(look: Look, hollow: bool) -> String {
+pub(super) fn outline(look: Look, hollow: bool) -> String {
     let paint = if hollow {
         format!(r##"fill="#fff" stroke="{}" stroke-width="5""##, look.colour)
     } else {

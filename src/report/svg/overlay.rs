@@ -242,7 +242,7 @@ fn markers(view: &View, scene: &Scene, place: &Place) -> (String, Vec<usize>) {
             "<g class=\"mark\" data-row=\"{}\" transform=\"translate({x} {y})\"><title>{}</title>{}</g>",
             xml(&row.id),
             xml(&legend::sentence(row, point)),
-            marks::marker(looks[point.row], point.doubted)
+            marks::marker(looks[point.row], point)
         );
     }
     (whiskers + &markers, outside)

@@ -1,0 +1,87 @@
+//! The stand-in for the NVIDIA libraries in a folder, and processes that find it there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rooftrace::backend::host;
+use rooftrace::op::{OPS, Op};
+use rooftrace::plan::{Language, Plan, Precision, Tuned, Unit, VariantInfo};
+
+use crate::cases::{DRAW, draw_module, module};
+use crate::harness::{Module, build_driver, compiler, folder, skipped};
+
+/// Set in the process that a test starts to see other libraries than its own.
+pub const CHILD: &str = "ROOFTRACE_TEST_CHILD";
+
+/// Where compiled code is kept; empty, nowhere.
+pub const CACHE: &str = "ROOFTRACE_CACHE";
+
+pub fn in_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Copies a library to every name that the bindings look for, so that nothing installed here is found instead.
+pub fn install(folder: &Path, stems: &[&str], library: &Path) {
+    for name in stems.iter().flat_map(|stem| cudarc::get_lib_name_candidates(stem)) {
+        std::fs::copy(library, folder.join(name)).expect("the folder can be written");
+    }
+}
+
+/// Runs the calling test once more where libraries are taken from `folder`; its standard output and error.
+pub fn again(test: &str, folder: &Path) -> (String, String) {
+    let mut child = Command::new(std::env::current_exe().expect("this test is a program"));
+    child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").env("LD_LIBRARY_PATH", folder).env(CACHE, "").env_remove("RUST_BACKTRACE");
+    let done = child.output().expect("this test starts again");
+    let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr).into_owned());
+    assert!(done.status.success(), "{}: {stdout}{stderr}", done.status);
+    (stdout, stderr)
+}
+
+/// Every CUDA source with default tunables, and the fill kernels, under the names that the stand-in looks for; `patched` may change texts,
+/// and leave some out.
+pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> {
+    let mut made = vec![draw_module("draw_cu", DRAW)];
+    for entry in OPS {
+        let problems: Vec<Arc<dyn Op>> = (entry.awkward)().iter().map(|fields| (entry.parse)(fields).expect("legal")).collect();
+        for variant in problems[0].variants().into_iter().filter(runs_here) {
+            for &precision in variant.source(Language::Cuda).map_or(&[][..], |source| source.precisions) {
+                let plans: Vec<_> = problems.iter().map(|problem| planned(problem, variant.name, precision)).collect();
+                let alias = match precision {
+                    Precision::F64 => "double",
+                    Precision::F32 | Precision::TF32 => "float",
+                    Precision::F16 => "Half",
+                    Precision::BF16 => "Brain",
+                };
+                let clean = module(format!("{}_{}_cu_{alias}", entry.name, variant.name), &plans);
+                made.extend(patched(entry.name, clean.text.clone()).map(|text| Module { text, ..clean }));
+            }
+        }
+    }
+    made
+}
+
+/// Whether a variant is a kernel that a CPU can run.
+pub fn runs_here(variant: &VariantInfo) -> bool {
+    variant.unit != Unit::Wgmma && variant.library().is_none()
+}
+
+pub fn planned(problem: &Arc<dyn Op>, variant: &str, precision: Precision) -> Plan {
+    problem.plan(variant, precision, Language::Cuda, &Tuned::default(), &host::device()).expect("awkward problems are legal")
+}
+
+/// A folder with the stand-in under every name, and no vendor's library; `None`, said aloud, where there is no compiler.
+pub fn stand_in(test: &str, patched: impl Fn(&str, String) -> Option<String>) -> Option<PathBuf> {
+    let Some(cxx) = compiler() else {
+        skipped("the cuda backend over a stand-in for the driver");
+        return None;
+    };
+    let folder = folder(test);
+    let library = folder.join("built");
+    build_driver(&cxx, &folder, &modules(patched), &library).unwrap_or_else(|log| panic!("{log}"));
+    install(&folder, &["cuda", "nvcuda", "nvrtc"], &library);
+    let none = folder.join("none");
+    std::fs::write(&none, "no library").expect("the folder can be written");
+    install(&folder, &["cublas", "cublasLt", "cudnn"], &none);
+    Some(folder)
+}
