@@ -11,7 +11,7 @@ use crate::explain::{Peaks, explain};
 use crate::grid::Grid;
 use crate::op::stream::Kind;
 use crate::op::{Op, Size};
-use crate::plan::{DeviceInfo, DeviceKind, Language, Precision};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, VariantInfo};
 use crate::record::{Cache, State};
 use crate::roofline::Roof;
 use crate::units::Count;
@@ -101,10 +101,12 @@ impl Setting<'_> {
         Ok((fit, op(fit)?))
     }
 
-    /// The variants worth measuring in f32: all that this device has but the first rung of the ladder, or that one where it is alone.
+    /// The variants worth measuring in f32: all of ours that this device has but the first rung of the ladder, or that one where it is alone.
     pub fn items(&self, op: &dyn Op, cache: Cache) -> Vec<Item> {
         let mut variants = op.variants();
-        variants.retain(|variant| variant.has(self.device.language, Precision::F32));
+        let language = self.device.language;
+        let ours = |variant: &VariantInfo| variant.source(language).is_some_and(|source| source.library.is_none());
+        variants.retain(|variant| variant.has(language, Precision::F32) && ours(variant));
         if variants.len() > 1 {
             variants.remove(0);
         }

@@ -95,6 +95,29 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
     }
 }
 
+/// 4,089,184,256 MACs, so 8.18 GFLOP: what model cards call "4.1 GFLOPs" (He et al., 2016; with the stride in the 3×3 convolution).
+#[test]
+fn resnet_50_and_a_block_of_attention_cost_what_is_told_of_them() {
+    let macs = |name: &str, problem: Value| parse(name, &problem).macs();
+    let layer = |hw, c_in, c_out, k, stride| macs("conv2d", conv(hw, c_in, c_out, k, stride, 1));
+    let mut resnet = layer(224, 3, 64, 7, 2) + macs("matmul", json!({"m": 1, "n": 1000, "k": 2048}));
+    let (mut hw, mut channels) = (56, 64);
+    for (blocks, width, first) in [(3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2)] {
+        resnet += layer(hw, channels, 4 * width, 1, first);
+        for stride in std::iter::once(first).chain(std::iter::repeat_n(1, blocks - 1)) {
+            resnet += layer(hw, channels, width, 1, 1) + layer(hw, width, width, 3, stride);
+            (hw, channels) = (hw / stride, 4 * width);
+            resnet += layer(hw, width, channels, 1, 1);
+        }
+    }
+    assert_eq!((hw, channels, resnet), (7, 2048, 4_089_184_256));
+
+    // Four projections of n tokens of width c, and attention of c / 64 heads: 4·n·c² + 2·n²·c.
+    let (n, c) = (512, 768);
+    let block = 4 * macs("matmul", json!({"m": n, "n": c, "k": c})) + macs("attention", attended(1, c / 64, c / 64, (n, n), 64, false));
+    assert_eq!(block, 4 * n * c * c + 2 * n * n * c);
+}
+
 #[test]
 fn attention_declares_an_exponential_for_each_pair_that_is_not_masked() {
     for (problem, exponentials) in [

@@ -24,6 +24,10 @@ use super::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
 use super::{Call, Isa, Output, tally};
 use crate::plan::{Demand, Precision, Setting, Tunable};
 
+mod slabs;
+
+use slabs::Short;
+
 /// Depth of a slice in f32; half as many f64.
 pub(crate) const KC: Tunable = Tunable { name: "KC", values: &[256, 384, 512, 1024] };
 
@@ -34,8 +38,16 @@ const BLOCK_COLUMNS: usize = 256;
 /// Rows of A and columns of B packed at a time, which bounds the scratch to 2 · 3072 · KC elements.
 const PACKED: usize = 3072;
 
+/// Rows or columns at most of a product whose operand on that side is packed whole, and how many times as many the other side has at least.
+const SHORT: usize = 128;
+const OBLONG: usize = 4;
+/// Bytes of a slab: half a second-level cache, as the other operand's slice needs room too.
+const SLAB: usize = 256 << 10;
+/// Depth of a slice of few rows at most, in f32.
+const SHALLOW: u32 = 256;
+
 /// Panels packed together: those of B side by side, so that a row of B gives several lines in a row, which may lie pages away from the next.
-const ABREAST: usize = 4;
+const ABREAST: usize = 8;
 
 /// Extents of one product: C is m × n, the sums k deep.
 #[derive(Debug, Clone, Copy)]
@@ -55,22 +67,35 @@ struct Blocking {
     /// Rows and columns of a unit, multiples of the micro-kernel.
     rows: usize,
     columns: usize,
+    /// The side that is short, if one is.
+    short: Option<Short>,
 }
 
 impl Blocking {
-    fn of(e: &Extents, isa: Isa, precision: Precision, kc: usize, workers: usize) -> Self {
+    fn of(e: &Extents, isa: Isa, precision: Precision, kc: u32, workers: usize) -> Self {
+        let short = Short::of(e);
+        // A row of a slab of B must not become too short a stretch of memory.
+        let most = if short == Some(Short::Rows) && e.m <= SHORT / 2 { SHALLOW } else { u32::MAX };
         // KC is given in f32: panels keep their bytes.
-        let kc = kc * 4 / precision.storage().bytes() as usize;
+        let kc = kc.min(most) as usize * 4 / precision.storage().bytes() as usize;
         let mr = if isa.registers() == 32 { 14 } else { 6 };
         let nr = 2 * isa.register_bytes() / precision.storage().bytes() as usize;
         let even = |extent: usize, most: usize, step: usize| extent.div_ceil(extent.div_ceil(most)).next_multiple_of(step);
-        let rows = even(e.m, BLOCK_ROWS, mr);
-        let mut columns = even(e.n, BLOCK_COLUMNS, nr);
         // Twelve units a worker even out what a noisy machine takes from one of them.
-        while e.m.div_ceil(rows) * e.n.div_ceil(columns) < 12 * workers && columns > 2 * nr {
-            columns = (columns / 2).next_multiple_of(nr);
-        }
-        Blocking { kc, mr, nr, rows, columns }
+        let units = 12 * workers;
+        let slab = |extent: usize, step: usize| even(extent, (SLAB / 4 / kc).min(extent.div_ceil(units)).max(2 * step), step);
+        let (rows, columns) = match short {
+            Some(Short::Rows) => (e.m.next_multiple_of(mr), slab(e.n, nr)),
+            Some(Short::Columns) => (slab(e.m, mr), e.n.next_multiple_of(nr)),
+            None => {
+                let (rows, mut columns) = (even(e.m, BLOCK_ROWS, mr), even(e.n, BLOCK_COLUMNS, nr));
+                while e.m.div_ceil(rows) * e.n.div_ceil(columns) < units && columns > 2 * nr {
+                    columns = (columns / 2).next_multiple_of(nr);
+                }
+                (rows, columns)
+            }
+        };
+        Blocking { kc, mr, nr, rows, columns, short }
     }
 
     /// Rows of A and columns of B packed at a time: whole units, so that no unit crosses a packed piece.
@@ -101,13 +126,17 @@ pub(crate) fn demand(e: &Extents, s: &Setting<'_>) -> Demand {
     let (whole_m, whole_n) = (m.next_multiple_of(b.mr as u64), n.next_multiple_of(b.nr as u64));
     let loads = |rows: usize, columns: usize| whole_m * k * n.div_ceil(columns as u64) + k * whole_n * m.div_ceil(rows as u64);
     let (rows, columns) = b.pieces(e);
-    let workspace = bytes * ((rows + columns) * b.depth(e)) as u64;
+    let elements = match b.short {
+        Some(short) => short.whole(e, &b) + s.device.compute_units as usize * short.slab(e, &b),
+        None => (rows + columns) * b.depth(e),
+    };
+    let workspace = bytes * elements as u64;
     Demand { requested: bytes * (loads(b.rows, b.columns) + c), lane: bytes * (loads(b.mr, b.nr) + c), workspace }
 }
 
 fn planned(e: &Extents, s: &Setting<'_>) -> Blocking {
     let isa = Isa::named(&s.device.driver).unwrap_or(Isa::Portable);
-    Blocking::of(e, isa, s.precision, s.tuned.get("KC") as usize, s.device.compute_units as usize)
+    Blocking::of(e, isa, s.precision, s.tuned.get("KC"), s.device.compute_units as usize)
 }
 
 /// Where a product goes: element (i, j) is `c[offset + i · stride + j]`.
@@ -135,7 +164,10 @@ pub(super) trait Operands<S: Scalar>: Sync {
 
 /// C = A · B on all threads of the call's pool. Whether there was memory to pack into; if not, nothing was done.
 pub(super) fn multiply<S: Scalar, O: Operands<S>>(call: &Call<'_>, e: &Extents, operands: &O, to: &Target<'_, S>) -> bool {
-    let b = Blocking::of(e, call.isa, call.precision, call.tuned.get("KC") as usize, call.pool.workers());
+    let b = Blocking::of(e, call.isa, call.precision, call.tuned.get("KC"), call.pool.workers());
+    if let Some(short) = b.short {
+        return slabs::multiply(call, e, operands, to, &b, short);
+    }
     let (depth, (rows, columns)) = (b.depth(e), b.pieces(e));
     let Some(scratch) = call.pool.scratch((rows + columns) * depth * size_of::<S>()) else { return false };
     let a_panels: *mut S = scratch.start().cast();
@@ -165,6 +197,13 @@ struct Panels<S>(*mut S);
 // SAFETY: an address; who dereferences it keeps to disjoint panels.
 unsafe impl<S> Sync for Panels<S> {}
 
+impl<S> Panels<S> {
+    /// Their address: a method, so that closures share all of it.
+    fn get(&self) -> *mut S {
+        self.0
+    }
+}
+
 /// One depth slice of one piece of C.
 struct Slice<'a, S, O> {
     operands: &'a O,
@@ -178,16 +217,37 @@ struct Slice<'a, S, O> {
 }
 
 impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
+    /// Packs its part of A, of B, or of both with whoever works off the same counter.
+    fn pack(&self, isa: Isa, (a, b): (bool, bool), next: &AtomicUsize) {
+        let a_panels = if a { self.rows.len().div_ceil(self.blocking.mr) } else { 0 };
+        let b_panels = if b { self.columns.len().div_ceil(self.blocking.nr) } else { 0 };
+        dispatch(isa, Packing { slice: self, next, a_panels, b_panels });
+    }
+
     fn run(&self, call: &Call<'_>, pack_b: bool) {
-        let (mr, nr) = (self.blocking.mr, self.blocking.nr);
-        let a_panels = self.rows.len().div_ceil(mr);
-        let b_panels = if pack_b { self.columns.len().div_ceil(nr) } else { 0 };
         let next = AtomicUsize::new(0);
-        call.pool.run(&|_, _| dispatch(call.isa, Packing { slice: self, next: &next, a_panels, b_panels }));
+        call.pool.run(&|_, _| self.pack(call.isa, (true, pack_b), &next));
         let across = self.columns.len().div_ceil(self.blocking.columns);
         let units = self.rows.len().div_ceil(self.blocking.rows) * across;
         let next = AtomicUsize::new(0);
-        call.pool.run(&|_, _| dispatch(call.isa, Units { slice: self, next: &next, units, across }));
+        call.pool.run(&|_, _| {
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= units {
+                    return;
+                }
+                let (row, column) = (unit / across * self.blocking.rows, unit % across * self.blocking.columns);
+                let rows = row..(row + self.blocking.rows).min(self.rows.len());
+                let columns = column..(column + self.blocking.columns).min(self.columns.len());
+                self.unit(call.isa, rows, columns);
+            }
+        });
+    }
+
+    /// One unit, which no other worker has.
+    fn unit(&self, isa: Isa, rows: Range<usize>, columns: Range<usize>) {
+        let _group = tally::group();
+        dispatch(isa, Unit { slice: self, rows, columns });
     }
 }
 
@@ -241,48 +301,36 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
     }
 }
 
-/// Units taken off a counter by one worker.
-struct Units<'a, 's, S, O> {
+/// A block of a piece.
+struct Unit<'a, 's, S, O> {
     slice: &'a Slice<'s, S, O>,
-    next: &'a AtomicUsize,
-    units: usize,
-    across: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
 }
 
-impl<S: Scalar, O: Operands<S>> Kernel<S> for Units<'_, '_, S, O> {
+impl<S: Scalar, O: Operands<S>> Kernel<S> for Unit<'_, '_, S, O> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
+        let Unit { slice, rows, columns } = self;
         // SAFETY: by the caller's promise; `Blocking` chose the same micro-kernel from the same register count.
-        unsafe { if V::REGISTERS == 32 { self.work::<V, 14>() } else { self.work::<V, 6>() } }
-    }
-}
-
-impl<S: Scalar, O: Operands<S>> Units<'_, '_, S, O> {
-    #[inline(always)]
-    unsafe fn work<V: Lanes<Scalar = S>, const MR: usize>(self) {
-        let (slice, blocking) = (self.slice, self.slice.blocking);
-        debug_assert_eq!((MR, 2 * V::COUNT), (blocking.mr, blocking.nr));
-        loop {
-            let unit = self.next.fetch_add(1, Ordering::Relaxed);
-            if unit >= self.units {
-                return;
-            }
-            let _group = tally::group();
-            let (row, column) = (unit / self.across * blocking.rows, unit % self.across * blocking.columns);
-            let rows = row..(row + blocking.rows).min(slice.rows.len());
-            let columns = column..(column + blocking.columns).min(slice.columns.len());
-            for j in columns.clone().step_by(2 * V::COUNT) {
-                for i in rows.clone().step_by(MR) {
-                    let extent = (MR.min(rows.end - i), (2 * V::COUNT).min(columns.end - j));
-                    // SAFETY: the tile lies in this unit, which no other worker takes.
-                    unsafe { slice.tile::<V, MR>(i, j, extent) };
-                }
-            }
-        }
+        unsafe { if V::REGISTERS == 32 { slice.block::<V, 14>(rows, columns) } else { slice.block::<V, 6>(rows, columns) } }
     }
 }
 
 impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
+    /// All tiles of a block of the piece, a panel of B at a time.
+    #[inline(always)]
+    unsafe fn block<V: Lanes<Scalar = S>, const MR: usize>(&self, rows: Range<usize>, columns: Range<usize>) {
+        debug_assert_eq!((MR, 2 * V::COUNT), (self.blocking.mr, self.blocking.nr));
+        for j in columns.clone().step_by(2 * V::COUNT) {
+            for i in rows.clone().step_by(MR) {
+                let extent = (MR.min(rows.end - i), (2 * V::COUNT).min(columns.end - j));
+                // SAFETY: the tile lies in the block, which is the caller's alone.
+                unsafe { self.tile::<V, MR>(i, j, extent) };
+            }
+        }
+    }
+
     /// MR × NR sums at (i, j) of the piece, of which `extent` exist.
     #[inline(always)]
     unsafe fn tile<V: Lanes<Scalar = S>, const MR: usize>(&self, i: usize, j: usize, extent: (usize, usize)) {

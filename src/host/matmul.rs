@@ -94,7 +94,9 @@ impl<S: Scalar> Operands<S> for Dense<'_, S> {
                 for (panel, from) in from.chunks(nr).enumerate() {
                     let to = to.add((panel * depth.len() + p) * nr);
                     // Rows are too far apart for the hardware to see the pattern.
-                    prefetch(from.as_ptr().wrapping_add(AHEAD * self.n));
+                    for line in (0..nr).step_by(64 / size_of::<S>()) {
+                        prefetch(from.as_ptr().wrapping_add(AHEAD * self.n + line));
+                    }
                     if from.len() == nr {
                         V::load(from.as_ptr()).store(to);
                         V::load(from.as_ptr().add(V::COUNT)).store(to.add(V::COUNT));

@@ -52,6 +52,9 @@ pub const ENTRY: Entry = Entry {
             // One row and one column of whole vectors.
             (1, 72, 48),
             (11, 1, 96),
+            // Few rows and few columns, and slices of them.
+            (13, 70, 300),
+            (90, 20, 270),
         ];
         shapes.iter().map(|(m, n, k)| json!({"m": m, "n": n, "k": k})).collect()
     },
