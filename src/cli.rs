@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::op::{self, Size};
 use crate::plan::{Library, Precision, Unit};
 
+mod budget;
+mod cost;
 mod devices;
 mod explain;
 mod output;
@@ -108,6 +110,8 @@ struct Measuring {
     #[command(flatten)]
     keeping: Keeping,
     #[command(flatten)]
+    costing: cost::Costing,
+    #[command(flatten)]
     shape: Shape,
 }
 
@@ -145,6 +149,8 @@ struct Trying {
     #[command(flatten)]
     keeping: Keeping,
     #[command(flatten)]
+    costing: cost::Costing,
+    #[command(flatten)]
     shape: Shape,
 }
 
@@ -160,6 +166,8 @@ struct Studying {
     common: Common,
     #[command(flatten)]
     keeping: Keeping,
+    #[command(flatten)]
+    costing: cost::Costing,
 }
 
 /// One problem, and the roof that it is held against.
@@ -190,7 +198,7 @@ struct Explaining {
 #[derive(Debug, Clone, Args)]
 struct Keeping {
     /// Time to spend: 90s, 2m; what does not fit is listed as not run
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = budget::duration, value_name = "TIME")]
     budget: Option<Duration>,
     /// Folder for records.jsonl and the picture [default: rooftrace-out/<device>-<UTC time>]
     #[arg(long, value_name = "DIR")]
@@ -222,6 +230,8 @@ struct Showing {
     /// Also write the picture here
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    costing: cost::Costing,
 }
 
 /// Fields of one problem, in place of the grid; needs exactly one --op.
@@ -358,23 +368,6 @@ impl Scoping {
         }
         Ok(())
     }
-}
-
-/// `90s`, `2m`, `500ms`, or plain seconds.
-fn duration(text: &str) -> std::result::Result<Duration, String> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit {
-        "ms" => 1e-3,
-        "s" | "" => 1.0,
-        "m" | "min" => 60.0,
-        _ => return Err(format!("'{unit}' is no unit of time; write 90s or 2m")),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| format!("'{text}' is no time; write 90s or 2m"))? * scale;
-    if !(0.001..=1e6).contains(&seconds) {
-        return Err(format!("{text} is out of range; write something between 1ms and 10000m"));
-    }
-    Ok(Duration::from_secs_f64(seconds))
 }
 
 impl Cli {

@@ -85,16 +85,33 @@ pub struct VariantCost {
     pub intensity_moved: f64,
 }
 
+/// What a problem keeps and what it hands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elements {
+    /// Elements of all weights.
+    pub params: u64,
+    /// Elements of all outputs.
+    pub activations: u64,
+}
+
+impl Elements {
+    /// Those of an op's tensors.
+    pub fn of(tensors: &[TensorSpec]) -> Elements {
+        let sum = |role: Role| tensors.iter().filter(|t| t.role == role).map(TensorSpec::elements).sum();
+        Elements { params: sum(Role::Weight), activations: sum(Role::Output) }
+    }
+}
+
 /// Explains a problem in a precision.
 ///
 /// # Errors
 /// Those of [`Op::tensors`]; [`Error::Usage`] where a recorded roof lacks this precision or memory.
 pub fn explain(op: &dyn Op, precision: Precision, peaks: Option<&Peaks<'_>>) -> Result<Explanation> {
     let tensors = op.tensors(precision)?;
-    let sum = |of: fn(&TensorSpec) -> u64, role: fn(Role) -> bool| tensors.iter().filter(|t| role(t.role)).map(of).sum::<u64>();
-    let (weight, output) = (|role| role == Role::Weight, |role| role == Role::Output);
-    let bytes_compulsory = sum(TensorSpec::bytes, |role| role != Role::Scratch);
-    let bytes_written = sum(TensorSpec::bytes, output);
+    let bytes = |role: fn(Role) -> bool| tensors.iter().filter(|t| role(t.role)).map(TensorSpec::bytes).sum::<u64>();
+    let Elements { params, activations } = Elements::of(&tensors);
+    let bytes_compulsory = bytes(|role| role != Role::Scratch);
+    let bytes_written = bytes(|role| role == Role::Output);
     let flops = op.flops();
     let times = peaks.map(|peaks| times(peaks, precision, flops, bytes_compulsory, bytes_written)).transpose()?;
     let per_byte = |bytes: u64| if bytes > 0 { flops as f64 / bytes as f64 } else { 0.0 };
@@ -106,9 +123,9 @@ pub fn explain(op: &dyn Op, precision: Precision, peaks: Option<&Peaks<'_>>) -> 
         macs: op.macs(),
         flops,
         exponentials: op.exponentials(),
-        params: sum(TensorSpec::elements, weight),
-        params_bytes: sum(TensorSpec::bytes, weight),
-        activations: sum(TensorSpec::elements, output),
+        params,
+        params_bytes: bytes(|role| role == Role::Weight),
+        activations,
         bytes_compulsory,
         bytes_written,
         intensity: per_byte(bytes_compulsory),

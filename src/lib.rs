@@ -10,6 +10,7 @@
 pub mod backend;
 pub mod campaign;
 pub mod cli;
+pub mod cost;
 pub mod draw;
 pub mod error;
 pub mod explain;

@@ -34,7 +34,7 @@ pub mod stream;
 mod window;
 
 pub use layers::{LAYERS, Layer, layer_name};
-pub use object::Op;
+pub use object::{Op, samples};
 pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
 
 /// Storage type of a tensor's elements.

@@ -5,6 +5,7 @@
 //! shown is listed with its reason. A placed row has the same key letter in table, chart and picture.
 
 pub mod chart;
+pub mod cost;
 pub mod explain;
 mod ramp;
 mod reference;

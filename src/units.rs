@@ -31,7 +31,7 @@ pub struct Intensity(pub f64);
 pub struct Count(pub u64);
 
 /// Three significant digits.
-fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     if !value.is_finite() {
         return "?".to_string();
     }

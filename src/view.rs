@@ -147,6 +147,36 @@ pub struct Row {
     pub shares: Vec<Share>,
     /// How it was checked.
     pub verification: Option<Verification>,
+    /// What it costs; absent unless asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+/// What one problem costs by this kernel; [`crate::cost`] derives it. Whether its data was cold or warm is the row's `cache`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Elements of all weights; absent for an op that this program does not know.
+    pub params: Option<u64>,
+    /// Elements of all outputs; absent likewise.
+    pub activations: Option<u64>,
+    /// Measured memory of one set; absent where it was not measured.
+    pub peak_bytes: Option<u64>,
+    /// Median time of one problem in ns; absent where none may be shown.
+    pub latency_ns: Option<f64>,
+    /// One problem after the other.
+    pub problems_per_s: Option<f64>,
+    /// Images or sequences a second; absent for an op without a batch.
+    pub samples_per_s: Option<f64>,
+    /// FLOP/s over the best measured compute ceiling of the precision; absent where there is none.
+    pub mfu: Option<f64>,
+    /// Compulsory byte/s over the measured DRAM read ceiling; absent for warm data and where there is none.
+    pub mbu: Option<f64>,
+    /// A million problems at the price asked for, in its currency.
+    pub price_per_million: Option<f64>,
+    /// Whether it keeps to the limits; absent where none was asked for or one cannot be checked.
+    pub fits: Option<bool>,
+    /// The limits that it breaks, or what is not known to check them.
+    pub why: Vec<String>,
 }
 
 impl Row {

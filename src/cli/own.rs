@@ -55,7 +55,10 @@ pub fn run(args: &Trying) -> Result<i32> {
     let mut common = args.common.clone();
     common.device = Some(device(common.device.as_deref(), &custom)?);
     let scope = Scoping { common, op: vec![args.op.clone()], variant: Vec::new(), precision: vec![args.precision] };
-    run::run(&Measuring { scope, keeping: args.keeping.clone(), shape: args.shape.clone() }, Mode::Try(&custom))
+    run::run(
+        &Measuring { scope, keeping: args.keeping.clone(), costing: args.costing.clone(), shape: args.shape.clone() },
+        Mode::Try(&custom),
+    )
 }
 
 /// The kernel that the arguments describe, before anything is known of a device.

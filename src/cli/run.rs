@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Measuring, devices, output, own, show, size_name, study};
 use crate::campaign::{Campaign, Scope, Watcher};
+use crate::cost;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::plan::Custom;
@@ -123,7 +124,11 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     {
         eprintln!("rooftrace: {why}");
     }
-    let view = roofline::view(&keeper.records)?;
+    let mut view = roofline::view(&keeper.records)?;
+    let costing = args.costing.asked();
+    if let Some(asked) = &costing {
+        cost::fill(&mut view, asked);
+    }
     let picture = show::picture(&view)?;
     output::write(&folder.join(&picture.file), &picture.svg)?;
     if !args.scope.common.json {
@@ -131,15 +136,15 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
             Mode::Try(custom) => report::verdict::beside(&view, &custom.name),
             _ => Vec::new(),
         };
-        tell(&view, &folder.join(picture.file), &beside, args.scope.common.verbose)?;
+        tell(&view, &folder.join(picture.file), &beside, costing.as_ref(), args.scope.common.verbose)?;
     }
     Ok((status, Some(view)))
 }
 
 /// Table, chart, what the last word is on a user's kernel, all shares and the shapes' names where asked for, and where all of it is kept.
-fn tell(view: &View, picture: &Path, beside: &[String], verbose: bool) -> Result<()> {
+fn tell(view: &View, picture: &Path, beside: &[String], costing: Option<&cost::Asked>, verbose: bool) -> Result<()> {
     let style = Style { width: output::width(), colour: output::colour(), ascii: false };
-    output::print(&show::text(view, &style))?;
+    output::print(&show::text(view, costing, &style))?;
     if verbose {
         output::print(&format!("\n{}", report::table::shares(view, &style)))?;
         output::print(&format!("\n{}", report::table::shapes(view, &style)))?;

@@ -1,6 +1,7 @@
 //! `rooftrace show`: table and chart from a file.
 
 use super::{Showing, output};
+use crate::cost::{self, Asked};
 use crate::error::{Error, Result};
 use crate::record;
 use crate::report::{self, Style};
@@ -14,7 +15,11 @@ pub fn run(args: &Showing) -> Result<i32> {
     for warning in &file.warnings {
         eprintln!("rooftrace: {}: {warning}", args.file.display());
     }
-    let view = roofline::view(&file.records)?;
+    let mut view = roofline::view(&file.records)?;
+    let costing = args.costing.asked();
+    if let Some(asked) = &costing {
+        cost::fill(&mut view, asked);
+    }
     if let Some(path) = &args.svg {
         output::write(path, &picture(&view)?.svg)?;
     }
@@ -23,12 +28,12 @@ pub fn run(args: &Showing) -> Result<i32> {
         return output::print(&(json + "\n"));
     }
     if args.markdown {
-        return output::print(
-            &Study::of(&view).map_or_else(|| report::table::markdown(&view), |study| report::study::markdown(&view, study)),
-        );
+        let usual = Study::of(&view).map_or_else(|| report::table::markdown(&view), |study| report::study::markdown(&view, study));
+        let costs = costing.map_or(String::new(), |asked| format!("\n{}", report::cost::markdown(&view, &asked)));
+        return output::print(&(usual + &costs));
     }
     let style = Style { width: output::width(), colour: output::colour(), ascii: args.ascii };
-    output::print(&text(&view, &style))
+    output::print(&text(&view, costing.as_ref(), &style))
 }
 
 /// A picture and the name of its file.
@@ -45,11 +50,15 @@ pub fn picture(view: &View) -> Result<Picture> {
     })
 }
 
-/// What `run` ends with and `show` prints: table, sentences and chart, or a study's answer.
-pub fn text(view: &View, style: &Style) -> String {
-    if let Some(study) = Study::of(view) {
-        return report::study::terminal(view, study, style);
-    }
-    let verdict = report::verdict::terminal(view, style);
-    format!("{}\n{verdict}\n{}", report::table::terminal(view, style), report::chart::terminal(view, style))
+/// What `run` ends with and `show` prints: table, sentences and chart, or a study's answer; below them what it costs, where asked for.
+pub fn text(view: &View, costing: Option<&Asked>, style: &Style) -> String {
+    let usual = match Study::of(view) {
+        Some(study) => report::study::terminal(view, study, style),
+        None => {
+            let verdict = report::verdict::terminal(view, style);
+            format!("{}\n{verdict}\n{}", report::table::terminal(view, style), report::chart::terminal(view, style))
+        }
+    };
+    let costs = costing.map_or(String::new(), |asked| format!("\n{}", report::cost::terminal(view, asked, style)));
+    usual + &costs
 }

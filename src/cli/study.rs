@@ -38,7 +38,10 @@ pub fn run(args: &Studying) -> Result<i32> {
     let read = |path: &std::path::PathBuf| Ok::<_, Error>((path.display().to_string(), record::read(path)?.records));
     let asked = Asked { study, roof: args.roof.as_ref().map(read).transpose()? };
     let scope = Scoping { common: args.common.clone(), op: Vec::new(), variant: Vec::new(), precision: Vec::new() };
-    run::run(&Measuring { scope, keeping: args.keeping.clone(), shape: Shape::default() }, Mode::Study(&asked))
+    run::run(
+        &Measuring { scope, keeping: args.keeping.clone(), costing: args.costing.clone(), shape: Shape::default() },
+        Mode::Study(&asked),
+    )
 }
 
 impl Asked {

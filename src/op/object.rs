@@ -51,6 +51,17 @@ pub trait Op: Send + Sync {
     fn plan(&self, variant: &str, precision: Precision, language: Language, tuned: &Tuned, device: &DeviceInfo) -> Result<Plan>;
 }
 
+/// Independent samples of a problem: images of a convolution, sequences of attention. `None` where no field counts them; the rows of a
+/// matmul can be anything.
+pub fn samples(op: &dyn Op) -> Option<u64> {
+    let field = match op.name() {
+        "conv2d" | "depthwise" => "n",
+        "attention" => "batch",
+        _ => return None,
+    };
+    op.problem()[field].as_u64()
+}
+
 impl<P: Definition> Op for P {
     fn name(&self) -> &'static str {
         P::NAME

@@ -111,7 +111,7 @@ pub fn markdown(view: &View) -> String {
 }
 
 /// What stands over the rows of libraries.
-const REFERENCES: &str = "references: the vendor's libraries, none of them ours";
+pub(super) const REFERENCES: &str = "references: the vendor's libraries, none of them ours";
 
 /// The kernels, or the libraries beside them.
 fn kernels(view: &View, references: bool) -> Grid {
@@ -136,7 +136,7 @@ fn kernels(view: &View, references: bool) -> Grid {
     Grid { columns: COLUMNS.to_vec(), rows: rows.collect() }
 }
 
-fn check(row: &Row) -> &'static str {
+pub(super) fn check(row: &Row) -> &'static str {
     if doubted(row) { state_word(State::Suspect) } else { state_word(row.state) }
 }
 
@@ -149,7 +149,7 @@ fn time(row: &Row) -> String {
 }
 
 /// `83%`, `2.1%`.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         p if !p.is_finite() => "?".into(),
         p if p >= 9.95 => format!("{p:.0}%"),
@@ -158,7 +158,7 @@ fn percent(share: f64) -> String {
 }
 
 /// Three significant digits without an exponent where that is short.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "?".into(),
         v if v >= 1e7 => format!("{value:.2e}"),

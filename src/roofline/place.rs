@@ -192,5 +192,6 @@ fn unplaced(m: &Measurement) -> Row {
         workspace_bytes: m.workspace_bytes,
         shares: Vec::new(),
         verification: m.verification.clone(),
+        cost: None,
     }
 }

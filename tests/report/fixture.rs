@@ -4,6 +4,7 @@ use rooftrace::op::OpRole;
 use rooftrace::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision, Unit};
 use rooftrace::record::{Cache, CeilingKind, Clock, Environment, Header, Schema, Settings, State, Tool};
 use rooftrace::view::{CeilingView, Curve, Interval, Row, SkipView, View};
+use serde_json::json;
 
 pub const F32: f64 = 74.6e9;
 pub const DRAM: f64 = 19.0e9;
@@ -79,7 +80,7 @@ pub fn row(op: &str, variant: &str, label: &str, cache: Cache, flops: f64, bytes
     Row {
         id: format!("{op}/{variant}/{label}/{cache:?}").to_lowercase(),
         op: op.into(),
-        problem: serde_json::json!({ "label": label }),
+        problem: json!({ "label": label }),
         label: label.into(),
         variant: variant.into(),
         role: OpRole::Kernel,
@@ -109,19 +110,22 @@ pub fn row(op: &str, variant: &str, label: &str, cache: Cache, flops: f64, bytes
         workspace_bytes: 0,
         shares: vec![],
         verification: None,
+        cost: None,
     }
 }
 
 fn matmul(variant: &str, (m, n, k): (u64, u64, u64), cache: Cache, rate: f64, limiter: (&str, f64)) -> Row {
     let bytes = 4 * (m * k + k * n + m * n);
-    row("matmul", variant, &format!("{m}x{n}x{k}"), cache, 2.0 * (m * n * k) as f64, bytes as f64, rate * 1e9, limiter)
+    let row = row("matmul", variant, &format!("{m}x{n}x{k}"), cache, 2.0 * (m * n * k) as f64, bytes as f64, rate * 1e9, limiter);
+    Row { problem: json!({ "m": m, "n": n, "k": k }), ..row }
 }
 
 fn depthwise(variant: &str, (n, hw, c, k): (u64, u64, u64, u64), cache: Cache, rate: f64, limiter: (&str, f64)) -> Row {
     let out = n * hw * hw * c;
     let (flops, bytes) = (2 * out * k * k, 4 * (2 * out + k * k * c));
     let label = format!("{n}x{hw}x{hw}x{c} k{k}");
-    row("depthwise", variant, &label, cache, flops as f64, bytes as f64, rate * 1e9, limiter)
+    let row = row("depthwise", variant, &label, cache, flops as f64, bytes as f64, rate * 1e9, limiter);
+    Row { problem: json!({ "n": n, "h": hw, "w": hw, "c": c, "k": k, "padding": k / 2 }), ..row }
 }
 
 /// About what a two-core host gives: 18 rows, one wrong, one above its roof, one unexplained, one with more traffic than it need have.

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use rooftrace::cost::{self, Asked, Limit};
 use rooftrace::record::State;
-use rooftrace::report::{Style, chart, table, verdict};
+use rooftrace::report::{self, Style, chart, table, verdict};
+use rooftrace::view::View;
 
 use super::fixture;
 
@@ -45,6 +47,45 @@ fn the_chart_looks_as_it_did() {
     snapshot("verdict.txt", &verdict::terminal(&view, &style(100)));
 }
 
+/// All that can be asked of costs: 2.50 an hour, 20 ms, 16 MiB.
+fn everything() -> Asked {
+    let limit = |amount, unit, scale| Some(Limit { amount, unit, scale });
+    Asked { price: Some(2.5), max_latency: limit(20.0, "ms", 1e6), max_memory: limit(16.0, "MiB", 1_048_576.0) }
+}
+
+/// The fixture with memory measured for all rows but the last, and its costs.
+fn priced(asked: &Asked) -> View {
+    let mut view = fixture::host();
+    let last = view.rows.len() - 1;
+    view.rows[..last].iter_mut().for_each(|row| row.peak_bytes = Some(row.bytes_compulsory + 65_536));
+    cost::fill(&mut view, asked);
+    view
+}
+
+#[test]
+fn the_table_of_costs_looks_as_it_did() {
+    let asked = everything();
+    let view = priced(&asked);
+    for width in [80, 100, 140] {
+        snapshot(&format!("cost_{width}.txt"), &report::cost::terminal(&view, &asked, &style(width)));
+    }
+    let plain = Asked::default();
+    snapshot("cost.md", &report::cost::markdown(&priced(&plain), &plain));
+}
+
+#[test]
+fn without_kernels_or_ceilings_the_table_of_costs_says_so() {
+    let asked = everything();
+    let mut bare = priced(&asked);
+    bare.ceilings.clear();
+    cost::fill(&mut bare, &asked);
+    let text = report::cost::terminal(&bare, &asked, &style(100));
+    assert!(text.contains("no MBU: no DRAM read ceiling") && text.contains("no MFU for f32"), "{text}");
+    bare.rows.clear();
+    assert!(report::cost::terminal(&bare, &asked, &style(100)).contains("no kernel was placed"));
+    assert!(report::cost::markdown(&bare, &asked).contains("No kernel was placed"));
+}
+
 #[test]
 fn no_line_is_wider_than_the_terminal() {
     let mut long = fixture::host();
@@ -53,11 +94,14 @@ fn no_line_is_wider_than_the_terminal() {
     long.skips[0].why = "z".repeat(500);
     long.ceilings[0].name = "w".repeat(500);
     long.header.device.name = "v".repeat(500);
-    for view in [fixture::host(), fixture::card(), long] {
+    let asked = everything();
+    for mut view in [fixture::host(), fixture::card(), long] {
+        cost::fill(&mut view, &asked);
         for width in [1, 10, 39, 40, 60, 80, 99, 100, 120, 140, 250] {
             for ascii in [false, true] {
                 let style = Style { width, colour: false, ascii };
-                for text in [table::terminal(&view, &style), chart::terminal(&view, &style), verdict::terminal(&view, &style)] {
+                let costs = report::cost::terminal(&view, &asked, &style);
+                for text in [table::terminal(&view, &style), chart::terminal(&view, &style), verdict::terminal(&view, &style), costs] {
                     for line in text.lines() {
                         assert!(line.chars().count() <= width, "{width}: {line}");
                         assert!(!ascii || line.is_ascii(), "{line}");
