@@ -12,7 +12,7 @@ mod harness;
 use cases::{Case, DRAW, cases, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
 use rooftrace::draw::{Cycle, Draw, Fill, Rows, Seeded, element, keys};
-use rooftrace::mutant::MUTANTS;
+use rooftrace::mutant;
 use rooftrace::op::{Entry, OPS};
 use rooftrace::plan::{Language, Tuned, Unit, VariantInfo};
 
@@ -80,7 +80,7 @@ fn every_cuda_source_computes_its_definition_with_any_tunables_and_in_any_order_
 fn every_mutant_of_a_cuda_source_is_refused() {
     let Some(cxx) = compiler() else { return skipped("mutants of CUDA sources") };
     for (entry, variant) in variants() {
-        let of: Vec<_> = MUTANTS.iter().filter(|m| (m.language, m.op, m.variant) == (Language::Cuda, entry.name, variant.name)).collect();
+        let of: Vec<_> = mutant::all().filter(|m| (m.language, m.op, m.variant) == (Language::Cuda, entry.name, variant.name)).collect();
         assert!(of.len() >= 3, "{}/{} has {} mutants", entry.name, variant.name, of.len());
         let folder = folder(&format!("mutants-{}-{}", entry.name, variant.name));
         let precision = variant.source(Language::Cuda).expect("filtered").precisions[0];

@@ -264,12 +264,12 @@ fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
 
 #[test]
 fn every_mutant_finds_its_text_exactly_once_and_every_source_has_at_least_three() {
-    use rooftrace::mutant::MUTANTS;
+    use rooftrace::mutant;
     for entry in op::OPS {
         for variant in default_problem(entry).variants() {
             for source in variant.sources.iter().filter(|s| s.language != Language::Host && s.library.is_none()) {
                 let own: Vec<_> =
-                    MUTANTS.iter().filter(|m| (m.op, m.variant, m.language) == (entry.name, variant.name, source.language)).collect();
+                    mutant::all().filter(|m| (m.op, m.variant, m.language) == (entry.name, variant.name, source.language)).collect();
                 assert!(own.len() >= 3, "{}/{} in {:?} has {} mutants", entry.name, variant.name, source.language, own.len());
                 let text = compiled(entry.name, &variant, source);
                 for mutant in own {

@@ -8,7 +8,7 @@ use super::{Verifying, devices, output};
 use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::mutant::MUTANTS;
+use crate::mutant;
 use crate::op::{self, Size};
 use crate::plan::{DeviceInfo, Precision};
 use crate::record::{Cache, Measurement, State};
@@ -89,7 +89,7 @@ fn mutants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Resu
     let mut tallies = Vec::new();
     let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|l| l == name);
     for mutant in
-        MUTANTS.iter().filter(|m| m.language == device.language && wanted(&args.scope.op, m.op) && wanted(&args.scope.variant, m.variant))
+        mutant::all().filter(|m| m.language == device.language && wanted(&args.scope.op, m.op) && wanted(&args.scope.variant, m.variant))
     {
         let mut tally = Tally::new(format!("{}/{}: {}", mutant.op, mutant.variant, mutant.name), 1);
         let mut survived = true;
