@@ -1,0 +1,112 @@
+//! The micro-kernel: MR × NR sums in registers, a panel of A against a panel of B.
+
+use std::ops::Range;
+
+use super::{Operands, Slice};
+use crate::host::lanes::{Lanes, Scalar, prefetch};
+use crate::host::tally;
+
+impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
+    /// All tiles of a block of the piece, a panel of B at a time.
+    #[inline(always)]
+    pub(super) unsafe fn block<V: Lanes<Scalar = S>, const MR: usize>(&self, rows: Range<usize>, columns: Range<usize>) {
+        debug_assert_eq!((MR, 2 * V::COUNT), (self.blocking.mr, self.blocking.nr));
+        for j in columns.clone().step_by(2 * V::COUNT) {
+            for i in rows.clone().step_by(MR) {
+                let extent = (MR.min(rows.end - i), (2 * V::COUNT).min(columns.end - j));
+                // SAFETY: the tile lies in the block, which is the caller's alone.
+                unsafe { self.tile::<V, MR>(i, j, extent) };
+            }
+        }
+    }
+
+    /// MR × NR sums at (i, j) of the piece, of which `extent` exist.
+    #[inline(always)]
+    unsafe fn tile<V: Lanes<Scalar = S>, const MR: usize>(&self, i: usize, j: usize, extent: (usize, usize)) {
+        let depth = self.depth.len();
+        let first = self.depth.start == 0;
+        let at = |row: usize| self.to.offset + (self.rows.start + i + row) * self.to.stride + self.columns.start + j;
+        // SAFETY: panels i / MR and j / NR hold MR · depth and NR · depth elements; a whole tile lies inside C and inside the unit.
+        unsafe {
+            for row in 0..extent.0 {
+                prefetch(self.to.c.start.wrapping_add(at(row)));
+            }
+            let sums = product::<V, MR>(self.a_panels.0.add(i * depth), self.b_panels.0.add(j * depth), depth);
+            if extent == (MR, 2 * V::COUNT) {
+                for row in 0..MR {
+                    let c = self.to.c.start.add(at(row));
+                    for v in 0..2 {
+                        let to = c.add(v * V::COUNT);
+                        let sum = if first { sums[row][v] } else { sums[row][v].add(V::load(to)) };
+                        sum.store(to);
+                    }
+                }
+                return;
+            }
+            // An edge: through a buffer of the largest tile. Constant indices keep the sums in registers.
+            let mut whole = [S::zeroed(); 14 * 32];
+            for row in 0..MR {
+                for v in 0..2 {
+                    sums[row][v].store(whole.as_mut_ptr().add((row * 2 + v) * V::COUNT));
+                }
+            }
+            for (row, sums) in whole.chunks_exact(2 * V::COUNT).take(extent.0).enumerate() {
+                let c = self.to.c.slice(at(row)..at(row) + extent.1);
+                if !first {
+                    tally::load(c.as_ptr(), c.len());
+                }
+                tally::store(c.as_ptr(), c.len());
+                for (to, sum) in c.iter_mut().zip(sums) {
+                    *to = if first { *sum } else { *to + *sum };
+                }
+            }
+        }
+    }
+}
+
+/// Steps of the micro-kernel between two branches. Where another hardware thread shares the core, it takes half the front end: a step's
+/// 20 instructions then take longer than its six cycles of multiply-adds, and the loop's own instructions cost what they can.
+const STEPS: usize = 4;
+/// Steps by which panels are asked for ahead, out of the second-level cache: a slice deep enough to be worth its packing does not fit the first.
+const AHEAD: usize = 32;
+
+/// The micro-kernel: A panel times B panel.
+#[inline(always)]
+unsafe fn product<V: Lanes, const MR: usize>(mut a: *const V::Scalar, mut b: *const V::Scalar, depth: usize) -> [[V; 2]; MR] {
+    // SAFETY: the panels hold MR · depth and 2 · COUNT · depth elements by the caller's promise.
+    unsafe {
+        let mut sums = [[V::splat(bytemuck::Zeroable::zeroed()); 2]; MR];
+        for _ in 0..depth / STEPS {
+            for step in 0..STEPS {
+                if V::REGISTERS == 32 {
+                    // About a line of A and two of B a step, in cycles that the loads leave free.
+                    prefetch(a.wrapping_add((AHEAD + step) * MR));
+                    prefetch(b.wrapping_add((AHEAD + step) * 2 * V::COUNT));
+                    prefetch(b.wrapping_add((AHEAD + step) * 2 * V::COUNT + V::COUNT));
+                }
+                sums = fold(sums, a.add(step * MR), b.add(step * 2 * V::COUNT));
+            }
+            a = a.add(STEPS * MR);
+            b = b.add(STEPS * 2 * V::COUNT);
+        }
+        for step in 0..depth % STEPS {
+            sums = fold(sums, a.add(step * MR), b.add(step * 2 * V::COUNT));
+        }
+        sums
+    }
+}
+
+/// One step: MR elements of A times two registers of B.
+#[inline(always)]
+unsafe fn fold<V: Lanes, const MR: usize>(mut sums: [[V; 2]; MR], a: *const V::Scalar, b: *const V::Scalar) -> [[V; 2]; MR] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let (b0, b1) = (V::load(b), V::load(b.add(V::COUNT)));
+        for row in 0..MR {
+            let x = V::broadcast(a.add(row));
+            sums[row][0] = x.mul_add(b0, sums[row][0]);
+            sums[row][1] = x.mul_add(b1, sums[row][1]);
+        }
+        sums
+    }
+}
