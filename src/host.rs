@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::op::{DType, Definition, Real, Tensors};
-use crate::plan::{Precision, Tuned};
+use crate::plan::{Precision, Setting, Tuned};
 
 pub(crate) mod attention;
 pub(crate) mod chase;
@@ -85,6 +85,11 @@ impl Isa {
     /// The one of that name, as a plan's device reports it.
     pub fn named(name: &str) -> Option<Self> {
         Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// The one that a plan's device runs kernels with; the narrowest where it names none.
+    pub(crate) fn planned(s: &Setting<'_>) -> Self {
+        Isa::named(&s.device.driver).unwrap_or(Isa::Portable)
     }
 
     /// Name in records.

@@ -113,7 +113,7 @@ impl Scope {
 }
 
 /// What a plan needs that no problem changes, and this device or machine has not.
-fn lacks(plan: &Plan, device: &DeviceInfo) -> Option<String> {
+pub(super) fn lacks(plan: &Plan, device: &DeviceInfo) -> Option<String> {
     let feature = plan.missing(device);
     let needs =
         |feature| format!("{}/{} in {} needs the feature {feature}, and this device has none", plan.op, plan.variant, plan.precision);

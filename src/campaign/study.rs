@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Campaign;
+use super::kernels::lacks;
 use crate::error::Result;
 use crate::op::{self, OpRole, Size};
 use crate::plan::{DeviceInfo, DeviceKind, Precision};
@@ -71,10 +72,8 @@ impl Campaign<'_> {
             let op = (op::find(&item.op)?.parse)(&item.problem)?;
             match op.plan(&item.variant, item.precision, device.language, &item.tunables, &device) {
                 Err(refused) => self.skip(&item, State::Skipped, refused.to_string())?,
-                Ok(plan) => match plan.missing(&device) {
-                    Some(feature) => {
-                        self.skip(&item, State::Unsupported, format!("it needs the feature {feature}, and this device has none"))?
-                    }
+                Ok(plan) => match lacks(&plan, &device) {
+                    Some(why) => self.skip(&item, State::Unsupported, why)?,
                     None => items.push(item),
                 },
             }

@@ -95,7 +95,7 @@ impl Cut {
     }
 
     fn planned(p: &Attention, s: &Setting<'_>) -> Self {
-        Cut::of(p, Isa::named(&s.device.driver).unwrap_or(Isa::Portable), s.tuned.get("PANELS"))
+        Cut::of(p, Isa::planned(s), s.tuned.get("PANELS"))
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let whole = shape.whole().len();
     let filter = (whole / WINDOW + whole % WINDOW) * shape.k + columns - whole * shape.k;
     let (under, used) = p.columns_touched();
-    let registers = Isa::named(&s.device.driver).unwrap_or(Isa::Portable).registers();
+    let registers = Isa::planned(s).registers();
 
     let (mut requested, mut lane) = (shape.oh * shape.ow, shape.oh * shape.ow);
     for unit in 0..shape.units() {

@@ -137,7 +137,7 @@ pub(crate) fn demand(e: &Extents, s: &Setting<'_>) -> Demand {
 }
 
 fn planned(e: &Extents, s: &Setting<'_>) -> Blocking {
-    let isa = Isa::named(&s.device.driver).unwrap_or(Isa::Portable);
+    let isa = Isa::planned(s);
     Blocking::of(e, isa, s.precision, s.tuned.get("KC"), s.device.compute_units as usize)
 }
 

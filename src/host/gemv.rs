@@ -68,7 +68,7 @@ impl Form {
             Form::Tall => {
                 let blocks = m / ROWS as u64 + m % ROWS as u64;
                 // Registers of k, the last single column having two sums.
-                let register = Isa::named(&s.device.driver).unwrap_or(Isa::Portable).register_bytes() as u64 / bytes;
+                let register = Isa::planned(s).register_bytes() as u64 / bytes;
                 let (pairs, single) = (n / COLUMNS as u64, n % COLUMNS as u64);
                 let of = |times: u64, columns: u64, step: u64| {
                     let whole = k / step * step;
