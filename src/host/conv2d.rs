@@ -75,42 +75,19 @@ impl<'a, S: Scalar> Gathered<'a, S> {
 
 impl<S: Scalar> Operands<S> for Gathered<'_, S> {
     #[inline(always)]
-    unsafe fn pack_a<const MR: usize>(&self, rows: Range<usize>, depth: Range<usize>, to: *mut S) {
-        let mut pixels = [[0; 3]; MR];
-        for (row, pixel) in pixels.iter_mut().enumerate() {
-            *pixel = self.pixel((rows.start + row).min(rows.end - 1));
-        }
-        let mut p = depth.start;
-        while p < depth.end {
-            let (tap, from) = (p / self.c, p % self.c);
-            let tap = (tap / self.problem.kw as usize, tap % self.problem.kw as usize);
-            let run = (self.c - from).min(depth.end - p);
-            let mut under = [std::ptr::null(); MR];
-            let mut whole = true;
-            for row in 0..MR {
-                match self.under(pixels[row], tap, from) {
-                    Some(channels) => under[row] = channels[..run].as_ptr(),
-                    None => whole = false,
-                }
+    unsafe fn pack_a<V: Lanes<Scalar = S>, const MR: usize>(&self, rows: Range<usize>, depth: Range<usize>, to: *mut S) {
+        for row in 0..MR {
+            let pixel = self.pixel((rows.start + row).min(rows.end - 1));
+            let mut p = depth.start;
+            while p < depth.end {
+                let (tap, from) = (p / self.c, p % self.c);
+                let tap = (tap / self.problem.kw as usize, tap % self.problem.kw as usize);
+                let run = (self.c - from).min(depth.end - p);
+                let under = self.under(pixel, tap, from).map(|channels| &channels[..run]);
+                // SAFETY: the panel has room by the caller's promise.
+                unsafe { gather::<V, MR>(under, run, p - depth.start, to.add(row * V::COUNT)) };
+                p += run;
             }
-            // SAFETY: the panel has room by the caller's promise; every pointer that is not null has `run` elements.
-            unsafe {
-                let to = to.add((p - depth.start) * MR);
-                if whole {
-                    for q in 0..run {
-                        for row in 0..MR {
-                            *to.add(q * MR + row) = *under[row].add(q);
-                        }
-                    }
-                } else {
-                    for row in 0..MR {
-                        for q in 0..run {
-                            *to.add(q * MR + row) = if under[row].is_null() { S::zeroed() } else { *under[row].add(q) };
-                        }
-                    }
-                }
-            }
-            p += run;
         }
     }
 
@@ -129,5 +106,30 @@ impl<S: Scalar> Operands<S> for Gathered<'_, S> {
                 }
             }
         }
+    }
+}
+
+/// `run` elements, or zeros, to a row of a panel of A from column `at` on.
+///
+/// # Safety
+/// The row has room for them, and the CPU has V.
+#[inline(always)]
+unsafe fn gather<V: Lanes, const MR: usize>(from: Option<&[V::Scalar]>, run: usize, at: usize, to: *mut V::Scalar) {
+    let zero = bytemuck::Zeroable::zeroed();
+    let mut q = 0;
+    while q < run {
+        let (chunk, column) = ((at + q) / V::COUNT, (at + q) % V::COUNT);
+        let count = (V::COUNT - column).min(run - q);
+        // SAFETY: by the caller's promise; `count` elements stay within the run and within the chunk.
+        unsafe {
+            let to = to.add(chunk * MR * V::COUNT + column);
+            match from {
+                Some(from) if count == V::COUNT => V::load(from.as_ptr().add(q)).store(to),
+                Some(from) => to.copy_from_nonoverlapping(from.as_ptr().add(q), count),
+                None if count == V::COUNT => V::splat(zero).store(to),
+                None => (0..count).for_each(|i| to.add(i).write(zero)),
+            }
+        }
+        q += count;
     }
 }

@@ -17,6 +17,8 @@
 //! trip. Packing takes 3-6 %; its panels come off a counter too, because a worker that loses its core would hold the others up.
 //! On two cores of an AVX-512 Xeon with 2 MiB of second-level cache: 0.85 at 1024 with the deepest slice, of which asking
 //! for lines ahead is three points (0.79 with 256 and none): packing takes 6 to 8 %, the micro-kernel runs at 95 % of `fma`.
+//! On two shared cores of a Zen 5: 0.87 at 1024 and 2048 (0.82 and 0.81 in the same samples while packing A transposed it element by element, which
+//! took 7 % of the time; [`Operands::pack_a`] moves registers now).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +30,7 @@ use crate::plan::{Demand, Precision, Setting, Tunable};
 mod slabs;
 mod tile;
 
-use slabs::Short;
+use slabs::{SHORT, Short};
 
 /// Depth of a slice in f32; half as many f64.
 pub(crate) const KC: Tunable = Tunable { name: "KC", values: &[256, 384, 512, 1024] };
@@ -40,9 +42,6 @@ const BLOCK_COLUMNS: usize = 256;
 /// Rows of A and columns of B packed at a time, which bounds the scratch to 2 · 3072 · KC elements.
 const PACKED: usize = 3072;
 
-/// Rows or columns at most of a product whose operand on that side is packed whole, and how many times as many the other side has at least.
-const SHORT: usize = 128;
-const OBLONG: usize = 4;
 /// Bytes of a slab: half a second-level cache, as the other operand's slice needs room too.
 const SLAB: usize = 256 << 10;
 /// Depth of a slice of few rows at most, in f32.
@@ -106,9 +105,14 @@ impl Blocking {
         (piece(e.m, self.rows), piece(e.n, self.columns))
     }
 
-    /// Depth of the deepest slice.
+    /// Depth of the deepest slice, in whole chunks.
     fn depth(&self, e: &Extents) -> usize {
-        self.kc.min(e.k)
+        self.chunked(self.kc.min(e.k))
+    }
+
+    /// A depth in whole chunks of a panel of A, each a register deep.
+    fn chunked(&self, depth: usize) -> usize {
+        depth.next_multiple_of(self.nr / 2)
     }
 }
 
@@ -150,12 +154,13 @@ pub(super) struct Target<'a, S> {
 
 /// Two matrices, by how their panels are packed. Panels lie in scratch that nobody else touches meanwhile.
 pub(super) trait Operands<S: Scalar>: Sync {
-    /// One panel: for each depth, MR elements of column `depth` of A from row `rows.start` on. Rows past the end repeat the last one;
-    /// their sums are never stored.
+    /// One panel: MR rows of A from `rows.start` on, in chunks of `V::COUNT` columns: a chunk holds its columns of the first row, then
+    /// those of the second, so that packing moves registers and transposes nothing. Rows past the end repeat the last one; their sums are never
+    /// stored. What the last chunk has beyond `depth` is never read.
     ///
     /// # Safety
-    /// `to` has room for MR · depth elements, and the CPU has the instruction set of the code around it.
-    unsafe fn pack_a<const MR: usize>(&self, rows: Range<usize>, depth: Range<usize>, to: *mut S);
+    /// `to` has room for MR · depth elements in whole chunks, and the CPU has the instruction set of the code around it.
+    unsafe fn pack_a<V: Lanes<Scalar = S>, const MR: usize>(&self, rows: Range<usize>, depth: Range<usize>, to: *mut S);
 
     /// Neighbouring panels of `2 · V::COUNT` columns: for each depth the elements of row `depth` of B, zeros past the end.
     ///
@@ -276,9 +281,9 @@ impl<S: Scalar, O: Operands<S>> Kernel<S> for Packing<'_, '_, S, O> {
                 } else if group >= a_groups {
                     self.slice.pack_b::<V>(panels(group - a_groups, self.b_panels));
                 } else if V::REGISTERS == 32 {
-                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<14>(panel));
+                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<V, 14>(panel));
                 } else {
-                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<6>(panel));
+                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<V, 6>(panel));
                 }
             }
         }
@@ -287,10 +292,11 @@ impl<S: Scalar, O: Operands<S>> Kernel<S> for Packing<'_, '_, S, O> {
 
 impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
     #[inline(always)]
-    unsafe fn pack_a<const MR: usize>(&self, panel: usize) {
+    unsafe fn pack_a<V: Lanes<Scalar = S>, const MR: usize>(&self, panel: usize) {
         let first = self.rows.start + panel * MR;
+        let at = panel * MR * self.blocking.chunked(self.depth.len());
         // SAFETY: the panel lies within the scratch.
-        unsafe { self.operands.pack_a::<MR>(first..self.rows.end, self.depth.clone(), self.a_panels.0.add(panel * MR * self.depth.len())) }
+        unsafe { self.operands.pack_a::<V, MR>(first..self.rows.end, self.depth.clone(), self.a_panels.0.add(at)) }
     }
 
     #[inline(always)]

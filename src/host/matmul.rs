@@ -62,24 +62,21 @@ struct Dense<'a, S> {
 
 impl<S: Scalar> Operands<S> for Dense<'_, S> {
     #[inline(always)]
-    unsafe fn pack_a<const MR: usize>(&self, lines: Range<usize>, depth: Range<usize>, to: *mut S) {
-        let line = 64 / size_of::<S>();
-        let mut rows = [self.a.as_ptr(); MR];
-        for (row, from) in rows.iter_mut().enumerate() {
-            *from = self.a[(lines.start + row).min(lines.end - 1) * self.k..][depth.clone()].as_ptr();
-        }
-        // SAFETY: the panel has room by the caller's promise; every row holds `depth` elements.
-        unsafe {
-            for start in (0..depth.len()).step_by(line) {
-                for row in rows {
-                    // The next panel's part: rows are too short for the hardware to find their pattern in time.
-                    prefetch(row.wrapping_add(MR * self.k + start));
+    unsafe fn pack_a<V: Lanes<Scalar = S>, const MR: usize>(&self, lines: Range<usize>, depth: Range<usize>, to: *mut S) {
+        for row in 0..MR {
+            let from = &self.a[(lines.start + row).min(lines.end - 1) * self.k..][depth.clone()];
+            // SAFETY: the panel has room by the caller's promise.
+            unsafe {
+                let to = to.add(row * V::COUNT);
+                let chunks = from.chunks_exact(V::COUNT);
+                let rest = chunks.remainder();
+                for (chunk, from) in chunks.enumerate() {
+                    // The next row: rows are too short for the hardware to find their pattern in time.
+                    prefetch(from.as_ptr().wrapping_add(self.k));
+                    V::load(from.as_ptr()).store(to.add(chunk * MR * V::COUNT));
                 }
-                for p in start..(start + line).min(depth.len()) {
-                    for row in 0..MR {
-                        *to.add(p * MR + row) = *rows[row].add(p);
-                    }
-                }
+                let to = to.add((from.len() - rest.len()) * MR);
+                to.copy_from_nonoverlapping(rest.as_ptr(), rest.len());
             }
         }
     }

@@ -3,15 +3,18 @@
 //!
 //! Nothing of the long operand is used by more than one unit, so packing it for everybody would send it out to the last-level cache and back.
 //! Its slab stays in the worker's own second-level cache instead. Bytes over bandwidth: the long operand once from memory, its slabs once more
-//! from the second level. Predicted for 16 rows of 4096 × 4096 in f32 on two cores at 55 GB/s and 510 GFLOP/s: 1.2 ms for memory and 1.1 ms
-//! for arithmetic, which packing keeps apart. Measured on two shared cores of a Zen 5, medians of interleaved samples: 4.0 ms, a quarter of
-//! `fma` (0.42 at 32 rows, 0.60 at 64), where packing for all took 4.6; rows of 1 KiB come from memory at 17 GB/s, which is what is left to gain.
+//! from the second level. A product of few rows whose B lies row by row has a better way ([`few`](super::super::gemv)); this one serves
+//! convolutions of few pixels, and few columns.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Blocking, Extents, OBLONG, Operands, Panels, SHORT, Slice, Target};
+use super::{Blocking, Extents, Operands, Panels, Slice, Target};
 use crate::host::Call;
 use crate::host::lanes::Scalar;
+
+/// Rows or columns at most of a product whose operand on that side is packed whole, and how many times as many the other side has at least.
+pub(super) const SHORT: usize = 128;
+const OBLONG: usize = 4;
 
 /// The side on which a product is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,7 @@ impl Short {
 
     /// Elements of the operand that is packed whole.
     pub(super) fn whole(self, e: &Extents, b: &Blocking) -> usize {
-        self.side(b) * e.k
+        self.side(b) * b.chunked(e.k)
     }
 
     /// Elements of a slab of the other.

@@ -31,7 +31,7 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
             for row in 0..extent.0 {
                 prefetch(self.to.c.start.wrapping_add(at(row)));
             }
-            let sums = product::<V, MR>(self.a_panels.0.add(i * depth), self.b_panels.0.add(j * depth), depth);
+            let sums = product::<V, MR>(self.a_panels.0.add(i * self.blocking.chunked(depth)), self.b_panels.0.add(j * depth), depth);
             if extent == (MR, 2 * V::COUNT) {
                 for row in 0..MR {
                     let c = self.to.c.start.add(at(row));
@@ -64,8 +64,8 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
     }
 }
 
-/// Steps of the micro-kernel between two branches. Where another hardware thread shares the core, it takes half the front end: a step's
-/// 20 instructions then take longer than its six cycles of multiply-adds, and the loop's own instructions cost what they can.
+/// Steps of the micro-kernel between two branches, or a chunk where that has fewer. Where another hardware thread shares the core, it takes
+/// half the front end: a step's 20 instructions then take longer than its six cycles of multiply-adds, and the loop's own cost what they can.
 const STEPS: usize = 4;
 /// Steps by which panels are asked for ahead, out of the second-level cache: a slice deep enough to be worth its packing does not fit the first.
 const AHEAD: usize = 32;
@@ -73,37 +73,44 @@ const AHEAD: usize = 32;
 /// The micro-kernel: A panel times B panel.
 #[inline(always)]
 unsafe fn product<V: Lanes, const MR: usize>(mut a: *const V::Scalar, mut b: *const V::Scalar, depth: usize) -> [[V; 2]; MR] {
-    // SAFETY: the panels hold MR · depth and 2 · COUNT · depth elements by the caller's promise.
+    // SAFETY: the panels hold MR · depth elements in whole chunks and 2 · COUNT · depth by the caller's promise.
     unsafe {
+        let steps = STEPS.min(V::COUNT);
         let mut sums = [[V::splat(bytemuck::Zeroable::zeroed()); 2]; MR];
-        for _ in 0..depth / STEPS {
-            for step in 0..STEPS {
-                if V::REGISTERS == 32 {
-                    // About a line of A and two of B a step, in cycles that the loads leave free.
-                    prefetch(a.wrapping_add((AHEAD + step) * MR));
-                    prefetch(b.wrapping_add((AHEAD + step) * 2 * V::COUNT));
-                    prefetch(b.wrapping_add((AHEAD + step) * 2 * V::COUNT + V::COUNT));
+        for _ in 0..depth / V::COUNT {
+            for group in 0..V::COUNT / steps {
+                let a = a.add(group * steps);
+                for step in 0..steps {
+                    if V::REGISTERS == 32 {
+                        // About a line of A and two of B a step, in cycles that the loads leave free.
+                        let lines = MR.div_ceil(V::COUNT);
+                        for line in 0..lines {
+                            prefetch(a.wrapping_add(AHEAD * MR + ((group * steps + step) * lines + line) * V::COUNT));
+                        }
+                        prefetch(b.wrapping_add((AHEAD + step) * 2 * V::COUNT));
+                        prefetch(b.wrapping_add((AHEAD + step) * 2 * V::COUNT + V::COUNT));
+                    }
+                    sums = fold(sums, a.add(step), b.add(step * 2 * V::COUNT));
                 }
-                sums = fold(sums, a.add(step * MR), b.add(step * 2 * V::COUNT));
+                b = b.add(steps * 2 * V::COUNT);
             }
-            a = a.add(STEPS * MR);
-            b = b.add(STEPS * 2 * V::COUNT);
+            a = a.add(MR * V::COUNT);
         }
-        for step in 0..depth % STEPS {
-            sums = fold(sums, a.add(step * MR), b.add(step * 2 * V::COUNT));
+        for step in 0..depth % V::COUNT {
+            sums = fold(sums, a.add(step), b.add(step * 2 * V::COUNT));
         }
         sums
     }
 }
 
-/// One step: MR elements of A times two registers of B.
+/// One step: a column of a chunk of A, whose rows lie a register apart, times two registers of B.
 #[inline(always)]
 unsafe fn fold<V: Lanes, const MR: usize>(mut sums: [[V; 2]; MR], a: *const V::Scalar, b: *const V::Scalar) -> [[V; 2]; MR] {
     // SAFETY: by the caller's promise.
     unsafe {
         let (b0, b1) = (V::load(b), V::load(b.add(V::COUNT)));
         for row in 0..MR {
-            let x = V::broadcast(a.add(row));
+            let x = V::broadcast(a.add(row * V::COUNT));
             sums[row][0] = x.mul_add(b0, sums[row][0]);
             sums[row][1] = x.mul_add(b1, sums[row][1]);
         }
