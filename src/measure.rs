@@ -302,6 +302,8 @@ fn describe(item: &Item, op: &dyn Op, plan: &Plan, device: &DeviceInfo, clock: &
         facts: Default::default(),
         seed: item.seed,
         order: item.order,
+        telemetry: None,
+        energy: None,
         extra: Default::default(),
     }
 }
