@@ -125,7 +125,7 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
         eprintln!("rooftrace: {why}");
     }
     let mut view = roofline::view(&keeper.records)?;
-    let costing = args.costing.asked();
+    let costing = args.costing.asked(false);
     if let Some(asked) = &costing {
         cost::fill(&mut view, asked);
     }

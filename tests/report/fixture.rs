@@ -111,6 +111,8 @@ pub fn row(op: &str, variant: &str, label: &str, cache: Cache, flops: f64, bytes
         workspace_bytes: 0,
         shares: vec![],
         verification: None,
+        telemetry: None,
+        energy: None,
         cost: None,
     }
 }
