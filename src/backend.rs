@@ -19,9 +19,14 @@ use crate::plan::{DeviceInfo, Library, Plan};
 pub mod cuda;
 pub mod fake;
 pub mod host;
+pub mod meter;
 pub(crate) mod process;
+mod vitals;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
+
+use meter::Meter;
+pub use vitals::Vitals;
 
 /// Time of one sample, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,10 +142,24 @@ pub trait Backend {
     fn occupied(&self) -> Occupied {
         Occupied::Unknown
     }
+
+    /// Clocks, power and temperature now; absent where the device tells nothing of itself.
+    fn vitals(&self) -> Option<Vitals> {
+        None
+    }
+
+    /// The counter of its energy.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where there is none that may be read.
+    fn meter(&self) -> Result<Box<dyn Meter + '_>> {
+        Err(meter::unreadable("no energy counter of this device is known here", "measure with --device host or --device cuda:0"))
+    }
 }
 
 /// A device that could be opened, or the reason why a backend has none.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Found {
     /// A device.
     Device(DeviceInfo),

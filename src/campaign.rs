@@ -17,6 +17,7 @@ use crate::record::{Cache, Ceiling, CeilingKind, Measurement, Record, Skip, Stat
 use crate::roofline::{self, Roof};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
+mod energy;
 mod exp;
 mod kernels;
 mod latency;
@@ -63,6 +64,8 @@ pub struct Scope {
     pub precisions: Vec<Precision>,
     /// One problem in place of the grid, with its op.
     pub problem: Option<(String, Value)>,
+    /// Whether every placed kernel gets a pass of its own for its energy.
+    pub energy: bool,
 }
 
 /// A campaign under way.
@@ -80,6 +83,8 @@ pub struct Campaign<'a> {
     llc: Option<u64>,
     /// Peak memory of the kernels so far, by all that it depends on.
     peaks: HashMap<String, peak::Peak>,
+    /// Energy of the kernels so far, likewise.
+    energies: HashMap<String, energy::Said>,
     /// The size that kernels' effort follows; roofs follow the scope's.
     kernel_size: Size,
     /// The user's kernel that is tried.
@@ -103,6 +108,7 @@ const AGAIN: f64 = 0.15;
 fn limit(goal: &Goal) -> Duration {
     match goal {
         Goal::Verify | Goal::Peak => Duration::from_secs(60),
+        Goal::Energy => Duration::from_secs(90),
         Goal::Measure(effort) => Duration::from_nanos(effort.budget_ns) * 4 + Duration::from_secs(30),
     }
 }
@@ -111,8 +117,21 @@ impl<'a> Campaign<'a> {
     /// A campaign on an open bench.
     pub fn new(bench: &'a mut dyn Bench, watcher: &'a mut dyn Watcher, scope: Scope) -> Self {
         let (launch_bytes, kernel_size) = (search::LAUNCH, scope.size);
-        let (records, winners, peaks) = (Vec::new(), Vec::new(), HashMap::new());
-        Campaign { bench, watcher, scope, records, order: 0, winners, launch_bytes, llc: None, peaks, kernel_size, own: None, ends: None }
+        Campaign {
+            bench,
+            watcher,
+            scope,
+            records: Vec::new(),
+            order: 0,
+            winners: Vec::new(),
+            launch_bytes,
+            llc: None,
+            peaks: HashMap::new(),
+            energies: HashMap::new(),
+            kernel_size,
+            own: None,
+            ends: None,
+        }
     }
 
     /// Roofs only.
@@ -189,6 +208,7 @@ impl<'a> Campaign<'a> {
             Answer::Done(mut measurement) => {
                 measurement.candidate = candidate(&measurement);
                 self.weigh(&item, &mut measurement);
+                self.spend(&item, &mut measurement);
                 self.keep(Record::Measurement(measurement.clone()))?;
                 Ok(Some(measurement))
             }

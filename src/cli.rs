@@ -194,12 +194,15 @@ struct Explaining {
     shape: Shape,
 }
 
-/// For how long, and into which folder.
+/// For how long, what beside times, and into which folder.
 #[derive(Debug, Clone, Args)]
 struct Keeping {
     /// Time to spend: 90s, 2m; what does not fit is listed as not run
     #[arg(long, value_parser = budget::duration, value_name = "TIME")]
     budget: Option<Duration>,
+    /// Measure energy too, where a counter can be read: a pass of 3 s for each kernel, within --budget; shows what it costs
+    #[arg(long)]
+    energy: bool,
     /// Folder for records.jsonl and the picture [default: rooftrace-out/<device>-<UTC time>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

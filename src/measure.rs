@@ -20,8 +20,10 @@ use crate::worker::{Effort, Goal, Item, Runner, Stay, failed};
 
 mod canary;
 mod clock;
+pub(crate) mod energy;
 mod peak;
 mod sampling;
+mod telemetry;
 mod wake;
 
 use canary::{Canaries, Pulse};
@@ -42,6 +44,7 @@ pub struct Engine<'b> {
     canaries: Option<Canaries<'b>>,
     alarm: Option<Alarm<'b>>,
     oracle: Oracle,
+    rest: energy::Rest,
 }
 
 impl<'b> Engine<'b> {
@@ -51,7 +54,7 @@ impl<'b> Engine<'b> {
     /// Those of loading and launching the smallest probe.
     pub fn new(backend: &'b dyn Backend) -> Result<Self> {
         let clock = clock::learn(backend)?;
-        Ok(Engine { backend, clock, canaries: None, alarm: None, oracle: Oracle::default() })
+        Ok(Engine::with(backend, clock))
     }
 
     /// An engine on the device that a selector names. The device stays open until the process ends. One that stays for a single
@@ -63,8 +66,12 @@ impl<'b> Engine<'b> {
         let backend: &'static dyn Backend = Box::leak(backend::open(selector)?);
         Ok(Box::new(match stay {
             Stay::Long => Engine::new(backend)?,
-            Stay::Once => Engine { backend, clock: Clock::default(), canaries: None, alarm: None, oracle: Oracle::default() },
+            Stay::Once => Engine::with(backend, Clock::default()),
         }))
+    }
+
+    fn with(backend: &'b dyn Backend, clock: Clock) -> Self {
+        Engine { backend, clock, canaries: None, alarm: None, oracle: Oracle::default(), rest: energy::Rest::default() }
     }
 
     /// Does what an item wants with a problem of any op, whether the registry has it or not; `op` and `problem` of the item are not
@@ -76,6 +83,7 @@ impl<'b> Engine<'b> {
         match item.goal {
             Goal::Verify => self.verify(op, item),
             Goal::Peak => self.peak(op, item),
+            Goal::Energy => self.energy(op, item),
             Goal::Measure(effort) => self.measure(op, item, effort),
         }
     }
@@ -87,7 +95,10 @@ impl<'b> Engine<'b> {
         let before = self.pulse(effort)?;
         let mut loaded = self.backend.load(&plan, seeded, sets, Checks::Trusted)?;
         self.wake()?;
+        let vitals = || if effort.canary { self.backend.vitals() } else { None };
+        let asleep = vitals();
         let mut sampled = Sampler::new(&mut *loaded, &self.clock, sets, item.cache).run(effort)?;
+        let telemetry = telemetry::pair(asleep, vitals());
         let set = poisoned_sample(&mut *loaded, &mut sampled, &self.clock, sets)?;
         let after = self.pulse(effort)?;
         let expectation = self.oracle.expect(op, item.precision, plan.unit, seeded)?;
@@ -104,6 +115,7 @@ impl<'b> Engine<'b> {
         record.checked_ns = sampled.checked_ns;
         record.samples_ns = sampled.samples_ns;
         record.wall_ns = sampled.wall_ns;
+        record.telemetry = telemetry;
         judge(&mut record, verified, sampled.misfit)?;
         Ok(record)
     }
@@ -146,6 +158,24 @@ impl<'b> Engine<'b> {
         let mut record = describe(item, op, &plan, self.backend.device(), &self.clock);
         let small = self.smallest(item, &plan);
         record.peak_bytes = peak::measured(self.backend, &plan, small.as_ref(), Seeded { draw: item.draw, seed: item.seed })?;
+        Ok(record)
+    }
+
+    /// Times nothing: the record's `energy` is the answer. The output of one more launch is verified, as after a timing.
+    fn energy(&mut self, op: &dyn Op, item: &Item) -> Result<Measurement> {
+        let mut meter = self.backend.meter()?;
+        let idle = self.rest.of(&mut *meter)?;
+        let plan = self.plan(op, item)?;
+        let mut record = describe(item, op, &plan, self.backend.device(), &self.clock);
+        record.sets = sets(&plan, item, self.backend.device());
+        let seeded = Seeded { draw: item.draw, seed: item.seed };
+        let mut loaded = self.backend.load(&plan, seeded, record.sets, Checks::Trusted)?;
+        let energy = energy::busy(&mut *loaded, &mut *meter, record.sets, idle)?;
+        loaded.poison(0)?;
+        loaded.sample(1, 0)?;
+        let expectation = self.oracle.expect(op, item.precision, plan.unit, seeded)?;
+        record.verification = Some(verified(&mut *loaded, &plan, op, &expectation, seeded.draw, 0)?);
+        record.energy = Some(energy);
         Ok(record)
     }
 
@@ -302,6 +332,8 @@ fn describe(item: &Item, op: &dyn Op, plan: &Plan, device: &DeviceInfo, clock: &
         facts: Default::default(),
         seed: item.seed,
         order: item.order,
+        telemetry: None,
+        energy: None,
         extra: Default::default(),
     }
 }
@@ -330,6 +362,7 @@ fn judge(record: &mut Measurement, verified: Result<Verification>, misfit: Optio
             record.reasons.push(format!("machine changed speed (canaries moved by {fma:.0} % fma, {stream:.0} % stream)"));
         }
     }
+    telemetry::judge(record);
     Ok(())
 }
 

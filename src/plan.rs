@@ -23,7 +23,7 @@ mod render;
 mod variant;
 
 pub use custom::Custom;
-pub use device::{DeviceInfo, DeviceKind, Limits};
+pub use device::{DeviceInfo, DeviceKind, Limits, Sensors};
 pub use grid::Grid;
 pub use library::{Conv, FilterLayout, Gemm, Library, LibraryCall, Routine};
 pub use render::{coop_feature, fnv1a};

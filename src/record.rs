@@ -14,12 +14,14 @@ use crate::plan::{DeviceInfo, Precision, Tuned, Unit};
 
 mod journal;
 mod reader;
+mod telemetry;
 mod tracked;
 mod versions;
 
 pub(crate) use journal::unwritable;
 pub use journal::{Journal, encode};
 pub use reader::{File, parse, read};
+pub use telemetry::{Canary, Energy, Telemetry};
 
 /// Schema name and version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +37,7 @@ pub struct Schema {
 impl Schema {
     /// The version this program writes.
     pub fn current() -> Self {
-        Schema { name: "rooftrace".into(), major: 1, minor: 1 }
+        Schema { name: "rooftrace".into(), major: 1, minor: 2 }
     }
 }
 
@@ -177,26 +179,6 @@ pub struct Verification {
     pub draw: Draw,
 }
 
-/// Canary times around an item, in nanoseconds a launch: one fma, one stream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Canary {
-    /// fma before.
-    pub fma_before: u64,
-    /// stream before.
-    pub stream_before: u64,
-    /// fma after.
-    pub fma_after: u64,
-    /// stream after.
-    pub stream_after: u64,
-    /// Bytes that a launch of the stream reads and writes; 0 in records older than this field.
-    #[serde(default, skip_serializing_if = "unknown")]
-    pub stream_bytes: u64,
-}
-
-fn unknown(bytes: &u64) -> bool {
-    *bytes == 0
-}
-
 fn none(exponentials: &u64) -> bool {
     *exponentials == 0
 }
@@ -293,6 +275,12 @@ pub struct Measurement {
     pub seed: u32,
     /// Position in the run.
     pub order: u32,
+    /// The device before and after the timed samples; absent where it tells nothing of itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub telemetry: Option<Telemetry>,
+    /// Energy, where a pass of its own was made.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub energy: Option<Energy>,
     /// Fields of a newer minor version.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

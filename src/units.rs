@@ -22,6 +22,10 @@ pub struct Nanos(pub f64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Capacity(pub u64);
 
+/// Joules, shown as `12.3 mJ`.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Joules(pub f64);
+
 /// FLOP per byte, shown with three digits.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Intensity(pub f64);
@@ -80,6 +84,12 @@ impl fmt::Display for Nanos {
     }
 }
 
+impl fmt::Display for Joules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&scaled(self.0, &[(1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")]))
+    }
+}
+
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const K: f64 = 1024.0;
@@ -113,6 +123,7 @@ mod tests {
         assert_eq!(Capacity(32 << 20).to_string(), "32.0 MiB");
         assert_eq!(Nanos(1_250_000.0).to_string(), "1.25 ms");
         assert_eq!(Nanos(0.0).to_string(), "0 ns");
+        assert_eq!((Joules(0.0123).to_string(), Joules(-0.5e-3).to_string()), ("12.3 mJ".into(), "-500 uJ".into()));
         assert_eq!(
             (Count(0).to_string(), Count(999).to_string(), Count(231_211_008).to_string()),
             ("0".into(), "999".into(), "231 M".into())

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::op::OpRole;
 use crate::plan::{Precision, Unit};
-use crate::record::{Cache, CeilingKind, Header, State, Verification};
+use crate::record::{Cache, CeilingKind, Energy, Header, State, Telemetry, Verification};
 
 /// A whole file, derived.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,6 +147,12 @@ pub struct Row {
     pub shares: Vec<Share>,
     /// How it was checked.
     pub verification: Option<Verification>,
+    /// The device before and after it; absent where it told nothing of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
+    /// Its energy, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<Energy>,
     /// What it costs; absent unless asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
@@ -171,6 +177,21 @@ pub struct Cost {
     pub mfu: Option<f64>,
     /// Compulsory byte/s over the measured DRAM read ceiling; absent for warm data and where there is none.
     pub mbu: Option<f64>,
+    /// FLOP/s over the compute peak given for its precision; absent where none was given.
+    #[serde(default)]
+    pub mfu_nominal: Option<f64>,
+    /// Compulsory byte/s over the bandwidth given; absent for warm data and where none was given.
+    #[serde(default)]
+    pub mbu_nominal: Option<f64>,
+    /// Joules of one problem, the idle device's share included; absent where they were not measured.
+    #[serde(default)]
+    pub energy_j: Option<f64>,
+    /// Joules of one problem beyond what the idle device would have taken meanwhile.
+    #[serde(default)]
+    pub energy_above_idle_j: Option<f64>,
+    /// FLOP per joule, which is FLOP/s per watt, the idle share included.
+    #[serde(default)]
+    pub flop_per_j: Option<f64>,
     /// A million problems at the price asked for, in its currency.
     pub price_per_million: Option<f64>,
     /// Whether it keeps to the limits; absent where none was asked for or one cannot be checked.

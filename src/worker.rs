@@ -58,6 +58,8 @@ pub enum Goal {
     Measure(Effort),
     /// Measure the memory of one set, nothing else. Only a fresh process ([`Bench::fresh`]) has a true answer.
     Peak,
+    /// Measure the energy of a launch, in seconds of launches back to back; nothing else but a verified output.
+    Energy,
 }
 
 /// One thing to do on a device.

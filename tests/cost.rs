@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use fixture::*;
-use rooftrace::cost::{Asked, Limit, fill};
+use rooftrace::cost::{Asked, Limit, Nominal, fill};
 use rooftrace::op;
-use rooftrace::record::{Ceiling, Record, State};
+use rooftrace::plan::Precision;
+use rooftrace::record::{Cache, Ceiling, Energy, Measurement, Record, State};
 use rooftrace::roofline;
 use rooftrace::view::{Cost, View};
 use serde_json::{Value, json};
@@ -126,7 +127,7 @@ fn what_is_not_known_is_absent_and_never_zero() {
 
 #[test]
 fn a_row_fits_or_says_which_limit_it_breaks_or_what_is_not_known() {
-    let limits = Asked { price: None, max_latency: ms(10.0), max_memory: mib(64.0) };
+    let limits = Asked { max_latency: ms(10.0), max_memory: mib(64.0), ..Asked::default() };
     let judged = |ns: f64, peak: Option<u64>, limits: &Asked| {
         let kernel = kernel("m0").work(1_000_000, 1_000_000, 0).takes(ns).with(|m| m.peak_bytes = peak);
         let cost = costs(vec![kernel], limits).remove(0);
@@ -138,7 +139,40 @@ fn a_row_fits_or_says_which_limit_it_breaks_or_what_is_not_known() {
     assert_eq!(judged(22.9e6, Some(100 * MIB), &limits), (Some(false), "22.9 ms > 10 ms, 100 MiB > 64 MiB".into()));
     assert_eq!(judged(1e6, None, &limits), (None, "memory not measured".into()));
     assert_eq!(judged(22.9e6, None, &limits), (Some(false), "22.9 ms > 10 ms".into()), "one broken limit decides");
-    assert_eq!(judged(1e6, None, &Asked { max_memory: None, ..limits }), (Some(true), String::new()));
+    assert_eq!(judged(1e6, None, &Asked { max_memory: None, ..limits.clone() }), (Some(true), String::new()));
+}
+
+#[test]
+fn energy_nominal_peaks_and_a_limit_of_energy_are_worked_out_by_hand() {
+    // 33,554,432 FLOP in 1 ms; 2,000 launches in 2 s take 90 J, 10 W of them idle: 45 mJ, 35 of them above idle; 745.65 MFLOP/J.
+    let energy =
+        Energy { source: "by hand".into(), launches: 2000, wall_ns: 2_000_000_000, uj: 90_000_000, updates: 20, idle_uw: 10_000_000 };
+    let kernel = |energy| cold("matmul", json!({"m": 128, "n": 256, "k": 512}), 33_554_432, 917_504, 1e6).with(|m| m.energy = energy);
+    let compute = vec![(Some(Precision::BF16), 989e12), (None, 67e9)];
+    let limit = |amount| Some(Limit { amount, unit: "mJ", scale: 1e-3 });
+    let asked = Asked { nominal: Nominal { compute, byte_per_s: Some(40e9) }, max_energy: limit(50.0), ..Asked::default() };
+    let cost = costs(vec![kernel(Some(energy.clone()))], &asked).remove(0);
+    near(cost.energy_j, 0.045);
+    near(cost.energy_above_idle_j, 0.035);
+    near(cost.flop_per_j, 745_654_044.4);
+    near(cost.mfu, 0.335_544_32);
+    near(cost.mfu_nominal, 0.500_812_418);
+    near(cost.mbu_nominal, 0.022_937_6);
+    assert_eq!((cost.fits, &cost.why[..]), (Some(true), &[][..]));
+    let strict = Asked { max_energy: limit(10.0), ..asked.clone() };
+    let cost = costs(vec![kernel(Some(energy.clone()))], &strict).remove(0);
+    assert_eq!((cost.fits, cost.why.join(", ")), (Some(false), "45.0 mJ > 10 mJ".into()));
+    let cost = costs(vec![kernel(None)], &strict).remove(0);
+    assert_eq!((cost.energy_j, cost.flop_per_j, cost.fits, cost.why.join(", ")), (None, None, None, "energy not measured".into()));
+    let half = |m: &mut Measurement| (m.precision, m.cache) = (Precision::BF16, Cache::Warm);
+    let cost = costs(vec![kernel(None).with(half)], &asked).remove(0);
+    near(cost.mfu_nominal, 33_554_432e3 / 989e12);
+    assert_eq!((cost.mfu, cost.mbu_nominal), (None, None), "a peak of its own, no ceiling measured, warm data");
+    let wrong = kernel(Some(energy)).ended(State::Wrong);
+    let cost = costs(vec![wrong], &asked).remove(0);
+    assert_eq!((cost.energy_j, cost.flop_per_j, cost.mfu_nominal), (None, None, None));
+    let only = Nominal { compute: vec![(Some(Precision::BF16), 989e12)], byte_per_s: None };
+    assert_eq!((only.flop_per_s(Precision::F32), only.flop_per_s(Precision::BF16)), (None, Some(989e12)));
 }
 
 fn show(record: &Path, args: &[&str]) -> Output {

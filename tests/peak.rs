@@ -163,7 +163,7 @@ fn a_campaign_keeps_every_measurement_whatever_the_memory_pass_says() {
     let mut pass = Pass { local, asked: Vec::new() };
     let problem = Some(("matmul".to_string(), json!({"m": 16, "n": 16, "k": 16})));
     let (ops, precisions) = (vec!["matmul".to_string()], vec![Precision::F32, Precision::F64]);
-    let scope = Scope { size: Size::Small, seed: 1, deadline: None, ops, variants: Vec::new(), precisions, problem };
+    let scope = Scope { size: Size::Small, seed: 1, deadline: None, ops, variants: Vec::new(), precisions, problem, energy: false };
     let records = Campaign::new(&mut pass, &mut Silent, scope).run().expect("runs");
     let mut rows: BTreeMap<String, Vec<&Measurement>> = BTreeMap::new();
     for record in &records {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use rooftrace::Error;
 use rooftrace::backend::Checks;
-use rooftrace::backend::Facts;
+use rooftrace::backend::{Facts, Vitals};
 use rooftrace::draw::{Draw, mix};
 use rooftrace::op::OpRole;
-use rooftrace::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision, Tuned, Unit};
+use rooftrace::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision, Sensors, Tuned, Unit};
 use rooftrace::record::{
-    Cache, Canary, Ceiling, CeilingKind, Clock, End, Environment, Header, Journal, Measurement, Record, Schema, Settings, Skip, State,
-    Tool, Verification, encode, parse, read,
+    Cache, Canary, Ceiling, CeilingKind, Clock, End, Energy, Environment, Header, Journal, Measurement, Record, Schema, Settings, Skip,
+    State, Telemetry, Tool, Verification, encode, parse, read,
 };
 use serde_json::{Map, Value, json};
 
@@ -50,6 +50,7 @@ fn header() -> Header {
                 loop_trips: Some(60_000),
             },
             simulated: true,
+            sensors: None,
         },
         clock: Clock {
             source: "device".into(),
@@ -111,6 +112,8 @@ fn measurement(id: &str) -> Measurement {
         facts: Facts { checks: Some(Checks::Trusted), compile_ns: Some(12), path: Some("avx2+fma".into()), ..Facts::default() },
         seed: 1,
         order: 0,
+        telemetry: None,
+        energy: None,
         extra: Map::new(),
     }
 }
@@ -146,11 +149,39 @@ fn skip(id: &str) -> Skip {
     }
 }
 
+/// What version 1.2 added, kept for ever.
+const GOLDEN_1_2: &str = include_str!("golden/records-1.2.jsonl");
+
+/// A run with all that version 1.2 added.
+fn metered() -> Vec<Record> {
+    let mut header = header();
+    header.schema.minor = 2;
+    header.device.sensors = Some(Sensors { driver: Some("580.95.05".into()), power_limit_mw: Some(700_000), ..Sensors::default() });
+    let before = Vitals { sm_mhz: Some(1980), memory_mhz: Some(2619), power_mw: Some(301_000), celsius: Some(41), ..Vitals::default() };
+    let after = Vitals {
+        sm_mhz: Some(1410),
+        power_mw: Some(699_000),
+        throttle: vec!["sw_power_cap".into()],
+        capped_ns: Some(u64::MAX),
+        hot_ns: Some(0),
+        ..Vitals::default()
+    };
+    let source = "NVML energy counter".into();
+    let energy = Energy { source, launches: 1000, wall_ns: 2_000_000_000, uj: 1_398_000_000, updates: 20, idle_uw: 70_000_000 };
+    let telemetry = Some(Telemetry { before, after, ..Telemetry::default() });
+    vec![
+        Record::Header(header),
+        Record::Measurement(Measurement { telemetry, energy: Some(energy), ..measurement("m0") }),
+        Record::End(End { measurements: 1, seconds: 3, status: 5, ..End::default() }),
+    ]
+}
+
 /// One run with every kind of record, numbers at the edges of their types among them.
 fn run() -> Vec<Record> {
     let mut odd = measurement("m1");
     odd.verification = Some(Verification { worst_error: 0.1 + 0.2, allowed: 1.7976931348623157e308, ..odd.verification.expect("one") });
-    odd.extra.insert("telemetry".into(), json!({"celsius": [40.5, 41.25], "throttled": false}));
+    let Value::Object(unknown) = json!({"celsius": [40.5, 41.25], "throttled": false}) else { unreachable!("an object") };
+    odd.telemetry = Some(Telemetry { extra: unknown, ..Telemetry::default() });
     vec![
         Record::Header(header()),
         Record::Measurement(measurement("m0")),
@@ -186,6 +217,9 @@ fn the_golden_file_of_each_version_is_read_and_written_again_byte_for_byte() {
     assert_eq!(text(&file.records), GOLDEN);
     // A changed field shows here: then the schema needs a new version and a golden file of its own.
     assert_eq!(text(&run()), GOLDEN, "the schema changed without a new version");
+    let file = parse("golden", GOLDEN_1_2.as_bytes()).expect("reads");
+    assert_eq!((file.records, file.warnings), (metered(), Vec::new()));
+    assert_eq!(text(&metered()), GOLDEN_1_2, "the schema changed without a new version");
 }
 
 #[test]
@@ -362,6 +396,12 @@ fn what_is_wrong_is_named_by_line_and_field() {
     for (text, expected) in &cases {
         let why = why(text);
         assert!(why.contains(expected), "expected {expected}\n     got {why}");
+    }
+    for count in ["launches\":1000", "wall_ns\":2000000000", "uj\":1398000000", "updates\":20"] {
+        let (name, rest) = count.split_once("\":").expect("a field");
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let zero = GOLDEN_1_2.replacen(&format!("{name}\":{digits}"), &format!("{name}\":0"), 1);
+        assert!(why(&zero).contains(&format!("line 2: field 'energy.{name}' is 0")), "{}", why(&zero));
     }
     let verification = GOLDEN.find(",\"verification\"").expect("one")..GOLDEN.find(",\"facts\"").expect("one");
     let mut unverified = GOLDEN.to_string();

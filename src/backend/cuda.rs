@@ -11,7 +11,8 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
-use super::{Backend, Checks, Found, Loaded, Occupied};
+use super::meter::{self, Meter};
+use super::{Backend, Checks, Found, Loaded, Occupied, Vitals};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Precision, Unit};
@@ -24,12 +25,14 @@ mod loaded;
 mod map;
 mod memory;
 mod probe;
+mod sensors;
 
 use cache::Cache;
 use compile::{Compiled, Request};
 use library::Chosen;
 pub use library::absent;
 use loaded::Program;
+use sensors::Board;
 
 /// All cuda devices, or the one reason why there is none. Makes no context, so it costs milliseconds.
 pub fn devices() -> Vec<Found> {
@@ -53,6 +56,8 @@ pub struct Cuda {
     release: String,
     /// What was chosen among the algorithms of libraries.
     chosen: Chosen,
+    /// What tells its state, or why nothing does.
+    board: Result<Board, String>,
 }
 
 impl Cuda {
@@ -86,6 +91,7 @@ impl Cuda {
             cache: Cache::of_user(),
             release: probe::nvrtc_release()?,
             chosen: Chosen::default(),
+            board: probe::board_of(index),
         })
     }
 
@@ -148,6 +154,17 @@ impl Backend for Cuda {
         match self.context.bind_to_thread().and_then(|()| self.context.mem_get_info()) {
             Ok((free, total)) => Occupied::Device((total as u64).saturating_sub(free as u64)),
             Err(_) => Occupied::Unknown,
+        }
+    }
+
+    fn vitals(&self) -> Option<Vitals> {
+        self.board.as_ref().ok().map(Board::vitals)
+    }
+
+    fn meter(&self) -> Result<Box<dyn Meter + '_>> {
+        match &self.board {
+            Ok(board) => board.meter(),
+            Err(why) => Err(meter::unreadable(why, "without it no energy is known")),
         }
     }
 }

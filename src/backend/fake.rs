@@ -7,12 +7,14 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use super::{Backend, Checks, Loaded, Occupied};
+use super::meter::Meter;
+use super::{Backend, Checks, Loaded, Occupied, Vitals};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::host::Pool;
 use crate::plan::{Code, DeviceInfo, Plan};
 
+mod battery;
 mod fault;
 mod loaded;
 mod memory;
@@ -21,6 +23,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 
+pub use battery::Battery;
 pub use fault::{Fault, FaultKind, Moment};
 pub use model::{Ease, Level, Speed};
 pub use script::{DeviceClock, Pace, Script, Timing};
@@ -39,6 +42,10 @@ pub struct Fake {
     calls: RefCell<Vec<u64>>,
     /// Bytes of the plans that are loaded.
     taken: Cell<u64>,
+    /// Energy taken.
+    drain: battery::Drain,
+    /// How often its vitals were asked for.
+    asked: Cell<usize>,
     /// Set by a `device_lost` fault or the watchdog; nothing works afterwards.
     lost: Cell<bool>,
 }
@@ -71,8 +78,17 @@ impl Fake {
     pub fn new(script: Script) -> Result<Self> {
         let info = script.device()?;
         let calls = RefCell::new(vec![0; script.faults.len()]);
-        let fake =
-            Fake { info, script, pool: Arc::new(Pool::new()), samples: Cell::new(0), calls, taken: Cell::new(0), lost: Cell::new(false) };
+        let fake = Fake {
+            info,
+            script,
+            pool: Arc::new(Pool::new()),
+            samples: Cell::new(0),
+            calls,
+            taken: Cell::new(0),
+            drain: battery::Drain::default(),
+            asked: Cell::new(0),
+            lost: Cell::new(false),
+        };
         fake.fire(Moment::Open, None)?;
         Ok(fake)
     }
@@ -103,5 +119,14 @@ impl Backend for Fake {
 
     fn occupied(&self) -> Occupied {
         Occupied::Device(self.taken.get())
+    }
+
+    fn vitals(&self) -> Option<Vitals> {
+        let asked = self.asked.replace(self.asked.get() + 1);
+        self.script.vitals.get(asked).or(self.script.vitals.last()).cloned()
+    }
+
+    fn meter(&self) -> Result<Box<dyn Meter + '_>> {
+        Ok(Box::new(battery::Gauge::open(self)?))
     }
 }

@@ -1,9 +1,12 @@
 //! The host backend: Rust kernels on a pinned thread pool, wall clock only.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::meter::Meter;
+use super::meter::rapl::{self, Rapl};
 use super::{Audit, Backend, Checks, Facts, Loaded, Occupied, Sample};
 use crate::draw::{Seeded, keys};
 use crate::error::{Error, Result};
@@ -48,6 +51,7 @@ fn described(isa: Isa) -> DeviceInfo {
             loop_trips: None,
         },
         simulated: false,
+        sensors: None,
     }
 }
 
@@ -57,6 +61,8 @@ pub struct Host {
     pool: Pool,
     shelf: Shelf,
     isa: Isa,
+    /// Folder of the energy counters.
+    counters: PathBuf,
 }
 
 impl Host {
@@ -81,7 +87,13 @@ impl Host {
             let why = format!("the system gave {} threads for {} CPUs; raise its thread limit", pool.workers(), info.compute_units);
             return Err(Error::Backend { backend: "host", why });
         }
-        Ok(Host { info, pool, shelf: Shelf::new(), isa })
+        Ok(Host { info, pool, shelf: Shelf::new(), isa, counters: rapl::ROOT.into() })
+    }
+
+    /// Takes energy counters from another folder than the system's, for tests.
+    #[must_use]
+    pub fn counters_under(self, folder: impl Into<PathBuf>) -> Self {
+        Host { counters: folder.into(), ..self }
     }
 }
 
@@ -114,6 +126,10 @@ impl Backend for Host {
 
     fn occupied(&self) -> Occupied {
         Occupied::Process
+    }
+
+    fn meter(&self) -> Result<Box<dyn Meter + '_>> {
+        Ok(Box::new(Rapl::open(&self.counters)?))
     }
 }
 

@@ -8,8 +8,11 @@
 //! ABI of a kernel: tensor i is `@group(0) @binding(i)`, a storage buffer, padded to a whole vector of four elements so that
 //! it can be declared as `array<T>` or `array<vec4<T>>`; `Dims` is the uniform `@group(1) @binding(0)`.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::meter::rapl::{self, Rapl};
+use super::meter::{self, Meter};
 use super::{Backend, Checks, Found, Loaded, Occupied};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
@@ -102,6 +105,16 @@ impl Backend for Wgpu {
             (DeviceKind::Cpu, _) => Occupied::Process,
             (DeviceKind::Gpu, Some(report)) => Occupied::Device(report.total_allocated_bytes),
             (DeviceKind::Gpu, None) => Occupied::Unknown,
+        }
+    }
+
+    fn meter(&self) -> Result<Box<dyn Meter + '_>> {
+        match self.info.kind {
+            DeviceKind::Cpu => Ok(Box::new(Rapl::open(Path::new(rapl::ROOT))?)),
+            DeviceKind::Gpu => Err(meter::unreadable(
+                "no counter of a GPU is read behind Vulkan, Metal or DX12",
+                "measure an NVIDIA GPU with --device cuda:0",
+            )),
         }
     }
 }

@@ -197,6 +197,7 @@ mod tests {
             variants: variants.iter().map(|v| v.to_string()).collect(),
             precisions: precisions.to_vec(),
             problem: Some((op.into(), Value::Object(Default::default()))),
+            energy: false,
         };
         scope.kernels(&device).expect("there are some").iter().map(|w| (w.variant, w.precision)).collect()
     }

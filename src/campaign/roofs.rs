@@ -11,7 +11,7 @@ use crate::worker::Bench;
 impl Scope {
     /// Everything, with no end but its own.
     pub fn new(size: Size) -> Self {
-        Scope { size, seed: 1, deadline: None, ops: Vec::new(), variants: Vec::new(), precisions: Vec::new(), problem: None }
+        Scope { size, seed: 1, deadline: None, ops: Vec::new(), variants: Vec::new(), precisions: Vec::new(), problem: None, energy: false }
     }
 }
 

@@ -2,20 +2,22 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::cost::{Asked, Limit};
+use super::explain::{byte_rate, flop_rate};
+use crate::cost::{Asked, Limit, Nominal};
+use crate::plan::Precision;
 
 /// Columns beyond those of the roofline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Columns {
-    /// Parameters, activations, memory, latency, throughput, MFU, MBU
+    /// Parameters, activations, memory, latency, throughput, MFU, MBU, energy
     Cost,
 }
 
 /// What rows cost, and what they are held against.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "What it costs; a price or limit asks for --columns cost")]
+#[command(next_help_heading = "What it costs; a price, peak or limit asks for --columns cost")]
 pub struct Costing {
-    /// A further table: parameters, activations, memory, latency, throughput, utilisation
+    /// A further table: parameters, activations, memory, latency, throughput, utilisation, energy where it was measured
     #[arg(long, value_enum)]
     columns: Option<Columns>,
     /// Price of the machine, for the price of a million problems: 2.50/h
@@ -27,17 +29,34 @@ pub struct Costing {
     /// Mark rows that need more memory: 4GiB
     #[arg(long, value_parser = memory, value_name = "SIZE", allow_hyphen_values = true)]
     max_memory: Option<Limit>,
+    /// Mark rows that take more energy, as --energy measures it: 5mJ
+    #[arg(long, value_parser = energy, value_name = "ENERGY", allow_hyphen_values = true)]
+    max_energy: Option<Limit>,
+    /// A vendor's peaks of arithmetic, for MFU of nominal beside that of the measured one: 67TFLOP/s, bf16=989TFLOP/s
+    #[arg(long, value_parser = peak, value_delimiter = ',', value_name = "[PRECISION=]RATE", allow_hyphen_values = true)]
+    peak: Vec<(Option<Precision>, f64)>,
+    /// A vendor's peak of memory, for MBU of nominal: 4.8TB/s
+    #[arg(long, value_parser = byte_rate, value_name = "RATE", allow_hyphen_values = true)]
+    bandwidth: Option<f64>,
 }
 
 impl Costing {
-    /// What was asked for, if anything.
-    pub fn asked(&self) -> Option<Asked> {
-        let asked = Asked { price: self.price, max_latency: self.max_latency, max_memory: self.max_memory };
-        (self.columns.is_some() || asked != Asked::default()).then_some(asked)
+    /// What was asked for, if anything; energy that is measured is to be seen.
+    pub fn asked(&self, energy: bool) -> Option<Asked> {
+        let asked = Asked {
+            price: self.price,
+            max_latency: self.max_latency,
+            max_memory: self.max_memory,
+            max_energy: self.max_energy,
+            nominal: Nominal { compute: self.peak.clone(), byte_per_s: self.bandwidth },
+        };
+        (energy || self.columns.is_some() || asked != Asked::default()).then_some(asked)
     }
 }
 
 const TIMES: &[(&str, f64)] = &[("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9)];
+
+const ENERGIES: &[(&str, f64)] = &[("nJ", 1e-9), ("uJ", 1e-6), ("mJ", 1e-3), ("J", 1.0), ("kJ", 1e3), ("Wh", 3600.0)];
 
 const SIZES: &[(&str, f64)] = &[
     ("B", 1.0),
@@ -67,6 +86,19 @@ fn latency(text: &str) -> Result<Limit, String> {
     limit(text, TIMES, "time", "30ms")
 }
 
+/// `5mJ`.
+fn energy(text: &str) -> Result<Limit, String> {
+    limit(text, ENERGIES, "energy", "5mJ")
+}
+
+/// `67TFLOP/s` or `bf16=989TFLOP/s`.
+fn peak(text: &str) -> Result<(Option<Precision>, f64), String> {
+    let Some((name, rate)) = text.split_once('=') else { return Ok((None, flop_rate(text)?)) };
+    let found = Precision::ALL.into_iter().find(|precision| precision.name() == name.trim());
+    let known = || Precision::ALL.map(|precision| precision.name()).join(", ");
+    Ok((Some(found.ok_or_else(|| format!("'{name}' is none of {}; write something like bf16=989TFLOP/s", known()))?), flop_rate(rate)?))
+}
+
 /// `4GiB`.
 fn memory(text: &str) -> Result<Limit, String> {
     limit(text, SIZES, "size", "4GiB")
@@ -82,7 +114,7 @@ fn limit(text: &str, units: &[(&'static str, f64)], what: &str, example: &str) -
     let found = units.iter().find(|(name, _)| *name == suffix);
     let (unit, scale) = *found.ok_or_else(|| refused(&format!("is in none of {}", known())))?;
     let value = amount * scale;
-    if (1e-3..=1e18).contains(&value) { Ok(Limit { amount, unit, scale }) } else { Err(refused(&format!("is no {what} above 0"))) }
+    if (1e-9..=1e18).contains(&value) { Ok(Limit { amount, unit, scale }) } else { Err(refused(&format!("is no {what} above 0"))) }
 }
 
 #[cfg(test)]
@@ -98,6 +130,14 @@ mod tests {
     }
 
     #[test]
+    fn peaks_are_of_one_precision_or_of_all() {
+        assert_eq!((peak("67TFLOP/s"), peak("bf16=989TFLOP/s")), (Ok((None, 67e12)), Ok((Some(Precision::BF16), 989e12))));
+        for text in ["", "=1TFLOP/s", "bf16=", "bf16", "fp4=9PFLOP/s", "bf16=989TB/s", "f32=-1TFLOP/s"] {
+            assert!(peak(text).is_err_and(|why| why.contains("989TFLOP/s")), "{text}");
+        }
+    }
+
+    #[test]
     fn limits_keep_their_unit() {
         let of = |limit: Result<Limit, String>| limit.map(|l| (l.amount, l.unit, l.amount * l.scale));
         assert_eq!(of(latency("30ms")), Ok((30.0, "ms", 30e6)));
@@ -107,6 +147,11 @@ mod tests {
         assert_eq!((of(memory("80 GB")), of(memory("512KiB"))), (Ok((80.0, "GB", 80e9)), Ok((512.0, "KiB", 524_288.0))));
         for text in ["", "30", "30min", "-30ms", "0ms", "ms", "nans", "1e400s", "30 Ms", "4GiB"] {
             assert!(latency(text).is_err_and(|why| why.contains(&format!("'{text}'")) && why.contains("30ms")), "{text}");
+        }
+        let joules = |text| energy(text).map(|l| (l.unit, l.amount * l.scale));
+        assert_eq!((joules("5mJ"), joules("2 J"), joules("1Wh")), (Ok(("mJ", 0.005)), Ok(("J", 2.0)), Ok(("Wh", 3600.0))));
+        for text in ["", "5", "5mj", "5W", "-5mJ", "0J", "mJ", "nanJ"] {
+            assert!(energy(text).is_err_and(|why| why.contains(&format!("'{text}'")) && why.contains("5mJ")), "{text}");
         }
         for text in ["", "4", "4 gib", "-4GiB", "0B", "4Gib", "GiB", "30ms"] {
             assert!(memory(text).is_err_and(|why| why.contains(&format!("'{text}'")) && why.contains("4GiB")), "{text}");

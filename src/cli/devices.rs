@@ -5,7 +5,7 @@ use serde_json::json;
 use super::output;
 use crate::backend::{self, Found};
 use crate::error::{Error, Result};
-use crate::plan::{DeviceInfo, DeviceKind, Library};
+use crate::plan::{DeviceInfo, DeviceKind, Library, Sensors};
 use crate::units::Capacity;
 
 /// Lists devices.
@@ -30,7 +30,7 @@ fn line(found: &Found) -> String {
     }
 }
 
-/// One device in two lines.
+/// One device in two lines, or three.
 pub fn describe(device: &DeviceInfo) -> String {
     let precisions: Vec<_> = device.precisions.iter().map(|p| p.name()).collect();
     let caches: Vec<_> = device.caches.iter().map(|(level, bytes)| format!("L{level} {}", Capacity(*bytes))).collect();
@@ -45,7 +45,16 @@ pub fn describe(device: &DeviceInfo) -> String {
         precisions.join(" "),
         device.driver,
         if caches.is_empty() { String::new() } else { format!(", {}", caches.join(", ")) },
-    )
+    ) + &device.sensors.as_ref().map_or(String::new(), sensors)
+}
+
+/// What tells of its state, or why nothing does, in a line of its own.
+fn sensors(sensors: &Sensors) -> String {
+    let driver = sensors.driver.as_ref().map(|driver| format!("driver {driver}"));
+    let limit = sensors.power_limit_mw.map(|mw| format!("{:.0} W at most", mw as f64 / 1e3));
+    let absent = sensors.absent.as_ref().map(|why| format!("clocks, power and energy are not read: {why}"));
+    let told: Vec<String> = [driver, limit, absent].into_iter().flatten().collect();
+    if told.is_empty() { String::new() } else { format!("\n          {}", told.join(", ")) }
 }
 
 /// The devices a command runs on: the selector's, all, or the best one.

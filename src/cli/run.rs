@@ -49,6 +49,9 @@ impl Mode<'_> {
 pub fn run(args: &Measuring, mode: Mode<'_>) -> Result<i32> {
     let started = Instant::now();
     args.scope.check()?;
+    if args.keeping.energy && matches!(mode, Mode::Trace) {
+        return Err(Error::usage("--energy is measured of kernels, and trace places none; use rooftrace run"));
+    }
     let problem = args.shape.problem(&args.scope.op)?;
     let selectors = devices::choose(args.scope.common.device.as_deref(), &args.scope.common.require)?;
     interrupt::install()?;
@@ -63,6 +66,7 @@ pub fn run(args: &Measuring, mode: Mode<'_>) -> Result<i32> {
             variants: args.scope.variant.clone(),
             precisions: args.scope.precision.clone(),
             problem: problem.clone(),
+            energy: args.keeping.energy,
         };
         let (ended, view) = one(args, mode, selector, scope, selectors.len() > 1)?;
         views.extend(view);
@@ -125,7 +129,7 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
         eprintln!("rooftrace: {why}");
     }
     let mut view = roofline::view(&keeper.records)?;
-    let costing = args.costing.asked();
+    let costing = args.costing.asked(args.keeping.energy);
     if let Some(asked) = &costing {
         cost::fill(&mut view, asked);
     }

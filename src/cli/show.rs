@@ -16,7 +16,7 @@ pub fn run(args: &Showing) -> Result<i32> {
         eprintln!("rooftrace: {}: {warning}", args.file.display());
     }
     let mut view = roofline::view(&file.records)?;
-    let costing = args.costing.asked();
+    let costing = args.costing.asked(false);
     if let Some(asked) = &costing {
         cost::fill(&mut view, asked);
     }

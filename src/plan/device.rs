@@ -31,6 +31,20 @@ pub struct Limits {
     pub loop_trips: Option<u64>,
 }
 
+/// What tells clocks, power and temperature of a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sensors {
+    /// Version of the driver.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub driver: Option<String>,
+    /// Power that the board may take, in mW.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub power_limit_mw: Option<u64>,
+    /// Why nothing is told, where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub absent: Option<String>,
+}
+
 /// A device, as recorded: no host name, user or path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceInfo {
@@ -60,6 +74,9 @@ pub struct DeviceInfo {
     pub limits: Limits,
     /// True on the fake device; never compared with real ones.
     pub simulated: bool,
+    /// What tells of its state; absent for devices that nothing is asked of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sensors: Option<Sensors>,
 }
 
 impl DeviceInfo {

@@ -230,6 +230,12 @@ fn consistent(m: &Measurement) -> Result<(), String> {
     if !m.samples_ns.is_empty() && m.launches == 0 {
         return Err("field 'launches' is 0, and there are samples".into());
     }
+    if let Some(energy) = &m.energy {
+        let counts = [("launches", energy.launches), ("wall_ns", energy.wall_ns), ("uj", energy.uj), ("updates", energy.updates)];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err(format!("field 'energy.{name}' is 0; energy that is not known is left out"));
+        }
+    }
     Ok(())
 }
 

@@ -2,11 +2,12 @@
 
 use super::table::{REFERENCES, check, escape, number, percent};
 use super::{Style, cache_word, is_reference, keys, state_word, text};
+use crate::backend::meter::UNREADABLE;
 use crate::cost::{Asked, Peaks};
 use crate::grid::{Column, Grid};
 use crate::plan::Precision;
 use crate::record::State;
-use crate::units::{ByteRate, Capacity, Count, FlopRate, Nanos};
+use crate::units::{ByteRate, Capacity, Count, FlopRate, Joules, Nanos, digits};
 use crate::view::{CeilingView, Cost, Row, View};
 
 /// What stands in one column.
@@ -82,6 +83,21 @@ fn columns(view: &View, asked: &Asked) -> Vec<(Column, Cell)> {
     }
     columns.push((Column::right("MFU"), |_, cost| cost.mfu.map_or(String::new(), percent)));
     columns.push((Column::right("MBU"), |_, cost| cost.mbu.map_or(String::new(), percent)));
+    if !asked.nominal.compute.is_empty() {
+        let nominal = Column::right("MFU of nominal").titled("nomMFU").drops(6);
+        columns.push((nominal, |_, cost| cost.mfu_nominal.map_or(String::new(), percent)));
+    }
+    if asked.nominal.byte_per_s.is_some() {
+        let nominal = Column::right("MBU of nominal").titled("nomMBU").drops(6);
+        columns.push((nominal, |_, cost| cost.mbu_nominal.map_or(String::new(), percent)));
+    }
+    if any(|_, cost| cost.energy_j.is_some()) {
+        columns.extend::<[(Column, Cell); 3]>([
+            (Column::right("energy").drops(7), |_, cost| joules(cost.energy_j)),
+            (Column::right("above idle").drops(1), |_, cost| joules(cost.energy_above_idle_j)),
+            (Column::right("FLOP/J").drops(4), |_, cost| cost.flop_per_j.map_or(String::new(), |n| Count(n.round() as u64).to_string())),
+        ]);
+    }
     if asked.price.is_some() {
         columns.push((Column::right("price of 1M").titled("of 1M"), |_, cost| cost.price_per_million.map_or(String::new(), number)));
     }
@@ -107,6 +123,10 @@ fn per_s(rate: Option<f64>) -> String {
         Some(rate) if rate < 999.5 => number(rate),
         Some(rate) => Count(rate.round() as u64).to_string(),
     }
+}
+
+fn joules(energy: Option<f64>) -> String {
+    energy.map_or(String::new(), |joules| Joules(joules).to_string())
 }
 
 /// What the figures are, and why a column is empty where it is.
@@ -145,8 +165,48 @@ fn notes(view: &View, asked: &Asked) -> Vec<String> {
     if view.rows.iter().any(|row| row.peak_bytes.is_none()) {
         notes.push("no memory where the record has none measured".into());
     }
+    notes.extend(nominal(asked));
+    notes.extend(energy(view, asked));
     if let Some(price) = asked.price {
         notes.push(format!("of 1M: a million problems, one after the other, at {price} an hour"));
+    }
+    notes
+}
+
+/// What was given in place of measured peaks.
+fn nominal(asked: &Asked) -> Option<String> {
+    let named = |(precision, rate): &(Option<Precision>, f64)| match precision {
+        Some(precision) => format!("{} ({precision})", FlopRate(*rate)),
+        None => FlopRate(*rate).to_string(),
+    };
+    let given = asked.nominal.compute.iter().map(named).chain(asked.nominal.byte_per_s.map(|rate| ByteRate(rate).to_string()));
+    let given: Vec<String> = given.collect();
+    (!given.is_empty())
+        .then(|| format!("MFU and MBU of nominal (nomMFU, nomMBU): over {}, as given, measured by nobody here", given.join(", ")))
+}
+
+/// How energy was counted, or why it was not.
+fn energy(view: &View, asked: &Asked) -> Vec<String> {
+    let mut sources: Vec<String> = Vec::new();
+    for energy in view.rows.iter().filter_map(|row| row.energy.as_ref()) {
+        let source = format!("{}, idle {} W", energy.source, digits(energy.idle_uw as f64 / 1e6));
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    let mut notes = Vec::new();
+    if !sources.is_empty() {
+        let told = sources.join("; ");
+        notes.push(format!("energy: one problem, launched back to back, the idle share included ({told}); above idle: without it"));
+    }
+    let whys = view.rows.iter().flat_map(|row| &row.reasons).filter(|reason| reason.starts_with(UNREADABLE));
+    for why in whys {
+        if !notes.contains(why) {
+            notes.push(why.clone());
+        }
+    }
+    if notes.is_empty() && asked.max_energy.is_some() {
+        notes.push("no energy: the record has none; measure with --energy".into());
     }
     notes
 }

@@ -192,6 +192,8 @@ fn unplaced(m: &Measurement) -> Row {
         workspace_bytes: m.workspace_bytes,
         shares: Vec::new(),
         verification: m.verification.clone(),
+        telemetry: m.telemetry.clone(),
+        energy: m.energy.clone(),
         cost: None,
     }
 }

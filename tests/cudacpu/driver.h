@@ -55,7 +55,7 @@ int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY, OK; }
 int cuDeviceGetAttribute(int* value, int which, int) {
     // Numbers of CUdevice_attribute in cuda.h.
     const std::map<int, int> known = {{1, 1024}, {6, 65535},    {16, 1},     {17, 0},  {38, 1 << 20},
-                                      {75, MAJOR}, {76, MINOR}, {97, 232448}, {115, 0}};
+                                      {75, MAJOR}, {76, MINOR}, {97, 232448}, {115, 0}, {33, 0x3b}, {34, 0}, {50, 0}};
     const auto found = known.find(which);
     if (found == known.end()) return INVALID;
     return *value = found->second, OK;

@@ -17,6 +17,9 @@ pub const CHILD: &str = "ROOFTRACE_TEST_CHILD";
 /// Where compiled code is kept; empty, nowhere.
 pub const CACHE: &str = "ROOFTRACE_CACHE";
 
+/// The one name that NVML is looked for under.
+pub const NVML: &str = "libnvidia-ml.so.1";
+
 pub fn in_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
@@ -83,5 +86,6 @@ pub fn stand_in(test: &str, patched: impl Fn(&str, String) -> Option<String>) ->
     let none = folder.join("none");
     std::fs::write(&none, "no library").expect("the folder can be written");
     install(&folder, &["cublas", "cublasLt", "cudnn"], &none);
+    std::fs::copy(&none, folder.join(NVML)).expect("the folder can be written");
     Some(folder)
 }

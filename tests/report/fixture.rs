@@ -29,6 +29,7 @@ pub fn header() -> Header {
             features: vec![],
             limits: Limits { binding_bytes: 1 << 30, grid: 65_535, block: 1024, shared_bytes: 0, launch_ns: None, loop_trips: None },
             simulated: false,
+            sensors: None,
         },
         clock: Clock::default(),
         settings: Settings::default(),
@@ -110,6 +111,8 @@ pub fn row(op: &str, variant: &str, label: &str, cache: Cache, flops: f64, bytes
         workspace_bytes: 0,
         shares: vec![],
         verification: None,
+        telemetry: None,
+        energy: None,
         cost: None,
     }
 }

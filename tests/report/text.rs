@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use rooftrace::cost::{self, Asked, Limit};
-use rooftrace::record::State;
+use rooftrace::cost::{self, Asked, Limit, Nominal};
+use rooftrace::record::{Energy, State};
 use rooftrace::report::{self, Style, chart, table, verdict};
-use rooftrace::view::View;
+use rooftrace::view::{Interval, View};
 
 use super::fixture;
 
@@ -47,17 +47,37 @@ fn the_chart_looks_as_it_did() {
     snapshot("verdict.txt", &verdict::terminal(&view, &style(100)));
 }
 
-/// All that can be asked of costs: 2.50 an hour, 20 ms, 16 MiB.
+/// All that can be asked of costs: 2.50 an hour, 20 ms, 16 MiB, 500 mJ, beside 100 GFLOP/s and 51.2 GB/s.
 fn everything() -> Asked {
     let limit = |amount, unit, scale| Some(Limit { amount, unit, scale });
-    Asked { price: Some(2.5), max_latency: limit(20.0, "ms", 1e6), max_memory: limit(16.0, "MiB", 1_048_576.0) }
+    Asked {
+        price: Some(2.5),
+        max_latency: limit(20.0, "ms", 1e6),
+        max_memory: limit(16.0, "MiB", 1_048_576.0),
+        max_energy: limit(500.0, "mJ", 1e-3),
+        nominal: Nominal { compute: vec![(None, 100e9)], byte_per_s: Some(51.2e9) },
+    }
 }
 
-/// The fixture with memory measured for all rows but the last, and its costs.
+/// The fixture with memory measured for all rows but the last, energy at 35 W for all but the last two, and its costs.
 fn priced(asked: &Asked) -> View {
     let mut view = fixture::host();
     let last = view.rows.len() - 1;
     view.rows[..last].iter_mut().for_each(|row| row.peak_bytes = Some(row.bytes_compulsory + 65_536));
+    for row in &mut view.rows[..last - 1] {
+        let source = "RAPL: package-0".into();
+        let of = |time: Interval| Energy {
+            source,
+            launches: 1000,
+            wall_ns: (time.median * 1e3) as u64,
+            uj: (time.median * 35.0) as u64,
+            updates: 1999,
+            idle_uw: 12_500_000,
+        };
+        row.energy = row.time_ns.map(of);
+    }
+    let late = "energy is not available: the budget ended before its pass; raise --budget";
+    view.rows[last - 1..].iter_mut().for_each(|row| row.reasons.push(late.into()));
     cost::fill(&mut view, asked);
     view
 }

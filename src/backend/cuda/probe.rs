@@ -8,6 +8,7 @@ use cudarc::nvrtc::sys as nvrtc;
 
 use super::compile::architecture_name;
 use super::failed;
+use super::sensors::{Address, Board};
 use crate::error::{Error, Result};
 use crate::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision};
 
@@ -154,6 +155,23 @@ fn capability(device: CUdevice) -> Result<(i32, i32)> {
     Ok((major, attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?))
 }
 
+/// The board of device `index`, as NVML knows it.
+///
+/// # Errors
+/// One sentence why NVML tells nothing of it.
+pub fn board_of(index: usize) -> Result<Board, String> {
+    board(driver::device::get(index as i32).map_err(|e| failed("opening the device", e).to_string())?)
+}
+
+fn board(device: CUdevice) -> Result<Board, String> {
+    let number = |which| attribute(device, which).map(|value| value.max(0) as u32).map_err(|e| e.to_string());
+    Board::at(Address {
+        domain: number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?,
+        bus: number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?,
+        device: number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?,
+    })
+}
+
 /// CUDA release that the driver serves, from its number such as 13000.
 fn release(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
@@ -192,6 +210,7 @@ fn describe(index: usize, compiler: &str) -> Result<DeviceInfo> {
             loop_trips: None,
         },
         simulated: false,
+        sensors: Some(Board::about(&board(device))),
     })
 }
 

@@ -138,6 +138,9 @@ impl Loaded for Resident<'_> {
             self.launches += 1;
         }
         let sample = self.fake.clocks(self.call_ns, launches, factor);
+        if let Some(battery) = &self.fake.script.energy {
+            self.fake.drain.pass(sample.wall, battery.busy_w, battery.update_ns);
+        }
         self.fake.samples.set(self.fake.samples.get() + 1);
         Ok(sample)
     }

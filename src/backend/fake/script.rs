@@ -4,8 +4,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::VARIABLE;
+use super::battery::Battery;
 use super::fault::Fault;
 use super::model::{Ease, Speed};
+use crate::backend::Vitals;
 use crate::error::{Error, Result};
 use crate::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision};
 
@@ -29,6 +31,10 @@ pub struct Script {
     pub faults: Vec<Fault>,
     /// Seed of the noise.
     pub seed: u32,
+    /// What it says of itself, one after the other; the last again and again.
+    pub vitals: Vec<Vitals>,
+    /// Its energy; without it there is no counter.
+    pub energy: Option<Battery>,
 }
 
 /// From sample `after` on, times are multiplied by `factor`.
@@ -140,5 +146,6 @@ fn healthy() -> DeviceInfo {
         language: Language::Host,
         limits: Limits { binding_bytes: 1 << 30, grid: 65_535, block: 1024, shared_bytes: 48 << 10, launch_ns: None, loop_trips: None },
         simulated: true,
+        sensors: None,
     }
 }

@@ -98,6 +98,7 @@ pub(super) fn info(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
             loop_trips: cpu.then_some(CPU_LOOP_TRIPS),
         },
         simulated: false,
+        sensors: None,
     }
 }
 
