@@ -16,7 +16,7 @@ use super::{Call, Isa, Output, share, tally};
 use crate::plan::{Demand, Setting};
 
 /// Rows or columns at most: beyond, what packing costs is regained.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 /// Rows of A, or of B, at a time.
 const ROWS: usize = 4;
 /// Columns of B at a time.
@@ -103,7 +103,7 @@ impl Form {
 }
 
 /// A worker's columns, cut into stretches whose part of C stays in a first-level cache.
-fn stretches(e: &Extents, width: usize, worker: usize, workers: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn stretches(e: &Extents, width: usize, worker: usize, workers: usize) -> impl Iterator<Item = Range<usize>> {
     let (n, line) = (e.n, LINE / width);
     let lines = share(n.div_ceil(line), worker, workers);
     let step = (KEPT / LINE / e.m).max(1);
