@@ -318,7 +318,9 @@ mod tests {
         let mean = dense.iter().sum::<f32>() / 10_000.0;
         assert!((mean * 64.0 - 1.5).abs() < 0.01, "mean {mean}");
         let exact: Vec<f32> = (0..100).map(|i| scale(Draw::Exact, &keys, i)).collect();
-        assert!(exact.iter().all(|&x| x == 1.0 / 64.0 || x == 1.0 / 32.0) && exact.contains(&(1.0 / 64.0)) && exact.contains(&(1.0 / 32.0)));
+        assert!(
+            exact.iter().all(|&x| x == 1.0 / 64.0 || x == 1.0 / 32.0) && exact.contains(&(1.0 / 64.0)) && exact.contains(&(1.0 / 32.0))
+        );
     }
 
     #[test]

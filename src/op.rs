@@ -35,8 +35,8 @@ pub mod shared;
 pub mod stream;
 mod window;
 
-pub(crate) use dtype::bf16_of;
 pub use dtype::DType;
+pub(crate) use dtype::bf16_of;
 pub use layers::{LAYERS, Layer, layer_name};
 pub use object::{Op, samples};
 pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};

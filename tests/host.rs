@@ -233,7 +233,10 @@ fn words_and_scales_read_back_equal_the_definition_to_the_bit() {
             let mut loaded = host.load(&plan, seeded, 1, Checks::Trusted).unwrap();
             for tensor in [1, 2] {
                 let read = loaded.read(tensor, 0, 0..plan.tensors[tensor].elements()).unwrap();
-                assert!(read.iter().enumerate().all(|(i, x)| x.to_bits() == drawn.value(tensor, i as u64).to_bits()), "{precision} {tensor}");
+                assert!(
+                    read.iter().enumerate().all(|(i, x)| x.to_bits() == drawn.value(tensor, i as u64).to_bits()),
+                    "{precision} {tensor}"
+                );
                 assert!(read.iter().all(|x| tensor == 1 && x.fract() == 0.0 || (1.0 / 64.0..=1.0 / 32.0).contains(x)));
             }
             let keys = keys(seeded.seed, 1);

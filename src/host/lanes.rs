@@ -256,33 +256,33 @@ mod x86 {
     }
 
     lanes!(__m256, f32, 8, 16, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_stream_ps _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps
-        _mm256_max_ps _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32 23
-        #[inline(always)]
-        unsafe fn field(self, left: u32, right: u32) -> Self {
-            // SAFETY: as for `splat`.
-            unsafe {
-                let top = _mm256_sllv_epi32(_mm256_castps_si256(self), _mm256_set1_epi32(left as i32));
-                _mm256_cvtepi32_ps(_mm256_srav_epi32(top, _mm256_set1_epi32(right as i32)))
-            }
-        });
+    _mm256_max_ps _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32 23
+    #[inline(always)]
+    unsafe fn field(self, left: u32, right: u32) -> Self {
+        // SAFETY: as for `splat`.
+        unsafe {
+            let top = _mm256_sllv_epi32(_mm256_castps_si256(self), _mm256_set1_epi32(left as i32));
+            _mm256_cvtepi32_ps(_mm256_srav_epi32(top, _mm256_set1_epi32(right as i32)))
+        }
+    });
     lanes!(__m256d, f64, 4, 16, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_stream_pd _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd
         _mm256_max_pd _mm256_castpd_si256 _mm256_castsi256_pd _mm256_add_epi64 _mm256_slli_epi64 52);
     lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps
-        _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23
-        #[inline(always)]
-        unsafe fn field(self, left: u32, right: u32) -> Self {
-            // SAFETY: as for `splat`.
-            unsafe {
-                let bits = _mm512_castps_si512(self);
-                if right == 28 {
-                    // A register holds the numbers of all fields of four bits, and looking one up heeds no other bits.
-                    let numbers = _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0);
-                    return _mm512_permutexvar_ps(_mm512_srlv_epi32(bits, _mm512_set1_epi32(28 - left as i32)), numbers);
-                }
-                let top = _mm512_sllv_epi32(bits, _mm512_set1_epi32(left as i32));
-                _mm512_cvtepi32_ps(_mm512_srav_epi32(top, _mm512_set1_epi32(right as i32)))
+    _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23
+    #[inline(always)]
+    unsafe fn field(self, left: u32, right: u32) -> Self {
+        // SAFETY: as for `splat`.
+        unsafe {
+            let bits = _mm512_castps_si512(self);
+            if right == 28 {
+                // A register holds the numbers of all fields of four bits, and looking one up heeds no other bits.
+                let numbers = _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0);
+                return _mm512_permutexvar_ps(_mm512_srlv_epi32(bits, _mm512_set1_epi32(28 - left as i32)), numbers);
             }
-        });
+            let top = _mm512_sllv_epi32(bits, _mm512_set1_epi32(left as i32));
+            _mm512_cvtepi32_ps(_mm512_srav_epi32(top, _mm512_set1_epi32(right as i32)))
+        }
+    });
     lanes!(__m512d, f64, 8, 32, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_stream_pd _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd
         _mm512_max_pd _mm512_castpd_si512 _mm512_castsi512_pd _mm512_add_epi64 _mm512_slli_epi64 52);
 }

@@ -162,7 +162,8 @@ impl<const BITS: u32> Bits<'_, BITS> {
         let scales = scales[group * n..][columns.clone()].as_ptr();
         let a = std::array::from_fn(|i| tally::read(&a[(row + i) * sizes.e.k + at * sizes.pack..][..R * sizes.pack]));
         // SAFETY: the columns are this worker's, in rows of their own.
-        let c: [*mut f32; M] = std::array::from_fn(|i| unsafe { c.slice((row + i) * n + columns.start..(row + i) * n + columns.end) }.as_mut_ptr());
+        let c: [*mut f32; M] =
+            std::array::from_fn(|i| unsafe { c.slice((row + i) * n + columns.start..(row + i) * n + columns.end) }.as_mut_ptr());
         // SAFETY: every access stays below the columns of rows that are there; by the caller's promise the CPU has V.
         unsafe {
             let mut j = 0;

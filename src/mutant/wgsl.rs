@@ -114,7 +114,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     of("quantized", "gemv", "omits the barrier", "    workgroupBarrier();\n    let row = lane", "    let row = lane"),
     of("quantized", "gemv", "mixes up the rows", "part[row * LANES + s", "part[(row ^ 1u) * LANES + s"),
     of("quantized", "gemv", "stores past the last row", "row < rows && first + row < dims.m", "row < rows"),
-    of("quantized", "gemv", "takes the first weight of a word for all of a ragged column", "extractBits(word, i * dims.bits,", "extractBits(word, 0u,"),
+    of(
+        "quantized",
+        "gemv",
+        "takes the first weight of a word for all of a ragged column",
+        "extractBits(word, i * dims.bits,",
+        "extractBits(word, 0u,",
+    ),
     of("quantized", "gemv", "starts every lane at the first word", "step = lane % SLICES; step", "step = 0u; step"),
     of("stream", "linear", "omits the barrier of the reduction", "        workgroupBarrier();", "        "),
     of(

@@ -52,7 +52,8 @@ fn parameters(e: &Explanation) -> String {
     let narrow = |width: u64, name: &str| format!("{} in {name}", Capacity(e.params * width));
     let packed = e.params_bytes < e.params * width;
     let widths = [(4, "f32"), (2, "f16 or bf16"), (1, "int8")].into_iter();
-    let others: Vec<_> = widths.filter(|other| if packed { other.0 > 1 } else { other.0 != width }).map(|(w, name)| narrow(w, name)).collect();
+    let others: Vec<_> =
+        widths.filter(|other| if packed { other.0 > 1 } else { other.0 != width }).map(|(w, name)| narrow(w, name)).collect();
     let stored = match packed {
         true => {
             let bits = crate::units::digits(8.0 * e.params_bytes as f64 / e.params as f64);

@@ -64,13 +64,7 @@ impl Filler {
         let find = |name: &str| compiled.module.load_function(name).map_err(|e| failed("finding a fill kernel", e));
         Ok(Filler {
             draw: [find("draw_f64")?, find("draw_f32")?, find("draw_f16")?, find("draw_bf16")?, find("draw_u32")?],
-            changed: [
-                find("changed_f64")?,
-                find("changed_f32")?,
-                find("changed_f16")?,
-                find("changed_bf16")?,
-                find("changed_u32")?,
-            ],
+            changed: [find("changed_f64")?, find("changed_f32")?, find("changed_f16")?, find("changed_bf16")?, find("changed_u32")?],
         })
     }
 

@@ -156,7 +156,9 @@ impl Resident {
             match (&spec.fill, spec.role) {
                 (_, Role::Output | Role::Scratch) => set(start, NAN, spec.bytes())?,
                 (Fill::Values(values), _) => upload(start, &encode(spec.dtype, values))?,
-                (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale, _) => self.filler.fill(&self.stream, start, spec, self.seeded, t)?,
+                (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale, _) => {
+                    self.filler.fill(&self.stream, start, spec, self.seeded, t)?
+                }
             }
         }
         Ok(())

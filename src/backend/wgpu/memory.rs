@@ -79,7 +79,9 @@ impl Memory {
         }
         match (&spec.fill, spec.role) {
             (_, Role::Output | Role::Scratch) => memory.fill(device, filler, Mode::Nan, seeded.seed)?,
-            (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale, _) => memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?,
+            (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale, _) => {
+                memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?
+            }
             (Fill::Values(values), _) => {
                 let mut bytes = narrowed(values, spec.dtype);
                 let guard = PATTERN.to_le_bytes();
