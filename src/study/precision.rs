@@ -256,39 +256,30 @@ fn absent(told: &[Told<'_>]) -> Option<String> {
     (!missing.is_empty()).then(|| format!("Not measured here: {}; the file says why.", missing.join(", ")))
 }
 
-/// Time over bytes, beside the roof; and both errors over the bits of a weight.
+/// Time beside the roof, and both errors, over the bits of a weight.
 fn figure(vector: &[Told<'_>], matrix: &[Told<'_>]) -> Figure {
-    let mark = |told: &Told<'_>, x: f64, y: f64| Mark { name: told.form.name(), doubted: told.doubted(), ..Mark::at(x, y) };
-    let bare = |told: &Told<'_>, x: f64, y: f64| Mark { name: String::new(), ..mark(told, x, y) };
-    let bytes = |told: &Told<'_>| told.row.bytes_compulsory as f64;
+    let mark = |told: &Told<'_>, y: f64| Mark { doubted: told.doubted(), ..Mark::at(told.bits().unwrap_or(f64::NAN), y) };
+    let named = |told: &Told<'_>, y: f64| Mark { name: told.form.name(), ..mark(told, y) };
     let line = |name: &str, look, family, marks| Line { name: name.into(), look, family, marks };
     let mut time = Vec::new();
     for (family, told) in [vector, matrix].into_iter().enumerate() {
-        // By size, so that a line goes on from left to right.
+        // By width, so that a line goes on from left to right.
         let mut sorted: Vec<&Told<'_>> = told.iter().collect();
-        sorted.sort_by(|a, b| bytes(a).total_cmp(&bytes(b)));
+        sorted.sort_by(|a, b| a.bits().unwrap_or(0.0).total_cmp(&b.bits().unwrap_or(0.0)));
         let name = if family == 0 { "times a vector" } else { "times a matrix" };
-        let roofs = sorted.iter().filter_map(|told| Some(Mark::at(bytes(told), told.bound?))).collect();
-        time.push(line("", Look::Predicted, family, roofs));
-        time.push(line(name, Look::Measured, family, sorted.iter().map(|told| mark(told, bytes(told), median(told.row))).collect()));
+        time.push(line("", Look::Predicted, family, sorted.iter().filter_map(|told| Some(mark(told, told.bound?))).collect()));
+        time.push(line(name, Look::Measured, family, sorted.iter().map(|told| named(told, median(told.row))).collect()));
     }
-    let millionths = |told: &Told<'_>, error: f64| bare(told, told.bits().unwrap_or(f64::NAN), 1e6 * error);
-    let rounding = vector.iter().filter_map(|told| Some(millionths(told, told.rounding()?))).collect();
-    let storing = vector.iter().map(|told| Mark { name: told.form.name(), ..millionths(told, told.form.storing()) }).collect();
+    let rounding = vector.iter().filter_map(|told| Some(mark(told, 1e6 * told.rounding()?))).collect();
+    let storing = vector.iter().map(|told| named(told, 1e6 * told.form.storing())).collect();
     let errors = vec![line("rounding in kernels", Look::Points, 0, rounding), line("storing the weights", Look::Points, 1, storing)];
+    let panel = |name, quantity, lines| Panel {
+        x: Axis { name: "Bits of a weight", quantity: Quantity::Count },
+        y: Axis { name, quantity },
+        lines,
+    };
     Figure {
-        title: "Time over bytes, measured and by the roof (dashed), and the error that is paid".into(),
-        panels: vec![
-            Panel {
-                x: Axis { name: "Bytes that must move", quantity: Quantity::Bytes },
-                y: Axis { name: "Time", quantity: Quantity::Time },
-                lines: time,
-            },
-            Panel {
-                x: Axis { name: "Bits of a weight", quantity: Quantity::Count },
-                y: Axis { name: "Error of an output", quantity: Quantity::Millionths },
-                lines: errors,
-            },
-        ],
+        title: "Time (dashed: what the roof allows) and error over bits".into(),
+        panels: vec![panel("Time", Quantity::Time, time), panel("Error of an output", Quantity::Millionths, errors)],
     }
 }
