@@ -8,7 +8,7 @@ struct Draw {
     unsigned long long elements;
     unsigned keys[4];
     unsigned exact; // 1: multiples of 1/64 in [-1, 1]; 0: near-normal
-    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; zeros for a plain draw
+    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; no columns but a step for scales; zeros for a plain draw
     unsigned columns, rows, first, keys_of_head, shift, step;
 };
 
@@ -44,13 +44,20 @@ __device__ __forceinline__ unsigned next(const Draw& d, unsigned i) {
     return (at ^ at >> d.shift) * d.columns + i % d.columns;
 }
 
+// What stands for an index in hashes.
+__device__ __forceinline__ unsigned place(unsigned long long i) { return (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u; }
+
 __device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
     if (d.columns && !d.keys_of_head) {
         Bits b;
         b.u = 0x3f800000u + 4 * next(d, (unsigned)i);
         return b.f;
     }
-    const unsigned at = (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u;
+    const unsigned at = place(i);
+    if (!d.columns && d.step) {
+        const unsigned hash = mix(at + d.keys[0]);
+        return (float)(d.exact ? 0x10000u << (hash >> 31) : 0x10000u + (hash >> 16)) * (1.0f / (1 << 22));
+    }
     const float scale = (float)(1u << d.shift);
     if (d.exact && d.columns) {
         const unsigned long long row = i / d.columns;
@@ -89,10 +96,12 @@ __device__ __forceinline__ Brain brain_of(float x) {
     return {(unsigned short)((b.u + 0x7fff + (b.u >> 16 & 1)) >> 16)};
 }
 
-__device__ __forceinline__ void convert(float x, float& out) { out = x; }
-__device__ __forceinline__ void convert(float x, double& out) { out = x; }
-__device__ __forceinline__ void convert(float x, Half& out) { out = half_of(x); }
-__device__ __forceinline__ void convert(float x, Brain& out) { out = brain_of(x); }
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, float& out) { out = element(d, i); }
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, double& out) { out = element(d, i); }
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, Half& out) { out = half_of(element(d, i)); }
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, Brain& out) { out = brain_of(element(d, i)); }
+// A word is its hash, under either draw.
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, unsigned& out) { out = mix(place(i) + d.keys[0]); }
 
 __device__ __forceinline__ bool same(float a, float b) {
     Bits x, y;
@@ -111,20 +120,21 @@ __device__ __forceinline__ bool same(double a, double b) {
 }
 __device__ __forceinline__ bool same(Half a, Half b) { return a.bits == b.bits; }
 __device__ __forceinline__ bool same(Brain a, Brain b) { return a.bits == b.bits; }
+__device__ __forceinline__ bool same(unsigned a, unsigned b) { return a == b; }
 
 __device__ __forceinline__ unsigned long long first() { return (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ unsigned long long stride() { return (unsigned long long)gridDim.x * blockDim.x; }
 
 template <class Out> __device__ __forceinline__ void fill(Out* out, const Draw& d) {
-    for (unsigned long long i = first(); i < d.elements; i += stride()) convert(element(d, i), out[i]);
+    for (unsigned long long i = first(); i < d.elements; i += stride()) drawn(d, i, out[i]);
 }
 
 template <class Out> __device__ __forceinline__ void compare(const Out* data, unsigned long long* changed, const Draw& d) {
     unsigned long long mine = 0;
     for (unsigned long long i = first(); i < d.elements; i += stride()) {
-        Out drawn;
-        convert(element(d, i), drawn);
-        if (!same(data[i], drawn)) ++mine;
+        Out expected;
+        drawn(d, i, expected);
+        if (!same(data[i], expected)) ++mine;
     }
     if (mine) atomicAdd(changed, mine);
 }
@@ -133,6 +143,7 @@ extern "C" __global__ void __launch_bounds__(256) draw_f32(float* out, const Dra
 extern "C" __global__ void __launch_bounds__(256) draw_f64(double* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_f16(Half* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_bf16(Brain* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_u32(unsigned* out, const Draw d) { fill(out, d); }
 
 extern "C" __global__ void __launch_bounds__(256) changed_f32(const float* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
@@ -144,5 +155,8 @@ extern "C" __global__ void __launch_bounds__(256) changed_f16(const Half* data, 
     compare(data, changed, d);
 }
 extern "C" __global__ void __launch_bounds__(256) changed_bf16(const Brain* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_u32(const unsigned* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
 }

@@ -129,6 +129,9 @@ def machine_promises(kernel, found):
         if (kernel["op"], kernel["variant"]) == ("matmul", "pipelined") and entry == "whole":
             if not all(any(name.startswith(wide) for name in own) for wide in ("LDG.E.128", "LDS.128", "STG.E.128")):
                 yield f"{entry}: an access is not 16 bytes wide"
+        if (kernel["op"], kernel["variant"]) == ("quantized", "gemv") and entry != "ragged":
+            if not any(name.startswith("LDG.E.128") for name in own):
+                yield f"{entry}: no 16-byte load"
         if kernel["unit"] == "mma" and kernel["op"] != "matrix" and entry.startswith("whole"):
             if not all(any(name.startswith(wanted) for name in own) for wanted in ("LDGSTS", "LDSM")):
                 yield f"{entry}: no asynchronous copies or matrix loads"

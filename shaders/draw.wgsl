@@ -9,10 +9,10 @@ struct Params {
     keys: vec4<u32>, // of the tensor, see `draw::keys`
     elements: u32,
     words: u32, // 32-bit words that the elements touch
-    dtype: u32, // 0 f32, 1 f64, 2 f16
+    dtype: u32, // 0 f32, 1 f64, 2 f16, 3 words
     mode: u32, // 0 dense, 1 exact, 2 NaN
     guard: u32, // the guard's pattern
-    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; zeros for a plain draw
+    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; no columns but a step for scales; zeros for a plain draw
     columns: u32,
     rows: u32,
     first: u32,
@@ -36,6 +36,10 @@ fn mix(v: u32) -> u32 {
 
 // Element i in units of 2^-22: an integer of at most 24 bits, shifted by at most twice `shift`.
 fn element(i: u32) -> i32 {
+    if (p.columns == 0u && p.step != 0u) {
+        let hash = mix(i + p.keys.x);
+        return select(65536 + i32(hash >> 16u), 65536i << (hash >> 31u), p.mode == 1u);
+    }
     if (p.mode == 1u && p.columns != 0u) {
         let row = i / p.columns;
         if (p.step == 2u && row % 2u == 1u) {
@@ -116,6 +120,9 @@ fn word(w: u32) -> u32 {
             let low = (bits & 7u) << 29u;
             let top = (bits & 0x80000000u) | (((bits & 0x7fffffffu) >> 3u) + (896u << 20u));
             return select(low, select(top, 0u, bits == 0u), high);
+        }
+        case 3u: {
+            return select(mix(w + p.keys.x), 0xffffffffu, p.mode == 2u);
         }
         default: {
             let i = w * 2u;

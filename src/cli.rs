@@ -17,9 +17,12 @@ mod explain;
 mod output;
 mod own;
 mod run;
+mod shape;
 mod show;
 mod study;
 mod verify;
+
+use shape::Shape;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 no such device or feature, 4 a kernel gave a wrong output, 5 finished with
@@ -235,119 +238,6 @@ struct Showing {
     svg: Option<PathBuf>,
     #[command(flatten)]
     costing: cost::Costing,
-}
-
-/// Fields of one problem, in place of the grid; needs exactly one --op.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "One problem of one op, by its fields")]
-struct Shape {
-    /// Rows of A and C (matmul)
-    #[arg(long, value_name = "N")]
-    m: Option<u64>,
-    /// Columns of B and C (matmul), images (convolutions)
-    #[arg(long, value_name = "N")]
-    n: Option<u64>,
-    /// Columns of A (matmul), filter extent (convolutions)
-    #[arg(long, value_name = "N")]
-    k: Option<u64>,
-    /// Input rows
-    #[arg(long, value_name = "N")]
-    h: Option<u64>,
-    /// Input columns
-    #[arg(long, value_name = "N")]
-    w: Option<u64>,
-    /// Channels (depthwise)
-    #[arg(long, value_name = "N")]
-    c: Option<u64>,
-    /// Input channels (conv2d)
-    #[arg(long, value_name = "N")]
-    c_in: Option<u64>,
-    /// Output channels (conv2d)
-    #[arg(long, value_name = "N")]
-    c_out: Option<u64>,
-    /// Filter rows, where not --k (conv2d)
-    #[arg(long, value_name = "N")]
-    kh: Option<u64>,
-    /// Filter columns, where not --k (conv2d)
-    #[arg(long, value_name = "N")]
-    kw: Option<u64>,
-    /// Step between outputs
-    #[arg(long, value_name = "N")]
-    stride: Option<u64>,
-    /// Zeros around the input
-    #[arg(long, value_name = "N")]
-    padding: Option<u64>,
-    /// Step between filter taps
-    #[arg(long, value_name = "N")]
-    dilation: Option<u64>,
-    /// Groups of channels that see nothing of each other (conv2d)
-    #[arg(long, value_name = "N")]
-    groups: Option<u64>,
-    /// Sequences (attention)
-    #[arg(long, value_name = "N")]
-    batch: Option<u64>,
-    /// Heads of queries (attention)
-    #[arg(long, value_name = "N")]
-    heads: Option<u64>,
-    /// Heads of keys and values; as many as --heads unless given (attention)
-    #[arg(long, value_name = "N")]
-    kv_heads: Option<u64>,
-    /// Queries and keys of a head (attention)
-    #[arg(long, value_name = "N")]
-    seq: Option<u64>,
-    /// Queries of a head, where not --seq (attention)
-    #[arg(long, value_name = "N")]
-    seq_q: Option<u64>,
-    /// Keys of a head, where not --seq (attention)
-    #[arg(long, value_name = "N")]
-    seq_kv: Option<u64>,
-    /// Elements of a query, a key and a value (attention)
-    #[arg(long, value_name = "N")]
-    head_dim: Option<u64>,
-    /// A query sees no key behind its own position (attention)
-    #[arg(long)]
-    causal: bool,
-}
-
-impl Shape {
-    /// The one problem asked for, with its op.
-    fn problem(&self, ops: &[String]) -> Result<Option<(String, Value)>> {
-        let given = [
-            ("m", self.m),
-            ("n", self.n),
-            ("k", self.k),
-            ("h", self.h),
-            ("w", self.w),
-            ("c", self.c),
-            ("c_in", self.c_in),
-            ("c_out", self.c_out),
-            ("kh", self.kh),
-            ("kw", self.kw),
-            ("stride", self.stride),
-            ("padding", self.padding),
-            ("dilation", self.dilation),
-            ("groups", self.groups),
-            ("batch", self.batch),
-            ("heads", self.heads),
-            ("kv_heads", self.kv_heads),
-            ("seq", self.seq),
-            ("seq_q", self.seq_q),
-            ("seq_kv", self.seq_kv),
-            ("head_dim", self.head_dim),
-        ];
-        let numbers = given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into())));
-        let fields: Map<String, Value> = numbers.chain(self.causal.then(|| ("causal".to_string(), true.into()))).collect();
-        if fields.is_empty() {
-            return Ok(None);
-        }
-        let [op] = ops else {
-            return Err(Error::usage("shape flags describe one problem: name its op with --op, for example --op matmul --m 512"));
-        };
-        let problem = Value::Object(fields);
-        // Parsed here so that an impossible shape is refused before anything is measured; defaults are filled in.
-        let parsed = (op::find(op)?.parse)(&problem)?;
-        Ok(Some((op.clone(), parsed.problem())))
-    }
 }
 
 impl Scoping {

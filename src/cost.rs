@@ -101,7 +101,7 @@ pub fn fill(view: &mut View, asked: &Asked) {
 pub fn cost(row: &Row, peaks: &Peaks, asked: &Asked) -> Cost {
     // Neither an op nor a field of a newer program can be counted here.
     let op = op::find(&row.op).and_then(|entry| (entry.parse)(&row.problem)).ok();
-    let elements = op.as_ref().and_then(|op| op.tensors(row.precision).ok()).map(|tensors| Elements::of(&tensors));
+    let elements = op.as_ref().and_then(|op| Some(Elements::of(&**op, &op.tensors(row.precision).ok()?)));
     let latency = row.time_ns.map(|time| time.median).filter(|ns| ns.is_finite() && *ns > 0.0);
     let share = |rate: Option<f64>, ceiling: Option<&CeilingView>| Some(rate? / ceiling?.value).filter(|share| share.is_finite());
     let over = |rate: Option<f64>, peak: Option<f64>| Some(rate? / peak?);

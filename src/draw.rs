@@ -4,7 +4,7 @@
 //! *dense* draw is the sum of four 22-bit hashes, near-normal with σ 0.577, rounded once to the storage type; an *exact* draw
 //! has multiples of 1/64 in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit. Attention's queries
 //! and keys have a fill of their own ([`Rows`]), because softmax hides nearly everything about scores that are all alike; the lines that a
-//! chase of loads goes through have another ([`Cycle`]).
+//! chase of loads goes through have another ([`Cycle`]), and so have factors of weights, which are positive ([`scale`]). Words are hashes ([`word`]).
 //! The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub enum Fill {
     Draw,
     /// From the draw, in rows that know of each other.
     Rows(Rows),
+    /// From the draw, positive: see [`scale`].
+    Scale,
     /// Each names another element, in one cycle: the same under every draw and seed.
     Cycle(Cycle),
     /// These values, each exact in the storage type.
@@ -54,11 +56,12 @@ pub struct Rows {
 }
 
 impl Fill {
-    /// As kernels take it, in order; all zeros stand for a plain draw, and no keys for a cycle.
+    /// As kernels take it, in order; all zeros stand for a plain draw, no columns but a step for scales, and no keys for a cycle.
     pub fn words(&self) -> [u32; 6] {
         match self {
             Fill::Rows(r) => [r.columns, r.rows, r.first, r.keys, r.shift, r.step],
             Fill::Cycle(c) => [c.line, c.lines, 0, 0, c.half(), 0],
+            Fill::Scale => [0, 0, 0, 0, 0, 1],
             Fill::Draw | Fill::Values(_) => [0; 6],
         }
     }
@@ -175,7 +178,7 @@ pub const fn keys(seed: u32, tensor: u32) -> [u32; 4] {
 /// Element `index` before rounding to the storage type; exact in f32.
 #[inline]
 pub fn element(draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
-    let at = (index as u32).wrapping_add(((index >> 32) as u32).wrapping_mul(0x9e37_79b9));
+    let at = place(index);
     match draw {
         Draw::Dense => {
             let sum = keys.iter().map(|&key| (mix(at.wrapping_add(key)) >> 10) as i32).sum::<i32>();
@@ -186,6 +189,26 @@ pub fn element(draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
             (step as i32 - 64) as f32 * (1.0 / 64.0)
         }
     }
+}
+
+/// What stands for an index in hashes.
+#[inline]
+const fn place(index: u64) -> u32 {
+    (index as u32).wrapping_add(((index >> 32) as u32).wrapping_mul(0x9e37_79b9))
+}
+
+/// Word `index`: all its bits are drawn, under either draw.
+#[inline]
+pub const fn word(keys: &[u32; 4], index: u64) -> u32 {
+    mix(place(index).wrapping_add(keys[0]))
+}
+
+/// Scale `index` before rounding to the storage type, in [1/64, 1/32): a multiple of 2⁻²² under a dense draw; 1/64 or 1/32 under an exact one.
+#[inline]
+pub fn scale(draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
+    let hash = word(keys, index);
+    let units = if draw == Draw::Exact { 1 << (16 + (hash >> 31)) } else { (1 << 16) + (hash >> 16) };
+    units as f32 * (1.0 / (1 << 22) as f32)
 }
 
 /// Lazily drawn inputs for the oracle.
@@ -209,7 +232,7 @@ impl Drawn {
 
     /// Draws the inputs whole where they are few enough: worth it where every element is asked for many times.
     pub fn held(mut self, tensors: &[TensorSpec]) -> Self {
-        let input = |spec: &TensorSpec| spec.role.is_input() && !matches!(spec.fill, Fill::Values(_));
+        let input = |spec: &TensorSpec| spec.role.is_input() && spec.dtype != DType::U32 && !matches!(spec.fill, Fill::Values(_));
         if tensors.iter().filter(|spec| input(spec)).map(TensorSpec::elements).sum::<u64>() <= HELD {
             // In f32, as which every draw is exact before it is stored.
             let whole = |(t, spec)| match input(spec) {
@@ -228,16 +251,20 @@ impl Drawn {
             return held as f64;
         }
         let (dtype, fill, keys) = &self.tensors[tensor];
+        if *dtype == DType::U32 {
+            return word(keys, index) as f64;
+        }
         let drawn = match fill {
             Fill::Values(values) => return values[index as usize],
             Fill::Draw => element(self.draw, keys, index),
+            Fill::Scale => scale(self.draw, keys, index),
             Fill::Rows(rows) => rows.element(self.draw, keys, index),
             Fill::Cycle(cycle) => cycle.element(index),
         };
         match dtype {
             DType::F16 => half::f16::from_f32(drawn).to_f64(),
             DType::BF16 => half::bf16::from_f32(drawn).to_f64(),
-            DType::F32 | DType::F64 => drawn as f64,
+            DType::F32 | DType::F64 | DType::U32 => drawn as f64,
         }
     }
 }
@@ -246,6 +273,11 @@ impl Tensors for Drawn {
     #[inline]
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
         R::from_f64(self.value(tensor, index))
+    }
+
+    #[inline]
+    fn word(&self, tensor: usize, index: u64) -> u32 {
+        word(&self.tensors[tensor].2, index)
     }
 }
 
@@ -276,6 +308,19 @@ mod tests {
         let drawn: Vec<f32> = (0..10_000).map(|i| element(Draw::Exact, &keys, i)).collect();
         assert!(drawn.iter().all(|x| x.abs() <= 1.0 && (x * 64.0).fract() == 0.0));
         assert!(drawn.contains(&1.0) && drawn.contains(&-1.0) && drawn.contains(&0.0));
+    }
+
+    #[test]
+    fn scales_are_positive_spread_over_an_octave_and_powers_of_two_where_exact() {
+        let keys = keys(7, 2);
+        let dense: Vec<f32> = (0..10_000).map(|i| scale(Draw::Dense, &keys, i)).collect();
+        assert!(dense.iter().all(|x| (1.0 / 64.0..1.0 / 32.0).contains(x) && (x * 4_194_304.0).fract() == 0.0));
+        let mean = dense.iter().sum::<f32>() / 10_000.0;
+        assert!((mean * 64.0 - 1.5).abs() < 0.01, "mean {mean}");
+        let exact: Vec<f32> = (0..100).map(|i| scale(Draw::Exact, &keys, i)).collect();
+        assert!(
+            exact.iter().all(|&x| x == 1.0 / 64.0 || x == 1.0 / 32.0) && exact.contains(&(1.0 / 64.0)) && exact.contains(&(1.0 / 32.0))
+        );
     }
 
     #[test]

@@ -42,9 +42,9 @@ pub struct Explanation {
     pub flops: u64,
     /// Exponentials, not among the FLOPs.
     pub exponentials: u64,
-    /// Elements of all weights.
+    /// Parameters: elements of all weights, or what their words hold.
     pub params: u64,
-    /// Bytes of all weights as stored.
+    /// Bytes of all weights as stored, scales among them.
     pub params_bytes: u64,
     /// Elements of all outputs: what a layer hands on (Radosavovic et al., "Designing Network Design Spaces", 2020, count so).
     pub activations: u64,
@@ -88,17 +88,17 @@ pub struct VariantCost {
 /// What a problem keeps and what it hands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elements {
-    /// Elements of all weights.
+    /// Parameters.
     pub params: u64,
     /// Elements of all outputs.
     pub activations: u64,
 }
 
 impl Elements {
-    /// Those of an op's tensors.
-    pub fn of(tensors: &[TensorSpec]) -> Elements {
+    /// Those of an op with these tensors.
+    pub fn of(op: &dyn Op, tensors: &[TensorSpec]) -> Elements {
         let sum = |role: Role| tensors.iter().filter(|t| t.role == role).map(TensorSpec::elements).sum();
-        Elements { params: sum(Role::Weight), activations: sum(Role::Output) }
+        Elements { params: op.params().unwrap_or_else(|| sum(Role::Weight)), activations: sum(Role::Output) }
     }
 }
 
@@ -109,7 +109,7 @@ impl Elements {
 pub fn explain(op: &dyn Op, precision: Precision, peaks: Option<&Peaks<'_>>) -> Result<Explanation> {
     let tensors = op.tensors(precision)?;
     let bytes = |role: fn(Role) -> bool| tensors.iter().filter(|t| role(t.role)).map(TensorSpec::bytes).sum::<u64>();
-    let Elements { params, activations } = Elements::of(&tensors);
+    let Elements { params, activations } = Elements::of(op, &tensors);
     let bytes_compulsory = bytes(|role| role != Role::Scratch);
     let bytes_written = bytes(|role| role == Role::Output);
     let flops = op.flops();

@@ -24,6 +24,7 @@ pub(crate) mod matmul;
 pub(crate) mod memory;
 mod pool;
 pub(crate) mod powers;
+pub(crate) mod quantized;
 pub(crate) mod ramp;
 pub(crate) mod stream;
 mod tally;
@@ -184,24 +185,44 @@ pub(crate) fn share(total: usize, worker: usize, workers: usize) -> Range<usize>
     cut(worker)..cut(worker + 1)
 }
 
-/// Inputs of a definition as slices, in binding order; the output's place is empty.
-struct Slices<'a, T>(Vec<&'a [T]>);
+/// Inputs of a definition as slices, in binding order: of numbers or of words, the other one empty, as both are at the output's place.
+struct Slices<'a, T>(Vec<(&'a [T], &'a [u32])>);
+
+impl<T> Slices<'_, T> {
+    #[inline(always)]
+    fn number(&self, tensor: usize, index: u64) -> &T {
+        let element = &self.0[tensor].0[index as usize];
+        tally::load(element, 1);
+        element
+    }
+
+    #[inline(always)]
+    fn bits(&self, tensor: usize, index: u64) -> u32 {
+        let word = &self.0[tensor].1[index as usize];
+        tally::load(word, 1);
+        *word
+    }
+}
 
 impl Tensors for Slices<'_, f32> {
     #[inline(always)]
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        let element = &self.0[tensor][index as usize];
-        tally::load(element, 1);
-        R::from_f32(*element)
+        R::from_f32(*self.number(tensor, index))
+    }
+    #[inline(always)]
+    fn word(&self, tensor: usize, index: u64) -> u32 {
+        self.bits(tensor, index)
     }
 }
 
 impl Tensors for Slices<'_, f64> {
     #[inline(always)]
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        let element = &self.0[tensor][index as usize];
-        tally::load(element, 1);
-        R::from_f64(*element)
+        R::from_f64(*self.number(tensor, index))
+    }
+    #[inline(always)]
+    fn word(&self, tensor: usize, index: u64) -> u32 {
+        self.bits(tensor, index)
     }
 }
 
@@ -221,7 +242,11 @@ where
     let Some(number) = tensors.iter().position(|t| t.role == crate::op::Role::Output) else { return };
     let columns = *tensors[number].shape.last().unwrap_or(&1) as usize;
     let output = call.output::<T>(number);
-    let input = |tensor: usize| if tensor == number { &[] } else { call.input::<T>(tensor) };
+    let input = |tensor: usize| match tensors[tensor].dtype {
+        _ if tensor == number => (&[][..], &[][..]),
+        DType::U32 => (&[][..], call.input(tensor)),
+        _ => (call.input::<T>(tensor), &[][..]),
+    };
     let inputs = Slices((0..tensors.len()).map(input).collect());
     let total = tensors[number].elements() as usize / columns;
     call.pool.run(&|worker, workers| {

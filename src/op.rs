@@ -20,6 +20,7 @@ pub mod attention;
 pub mod chase;
 pub mod conv2d;
 pub mod depthwise;
+mod dtype;
 pub mod exp;
 pub mod fma;
 pub mod launch;
@@ -27,72 +28,18 @@ mod layers;
 pub mod matmul;
 pub mod matrix;
 mod object;
+pub mod quantized;
 pub mod ramp;
 mod real;
 pub mod shared;
 pub mod stream;
 mod window;
 
+pub use dtype::DType;
+pub(crate) use dtype::bf16_of;
 pub use layers::{LAYERS, Layer, layer_name};
 pub use object::{Op, samples};
 pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
-
-/// Storage type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DType {
-    /// IEEE binary64.
-    F64,
-    /// IEEE binary32.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// The upper half of an IEEE binary32.
-    BF16,
-}
-
-impl DType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> u64 {
-        match self {
-            DType::F64 => 8,
-            DType::F32 => 4,
-            DType::F16 | DType::BF16 => 2,
-        }
-    }
-
-    /// Distance from 1 to the next larger number.
-    pub const fn epsilon(self) -> f64 {
-        match self {
-            DType::F64 => f64::EPSILON,
-            DType::F32 => f32::EPSILON as f64,
-            DType::F16 => 9.765625e-4,
-            DType::BF16 => 7.8125e-3,
-        }
-    }
-
-    /// `value` rounded once to this type.
-    pub fn round(self, value: f64) -> f64 {
-        match self {
-            DType::F64 => value,
-            DType::F32 => value as f32 as f64,
-            DType::F16 => half::f16::from_f64(value).to_f64(),
-            DType::BF16 => bf16_of(value).to_f64(),
-        }
-    }
-}
-
-/// The nearest bf16, rounded once. `half` drops half of an f64's bits first and then takes what lies just above a tie for one.
-pub(crate) fn bf16_of(value: f64) -> half::bf16 {
-    let near = value as f32;
-    let exact = near as f64;
-    if exact == value || !near.is_finite() {
-        return half::bf16::from_f32(near);
-    }
-    // An f32 whose last bit says that there was more: cut, not rounded, so that no tie is made.
-    let cut = if exact.abs() > value.abs() { near.to_bits() - 1 } else { near.to_bits() };
-    half::bf16::from_f32(f32::from_bits(cut | 1))
-}
 
 /// What a tensor is to its op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +88,16 @@ impl TensorSpec {
         TensorSpec { role: Role::Weight, ..Self::input(name, shape, dtype) }
     }
 
+    /// Drawn parameters in words, each several of them.
+    pub fn words(name: &'static str, shape: &[u64]) -> Self {
+        Self::weight(name, shape, DType::U32)
+    }
+
+    /// Positive factors of parameters.
+    pub fn scales(name: &'static str, shape: &[u64], dtype: DType) -> Self {
+        TensorSpec { fill: Fill::Scale, ..Self::weight(name, shape, dtype) }
+    }
+
     /// An output.
     pub fn output(name: &'static str, shape: &[u64], dtype: DType) -> Self {
         TensorSpec { role: Role::Output, ..Self::input(name, shape, dtype) }
@@ -169,8 +126,10 @@ impl TensorSpec {
 
 /// Input values by tensor and flat index: slices for host kernels, lazily drawn values for the oracle.
 pub trait Tensors {
-    /// Element `index` of tensor number `tensor` (binding order).
+    /// Element `index` of tensor number `tensor` (binding order), which holds numbers.
     fn at<R: Real>(&self, tensor: usize, index: u64) -> R;
+    /// Word `index` of tensor number `tensor`, which holds words.
+    fn word(&self, tensor: usize, index: u64) -> u32;
 }
 
 /// What a probe moves through memory in one launch, in bytes.
@@ -249,6 +208,11 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
     /// Exponentials of one launch, which no FLOP counts.
     fn exponentials(&self) -> u64 {
         0
+    }
+
+    /// Parameters, where they are not the elements of all weights.
+    fn params(&self) -> Option<u64> {
+        None
     }
 
     /// Arithmetic of the yardstick; ops sum in the precision's sum type.
@@ -341,6 +305,7 @@ pub const OPS: &[Entry] = &[
     conv2d::ENTRY,
     depthwise::ENTRY,
     attention::ENTRY,
+    quantized::ENTRY,
     stream::ENTRY,
     fma::ENTRY,
     matrix::ENTRY,
@@ -378,21 +343,4 @@ pub(crate) fn parse_over<P: Definition>(known: &[&str], default: &P, fields: &Va
         checked_shape(P::NAME, tensor.name, &tensor.shape)?;
     }
     Ok(Arc::new(problem))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_just_off_a_tie_rounds_to_its_own_side_in_bf16() {
-        let tie = 1.0 + f64::powi(2.0, -8);
-        assert_eq!(DType::BF16.round(tie), 1.0, "a tie goes to the even one");
-        for little in [f64::powi(2.0, -23), f64::powi(2.0, -40), f64::powi(2.0, -52)] {
-            assert_eq!(DType::BF16.round(tie + little), 1.0 + f64::powi(2.0, -7));
-            assert_eq!(DType::BF16.round(-tie - little), -1.0 - f64::powi(2.0, -7));
-            assert_eq!(DType::BF16.round(tie - little), 1.0);
-        }
-        assert!(DType::BF16.round(f64::NAN).is_nan() && DType::BF16.round(1e300).is_infinite());
-    }
 }

@@ -23,6 +23,7 @@ mod batch;
 mod depthwise;
 mod figure;
 mod misnomer;
+mod precision;
 mod told;
 
 pub use figure::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
@@ -33,7 +34,7 @@ pub struct Study {
     pub name: &'static str,
     /// What it answers.
     pub question: &'static str,
-    /// Precisions whose compute ceiling its roof needs.
+    /// Precisions whose compute ceiling its roof needs, as far as the device computes in them.
     pub precisions: &'static [Precision],
     /// What to measure, most important first: a study whose time ends leaves out the rest.
     ///
@@ -48,7 +49,7 @@ pub struct Study {
 const LONGEST_NS: f64 = 200e6;
 
 /// All studies.
-pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, misnomer::STUDY];
+pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, misnomer::STUDY, precision::STUDY];
 
 /// The study of that name.
 ///
@@ -122,7 +123,12 @@ impl Setting<'_> {
 
 /// ns that the compulsory bytes of a launch take of memory, and its FLOPs of arithmetic, in f32; none where the roof does not tell.
 fn bounds(roof: &Roof, op: &dyn Op) -> Option<(f64, f64)> {
-    let explained = explain(op, Precision::F32, Some(&Peaks::Recorded(roof))).ok()?;
+    bounds_in(roof, op, Precision::F32)
+}
+
+/// The same in another precision.
+fn bounds_in(roof: &Roof, op: &dyn Op, precision: Precision) -> Option<(f64, f64)> {
+    let explained = explain(op, precision, Some(&Peaks::Recorded(roof))).ok()?;
     Some((explained.t_memory_ns?, explained.t_compute_ns?))
 }
 

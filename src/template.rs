@@ -12,6 +12,7 @@ const STARTS: &[(&str, &str, &str)] = &[
     ("matmul", "naive", "n/16,m/16"),
     ("conv2d", "naive", "fold(n*oh*ow*c_out/256)"),
     ("depthwise", "naive", "fold(n*oh*ow*c/256)"),
+    ("quantized", "naive", "n/16,m/16"),
     ("attention", "flash", "heads/kv_heads*seq_q/(8*TM),batch*kv_heads"),
 ];
 

@@ -74,6 +74,10 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         ("attention", attended(1, 2, 2, (4, 4), 3, true), 120, 384),
         ("attention", attended(1, 1, 1, (3, 5), 2, true), 48, 128),
         ("attention", attended(2, 4, 2, (1, 5), 8, true), 640, 1_792),
+        // Weights of 4096 · 4096 bytes or half as many, 32 · 4096 scales, 4096 numbers in and out. 18 words and 3 · 5 scales.
+        ("quantized", json!({"m": 1, "n": 4096, "k": 4096, "bits": 8, "group_size": 128}), 16_777_216, 17_334_272),
+        ("quantized", json!({"m": 1, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}), 16_777_216, 8_945_664),
+        ("quantized", json!({"m": 7, "n": 5, "k": 24, "bits": 4, "group_size": 8}), 840, 4 * (168 + 15 + 15 + 35)),
         ("stream", json!({"kind": "triad", "elements": 1000, "passes": 3, "parts": 1}), 1000, 36_000),
         ("stream", json!({"kind": "copy", "elements": 1000, "passes": 1, "parts": 1}), 1000, 8_000),
         ("stream", json!({"kind": "read", "elements": 1000, "passes": 2, "parts": 10}), 1000, 8_000),
@@ -220,6 +224,13 @@ fn impossible_shapes_are_refused_in_one_sentence_that_names_the_size() {
         ("attention", json!({"seq_q": 9, "seq_kv": 8, "causal": true}), "9 need more than 8 keys"),
         ("attention", json!({"seq": 1u64 << 36, "head_dim": 1}), "2^60"),
         ("attention", json!({"causal": 2}), "attention"),
+        ("quantized", json!({"bits": 5}), "weights of 5 bits; there are 8 and 4"),
+        ("quantized", json!({"bits": 0}), "weights of 0 bits"),
+        ("quantized", json!({"group_size": 0}), "group_size 0"),
+        ("quantized", json!({"bits": 4, "group_size": 12}), "no multiple of the 8 weights of a word"),
+        ("quantized", json!({"k": 100, "group_size": 32}), "k 100 is no multiple of group_size 32"),
+        ("quantized", json!({"n": 0}), "extent 0"),
+        ("quantized", json!({"group": 32}), "its fields are m, n, k, bits, group_size"),
         ("stream", json!({"kind": "sideways"}), "sideways"),
         ("stream", json!({"elements": 4, "parts": 9}), "parts 9"),
         ("fma", json!({"steps": 7}), "multiple of 8"),
@@ -244,6 +255,33 @@ fn attention_hides_the_future_shares_keys_and_weighs_by_softmax() {
         let second = 1.0 / (1.0 + (q * k[0] - q * k[1]).exp());
         let found = op.row(Arithmetic::F64, &drawn, 2 * head + 1, 0..1)[0];
         assert!((found - (v[0] * (1.0 - second) + v[1] * second)).abs() < 1e-12, "head {head}: {found}");
+    }
+}
+
+/// Weights by their bytes and halves of bytes, as files have them, to stand beside `row`; signs by subtraction.
+#[test]
+fn a_quantized_product_agrees_with_a_second_loop_over_bytes() {
+    for problem in (op::find("quantized").expect("built in").awkward)() {
+        let op = parse("quantized", &problem);
+        let tensors = op.tensors(Precision::F32).expect("possible");
+        let drawn = Drawn::new(&tensors, SEEDED);
+        let [m, n, k, bits, group] = ["m", "n", "k", "bits", "group_size"].map(|name| problem[name].as_u64().expect("a field"));
+        let bytes: Vec<u8> = (0..tensors[1].elements()).flat_map(|w| (drawn.value(1, w) as u32).to_le_bytes()).collect();
+        assert_eq!(bytes.len() as u64, n * k * bits / 8, "each weight once");
+        let weight = |l: u64, j: u64| {
+            let (pack, range) = (32 / bits, 1i64 << bits);
+            let byte = (l / pack * n + j) * 4 + l % pack * bits / 8;
+            let unsigned = i64::from(bytes[byte as usize]) >> (l * bits % 8) & (range - 1);
+            let signed = if unsigned >= range / 2 { unsigned - range } else { unsigned };
+            signed as f64 * drawn.value(2, l / group * n + j)
+        };
+        for row in 0..m {
+            for (j, value) in (0..n).zip(op.row(Arithmetic::F64, &drawn, row, 0..n)) {
+                let other: f64 = (0..k).map(|l| drawn.value(0, row * k + l) * weight(l, j)).sum();
+                assert!((value - other).abs() <= 1e-9, "{problem}: row {row} column {j}: {value} and {other}");
+            }
+        }
+        assert_eq!(op.params(), Some(n * k));
     }
 }
 

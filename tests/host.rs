@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rooftrace::backend::host::{Host, device};
 use rooftrace::backend::{Backend, Checks};
-use rooftrace::draw::{Draw, Drawn, Seeded, element, keys};
+use rooftrace::draw::{Draw, Drawn, Seeded, element, keys, word};
 use rooftrace::error::Error;
 use rooftrace::host::{Call, Isa};
 use rooftrace::op::{Arithmetic, OPS, Op, Role, find};
@@ -115,6 +115,14 @@ fn matmul_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn quantized_kernels_follow_the_definition_on_awkward_shapes() {
+    // Past one stretch of columns, one depth slice that ends inside a word's group, and one row block.
+    let shapes = [(1, 4200, 72, 8, 36), (8, 1030, 96, 4, 24), (5, 517, 44, 8, 44), (40, 300, 520, 8, 40), (170, 90, 1040, 4, 104)];
+    let more = shapes.map(|(m, n, k, bits, group)| json!({"m": m, "n": n, "k": k, "bits": bits, "group_size": group}));
+    check_all("quantized", &more);
+}
+
+#[test]
 fn depthwise_kernels_follow_the_definition_on_awkward_shapes() {
     let wide = |padding: u64| json!({"n": 1, "h": 4, "w": 3, "c": 9, "k": 3, "stride": 1, "padding": padding, "dilation": 1});
     check_all("depthwise", &[wide(3), wide(4), json!({"n": 1, "h": 3, "w": 5, "c": 2, "k": 2, "stride": 3, "padding": 0, "dilation": 2})]);
@@ -208,6 +216,32 @@ fn draws_read_back_equal_the_definition_to_the_bit_in_every_storage_type() {
                 assert_eq!(x.to_bits(), dtype.round(element(seeded.draw, &keys, i as u64) as f64).to_bits(), "{precision} {i}");
             }
             assert_eq!(loaded.read(0, 0, 0..2).unwrap(), [0.6875, 1.0]);
+        }
+    }
+}
+
+#[test]
+fn words_and_scales_read_back_equal_the_definition_to_the_bit() {
+    let host = Host::new().unwrap();
+    let op = problem("quantized", json!({"n": 1003, "k": 1024, "bits": 4, "group_size": 16}));
+    for seeded in [DENSE, EXACT] {
+        for precision in Precision::ALL {
+            // The host computes it in f32 alone.
+            let mut plan = plan(&*op, "naive", Precision::F32, &Tuned::default(), &host);
+            plan.tensors = op.tensors(precision).unwrap();
+            let drawn = Drawn::new(&plan.tensors, seeded);
+            let mut loaded = host.load(&plan, seeded, 1, Checks::Trusted).unwrap();
+            for tensor in [1, 2] {
+                let read = loaded.read(tensor, 0, 0..plan.tensors[tensor].elements()).unwrap();
+                assert!(
+                    read.iter().enumerate().all(|(i, x)| x.to_bits() == drawn.value(tensor, i as u64).to_bits()),
+                    "{precision} {tensor}"
+                );
+                assert!(read.iter().all(|x| tensor == 1 && x.fract() == 0.0 || (1.0 / 64.0..=1.0 / 32.0).contains(x)));
+            }
+            let keys = keys(seeded.seed, 1);
+            assert_eq!(loaded.read(1, 0, 5..6).unwrap(), [word(&keys, 5) as f64]);
+            assert_eq!(loaded.audit(0).unwrap().inputs_changed, 0);
         }
     }
 }

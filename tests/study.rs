@@ -113,6 +113,26 @@ fn misnomer_compares_chains_whose_flops_are_equal_within_two_percent() {
 }
 
 #[test]
+fn precision_tells_bytes_against_time_and_both_kinds_of_error() {
+    let (told, view) = answered("precision");
+    // 67,141,632 bytes of f32 against 17,334,272 and 8,945,664, on a device whose kernels reach their roofs.
+    let vector = "int8 has 3.9 times fewer bytes and takes as many times less time; int4 has 7.5 times fewer bytes and takes as many times less time.";
+    assert!(told.contains(&format!("One vector times weights, against f32: {vector}")), "{told}");
+    let matrix = told.lines().find(|line| line.starts_with("A matrix times weights")).expect("its line");
+    assert_eq!(matrix.matches("about the same time").count(), 2, "{told}");
+    // Groups of 128 normal weights; what f32 sums lose is thousands of times less.
+    let stored = told.split("off by ").nth(1).and_then(|rest| rest.split(" % in int8").next()).and_then(|share| share.parse::<f64>().ok());
+    assert!(stored.is_some_and(|share| (0.55..0.75).contains(&share)), "{told}");
+    assert!(told.contains("at least ") && !told.contains("less than the worst rounding"), "{told}");
+    assert!(told.contains("Not measured here: tf32, f16, bf16"), "{told}");
+    assert_eq!(view.skips.iter().filter(|skip| skip.why.contains("precision")).count(), 3, "{:?}", view.skips);
+    let study = study::find("precision").expect("a study");
+    let picture = svg::figure(&(study.tell)(&view).figure, &view.header).expect("a picture");
+    let named = |name: &str| picture.contains(&format!(">{name}</text>"));
+    assert!(["f32", "int8", "int4", "times a vector", "storing the weights"].into_iter().all(named), "every mark and line is named");
+}
+
+#[test]
 fn a_roof_recorded_here_within_a_day_is_taken_over_and_one_named_must_fit() {
     let folder = scratch("roof");
     let traced = rooftrace(&folder, SCRIPT, &["trace", "--device", "fake", "--size", "small", "--quiet"]);

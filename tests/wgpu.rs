@@ -70,7 +70,7 @@ fn verify(wgpu: &Wgpu, problem: &dyn Op, plan: &Plan, draws: &[Seeded]) {
         let terms = if plan.op == "fma" { 0.0 } else { plan.cost.macs as f64 / trusted.len() as f64 };
         let allowed = 4.0 * (terms + 8.0) * problem.arithmetic(plan.precision, plan.unit).epsilon();
         let stored = plan.tensors[plan.output()].dtype;
-        let is_exact = seeded.draw == Draw::Exact && ["matmul", "conv2d", "depthwise"].contains(&plan.op);
+        let is_exact = seeded.draw == Draw::Exact && ["matmul", "conv2d", "depthwise", "quantized"].contains(&plan.op);
         for (at, (got, want)) in trusted.iter().zip(oracle(problem, plan, seeded)).enumerate() {
             // Written so that NaN fails.
             let good =
@@ -128,6 +128,11 @@ fn every_depthwise_shader_agrees_with_its_definition() {
 #[test]
 fn every_attention_shader_agrees_with_its_definition() {
     every_awkward_problem("attention");
+}
+
+#[test]
+fn every_quantized_shader_agrees_with_its_definition() {
+    every_awkward_problem("quantized");
 }
 
 #[test]
@@ -257,6 +262,30 @@ fn queries_and_keys_on_the_device_have_the_bits_of_the_definition_and_scratch_is
     loaded.poison(0).expect("it can be poisoned");
     loaded.sample(1, 0).expect("it runs");
     assert!(loaded.read(3, 0, 0..28).expect("it can be read").iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn words_and_scales_on_the_device_have_the_bits_of_the_definition() {
+    let Some(wgpu) = adapter() else { return };
+    let device = wgpu.device().clone();
+    let problem = problem("quantized", json!({"n": 1003, "k": 96, "bits": 8, "group_size": 8}));
+    for &precision in &device.precisions {
+        for seeded in [DENSE, EXACT] {
+            // One program stands for all storage types: only the tensors are looked at.
+            let mut plan = plan(&*problem, "naive", Precision::F32, &Tuned::default(), &device);
+            plan.tensors = problem.tensors(precision).expect("legal");
+            let drawn = Drawn::new(&plan.tensors, seeded);
+            let mut loaded = wgpu.load(&plan, seeded, 2, Checks::Checked).expect("it loads");
+            for tensor in 0..3 {
+                let values = loaded.read(tensor, 1, 0..plan.tensors[tensor].elements()).expect("it can be read");
+                for (i, value) in values.iter().enumerate() {
+                    let want = drawn.value(tensor, i as u64);
+                    assert_eq!(value.to_bits(), want.to_bits(), "{precision} {seeded:?}: element {i} of {tensor} is {value}, not {want}");
+                }
+            }
+            assert_eq!(loaded.audit(0).expect("it can be audited"), Audit::default());
+        }
+    }
 }
 
 #[test]

@@ -220,6 +220,7 @@ impl Loaded for OnHost<'_> {
             DType::F64 => elements::<f64>(memory)[range].to_vec(),
             DType::F16 => elements::<half::f16>(memory)[range].iter().map(|x| x.to_f64()).collect(),
             DType::BF16 => elements::<half::bf16>(memory)[range].iter().map(|x| x.to_f64()).collect(),
+            DType::U32 => elements::<u32>(memory)[range].iter().map(|&x| x as f64).collect(),
         })
     }
 

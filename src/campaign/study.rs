@@ -115,7 +115,7 @@ pub fn taken_over(records: &[Record], study: &Study, device: &DeviceInfo) -> Res
         return Err(format!("its roof is that of {} ({}), and this is {} ({})", own.name, own.backend, device.name, device.backend));
     }
     let roof = Roof::from_records(records).map_err(|error| error.to_string())?;
-    for &precision in study.precisions {
+    for &precision in study.precisions.iter().filter(|precision| device.precisions.contains(precision)) {
         if roof.compute(precision, None).is_none() || roof.memory_ns(1, 0).is_none() {
             return Err(format!("it has no roof of {precision} arithmetic and DRAM; record one with rooftrace trace"));
         }

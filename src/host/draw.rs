@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::{bf16, f16};
 
 use super::{Isa, Memory, Pool, share};
-use crate::draw::{Cycle, Draw, Fill, element};
+use crate::draw::{Cycle, Draw, Fill, element, scale, word};
 use crate::op::DType;
 
 /// What a tensor holds: everything needed to write or check any part of it.
@@ -24,6 +24,11 @@ pub(crate) struct Content<'a> {
 trait Stored: bytemuck::Pod {
     fn of_draw(x: f32) -> Self;
     fn of_value(x: f64) -> Self;
+    /// Element `index` of a plain draw.
+    #[inline(always)]
+    fn drawn(draw: Draw, keys: &[u32; 4], index: u64) -> Self {
+        Self::of_draw(element(draw, keys, index))
+    }
 }
 
 impl Stored for f32 {
@@ -66,6 +71,20 @@ impl Stored for bf16 {
     }
 }
 
+impl Stored for u32 {
+    #[inline(always)]
+    fn of_draw(x: f32) -> Self {
+        x as u32
+    }
+    fn of_value(x: f64) -> Self {
+        x as u32
+    }
+    #[inline(always)]
+    fn drawn(_: Draw, keys: &[u32; 4], index: u64) -> Self {
+        word(keys, index)
+    }
+}
+
 /// Elements drawn at a time when comparing.
 const BLOCK: usize = 1024;
 
@@ -76,6 +95,7 @@ pub(crate) fn fill(pool: &Pool, isa: Isa, memory: Memory, content: Content<'_>) 
         DType::F64 => fill_as::<f64>(pool, isa, memory, content),
         DType::F16 => fill_as::<f16>(pool, isa, memory, content),
         DType::BF16 => fill_as::<bf16>(pool, isa, memory, content),
+        DType::U32 => fill_as::<u32>(pool, isa, memory, content),
     }
 }
 
@@ -95,6 +115,7 @@ pub(crate) fn differences(pool: &Pool, isa: Isa, memory: Memory, content: Conten
         DType::F64 => differences_as::<f64>(pool, isa, memory, content),
         DType::F16 => differences_as::<f16>(pool, isa, memory, content),
         DType::BF16 => differences_as::<bf16>(pool, isa, memory, content),
+        DType::U32 => differences_as::<u32>(pool, isa, memory, content),
     }
 }
 
@@ -130,6 +151,11 @@ fn write<T: Stored>(isa: Isa, out: &mut [T], range: Range<usize>, content: &Cont
         Fill::Rows(rows) => {
             for (slot, index) in out.iter_mut().zip(range.start as u64..) {
                 *slot = T::of_draw(rows.element(content.draw, &content.keys, index));
+            }
+        }
+        Fill::Scale => {
+            for (slot, index) in out.iter_mut().zip(range.start as u64..) {
+                *slot = T::of_draw(scale(content.draw, &content.keys, index));
             }
         }
         Fill::Cycle(cycle) => {
@@ -191,7 +217,7 @@ unsafe fn drawn_avx512<T: Stored>(out: &mut [T], first: u32, draw: Draw, keys: &
 fn drawn_portable<T: Stored>(out: &mut [T], first: u32, draw: Draw, keys: &[u32; 4]) {
     let fill = |out: &mut [T], draw: Draw| {
         for (i, slot) in out.iter_mut().enumerate() {
-            *slot = T::of_draw(element(draw, keys, first.wrapping_add(i as u32) as u64));
+            *slot = T::drawn(draw, keys, first.wrapping_add(i as u32) as u64);
         }
     };
     // Two loops, each over a constant distribution.

@@ -117,7 +117,7 @@ impl Form {
 }
 
 /// A worker's columns, cut into stretches whose part of C stays in a first-level cache.
-fn stretches(e: &Extents, width: usize, worker: usize, workers: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn stretches(e: &Extents, width: usize, worker: usize, workers: usize) -> impl Iterator<Item = Range<usize>> {
     let (n, line) = (e.n, LINE / width);
     let lines = share(n.div_ceil(line), worker, workers);
     let step = (KEPT / LINE / e.m).max(1);

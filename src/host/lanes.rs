@@ -44,6 +44,18 @@ pub(crate) trait Lanes: Copy {
     unsafe fn max(self, a: Self) -> Self;
     /// `self · 2ᵏ` by its exponent's bits, k an integer held in the lowest bits of `a`; the result must be a normal number.
     unsafe fn scaled(self, a: Self) -> Self;
+    /// The signed integers of `32 - right` bits that lie `left` bits below the top of the words held in the lanes' lowest 32 bits, as numbers.
+    #[inline(always)]
+    unsafe fn field(self, left: u32, right: u32) -> Self {
+        // 16 lanes are the widest register.
+        let mut lanes = [bytemuck::Zeroable::zeroed(); 16];
+        // SAFETY: the array holds a register, and by the trait's contract.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            lanes[..Self::COUNT].iter_mut().for_each(|lane: &mut Self::Scalar| *lane = lane.field(left, right));
+            Self::load(lanes.as_ptr())
+        }
+    }
 }
 
 /// An element type with a register type for each instruction set.
@@ -60,6 +72,8 @@ pub(crate) trait Scalar: Real + bytemuck::Pod + PartialOrd + Add<Output = Self> 
     fn fused(self, a: Self, b: Self) -> Self;
     /// `self · 2ᵏ`, as [`Lanes::scaled`].
     fn scaled(self, a: Self) -> Self;
+    /// A part of a word as a number, as [`Lanes::field`].
+    fn field(self, left: u32, right: u32) -> Self;
 }
 
 /// Whether the compile target has scalar fused multiply-add.
@@ -79,6 +93,10 @@ impl Scalar for f32 {
     fn scaled(self, a: Self) -> Self {
         f32::from_bits(self.to_bits().wrapping_add(a.to_bits() << 23))
     }
+    #[inline(always)]
+    fn field(self, left: u32, right: u32) -> Self {
+        ((self.to_bits() << left) as i32 >> right) as f32
+    }
 }
 
 impl Scalar for f64 {
@@ -94,6 +112,10 @@ impl Scalar for f64 {
     #[inline(always)]
     fn scaled(self, a: Self) -> Self {
         f64::from_bits(self.to_bits().wrapping_add(a.to_bits() << 52))
+    }
+    #[inline(always)]
+    fn field(self, left: u32, right: u32) -> Self {
+        (((self.to_bits() as u32) << left) as i32 >> right) as f64
     }
 }
 
@@ -161,6 +183,13 @@ impl<S: Scalar, const N: usize> Lanes for Wide<S, N> {
         }
         self
     }
+    #[inline(always)]
+    unsafe fn field(mut self, left: u32, right: u32) -> Self {
+        for i in 0..N {
+            self.0[i] = self.0[i].field(left, right);
+        }
+        self
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -171,7 +200,7 @@ mod x86 {
     macro_rules! lanes {
         ($vector:ty, $scalar:ty, $count:literal, $registers:literal,
          $splat:ident $load:ident $store:ident $stream:ident $fma:ident $mul:ident $add:ident
-         $max:ident $bits:ident $value:ident $sum:ident $left:ident $fraction:literal) => {
+         $max:ident $bits:ident $value:ident $sum:ident $left:ident $fraction:literal $($more:item)*) => {
             impl Lanes for $vector {
                 type Scalar = $scalar;
                 const COUNT: usize = $count;
@@ -221,16 +250,39 @@ mod x86 {
                     // SAFETY: as for `splat`.
                     unsafe { $value($sum($bits(self), $left::<$fraction>($bits(a)))) }
                 }
+                $($more)*
             }
         };
     }
 
     lanes!(__m256, f32, 8, 16, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_stream_ps _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps
-        _mm256_max_ps _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32 23);
+    _mm256_max_ps _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32 23
+    #[inline(always)]
+    unsafe fn field(self, left: u32, right: u32) -> Self {
+        // SAFETY: as for `splat`.
+        unsafe {
+            let top = _mm256_sllv_epi32(_mm256_castps_si256(self), _mm256_set1_epi32(left as i32));
+            _mm256_cvtepi32_ps(_mm256_srav_epi32(top, _mm256_set1_epi32(right as i32)))
+        }
+    });
     lanes!(__m256d, f64, 4, 16, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_stream_pd _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd
         _mm256_max_pd _mm256_castpd_si256 _mm256_castsi256_pd _mm256_add_epi64 _mm256_slli_epi64 52);
     lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps
-        _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23);
+    _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23
+    #[inline(always)]
+    unsafe fn field(self, left: u32, right: u32) -> Self {
+        // SAFETY: as for `splat`.
+        unsafe {
+            let bits = _mm512_castps_si512(self);
+            if right == 28 {
+                // A register holds the numbers of all fields of four bits, and looking one up heeds no other bits.
+                let numbers = _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0);
+                return _mm512_permutexvar_ps(_mm512_srlv_epi32(bits, _mm512_set1_epi32(28 - left as i32)), numbers);
+            }
+            let top = _mm512_sllv_epi32(bits, _mm512_set1_epi32(left as i32));
+            _mm512_cvtepi32_ps(_mm512_srav_epi32(top, _mm512_set1_epi32(right as i32)))
+        }
+    });
     lanes!(__m512d, f64, 8, 32, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_stream_pd _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd
         _mm512_max_pd _mm512_castpd_si512 _mm512_castsi512_pd _mm512_add_epi64 _mm512_slli_epi64 52);
 }

@@ -53,11 +53,11 @@ fn all<S: Scalar>(problem: &Matmul, call: &Call<'_>) {
 }
 
 /// Row-major matrices.
-struct Dense<'a, S> {
-    a: &'a [S], // [m, k]
-    b: &'a [S], // [k, n]
-    n: usize,
-    k: usize,
+pub(super) struct Dense<'a, S> {
+    pub(super) a: &'a [S], // [m, k]
+    pub(super) b: &'a [S], // [k, n]
+    pub(super) n: usize,
+    pub(super) k: usize,
 }
 
 impl<S: Scalar> Operands<S> for Dense<'_, S> {

@@ -27,6 +27,8 @@ pub trait Op: Send + Sync {
     fn flops(&self) -> u64;
     /// See [`Definition::exponentials`].
     fn exponentials(&self) -> u64;
+    /// See [`Definition::params`].
+    fn params(&self) -> Option<u64>;
     /// See [`Definition::traffic`].
     fn traffic(&self, precision: Precision) -> Option<Traffic>;
     /// See [`Definition::arithmetic`].
@@ -86,6 +88,9 @@ impl<P: Definition> Op for P {
     }
     fn exponentials(&self) -> u64 {
         Definition::exponentials(self)
+    }
+    fn params(&self) -> Option<u64> {
+        Definition::params(self)
     }
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
         Definition::traffic(self, precision)

@@ -27,11 +27,11 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// The arithmetic that sums in `dtype`; no unit sums in bf16 itself.
+    /// The arithmetic that sums in `dtype`; no unit sums in bf16 itself, and nothing in words.
     pub const fn of(dtype: DType) -> Self {
         match dtype {
             DType::F64 => Arithmetic::F64,
-            DType::F32 | DType::BF16 => Arithmetic::F32,
+            DType::F32 | DType::BF16 | DType::U32 => Arithmetic::F32,
             DType::F16 => Arithmetic::F16,
         }
     }

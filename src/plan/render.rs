@@ -147,6 +147,7 @@ const fn wgsl_type(dtype: DType) -> &'static str {
         DType::F16 => "f16",
         // No device has it in WGSL, and no variant lists it.
         DType::BF16 => "bf16",
+        DType::U32 => "u32",
     }
 }
 
@@ -156,6 +157,7 @@ const fn cuda_type(dtype: DType) -> &'static str {
         DType::F32 => "float",
         DType::F16 => "Half",
         DType::BF16 => "Brain",
+        DType::U32 => "unsigned",
     }
 }
 

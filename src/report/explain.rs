@@ -12,11 +12,7 @@ fn lines(e: &Explanation) -> Vec<(&'static str, String)> {
         lines.push(("exponentials", format!("{}, not among the FLOPs", grouped(e.exponentials))));
     }
     if e.params > 0 {
-        let width = e.precision.storage().bytes();
-        let narrow = |width: u64, name: &str| format!("{} in {name}", Capacity(e.params * width));
-        let others = [(4, "f32"), (2, "f16 or bf16"), (1, "int8")].into_iter().filter(|other| other.0 != width);
-        let others: Vec<_> = others.map(|(width, name)| narrow(width, name)).collect();
-        lines.push(("parameters", format!("{}: {} ({})", grouped(e.params), narrow(width, e.precision.name()), others.join(", "))));
+        lines.push(("parameters", format!("{}: {}", grouped(e.params), parameters(e))));
     }
     lines.push(("activations", format!("{} handed on", grouped(e.activations))));
     lines.push((
@@ -48,6 +44,24 @@ fn lines(e: &Explanation) -> Vec<(&'static str, String)> {
         lines.push(("separable", format!("{} as depthwise and pointwise: {ratio:.2} times fewer", counted(separable, "FLOP"))));
     }
     lines
+}
+
+/// Bytes of all parameters as they are stored, and as they might be.
+fn parameters(e: &Explanation) -> String {
+    let width = e.precision.storage().bytes();
+    let narrow = |width: u64, name: &str| format!("{} in {name}", Capacity(e.params * width));
+    let packed = e.params_bytes < e.params * width;
+    let widths = [(4, "f32"), (2, "f16 or bf16"), (1, "int8")].into_iter();
+    let others: Vec<_> =
+        widths.filter(|other| if packed { other.0 > 1 } else { other.0 != width }).map(|(w, name)| narrow(w, name)).collect();
+    let stored = match packed {
+        true => {
+            let bits = crate::units::digits(8.0 * e.params_bytes as f64 / e.params as f64);
+            format!("{} in words, with their scales {bits} bits each", Capacity(e.params_bytes))
+        }
+        false => narrow(width, e.precision.name()),
+    };
+    format!("{stored} ({})", others.join(", "))
 }
 
 /// What is meant, and what is often meant elsewhere.

@@ -44,6 +44,8 @@ pub enum Quantity {
     Count,
     /// Things a second.
     Rate,
+    /// Parts of a million.
+    Millionths,
 }
 
 /// How a line looks.

@@ -128,6 +128,7 @@ fn stored(dtype: DType, values: &[f64]) -> Vec<u8> {
         DType::F32 => values.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
         DType::F16 => values.iter().flat_map(|&x| half::f16::from_f64(x).to_ne_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|&x| half::bf16::from_f64(x).to_ne_bytes()).collect(),
+        DType::U32 => values.iter().flat_map(|&x| (x as u32).to_ne_bytes()).collect(),
     }
 }
 
@@ -137,6 +138,7 @@ fn widened(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         DType::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_ne_bytes(b) as f64).collect(),
         DType::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_ne_bytes(b).to_f64()).collect(),
         DType::BF16 => bytes.as_chunks().0.iter().map(|&b| half::bf16::from_ne_bytes(b).to_f64()).collect(),
+        DType::U32 => bytes.as_chunks().0.iter().map(|&b| u32::from_ne_bytes(b) as f64).collect(),
     }
 }
 
@@ -180,7 +182,7 @@ pub const DRAW: &str = include_str!("../../kernels/draw.cu");
 
 /// A module of `text`, which has the entries of the fill kernels.
 pub fn draw_module(name: &str, text: &str) -> Module {
-    let of = |what: &str, pointers: usize| ["f64", "f32", "f16", "bf16"].map(|dtype| (format!("{what}_{dtype}"), pointers));
+    let of = |what: &str, pointers: usize| ["f64", "f32", "f16", "bf16", "u32"].map(|dtype| (format!("{what}_{dtype}"), pointers));
     let entries = of("draw", 1).into_iter().chain(of("changed", 2)).collect();
     Module { name: name.into(), text: text.into(), defines: Vec::new(), entries, value: "Draw" }
 }

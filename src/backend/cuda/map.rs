@@ -29,6 +29,7 @@ fn map(spec: &TensorSpec, place: CUdeviceptr, boxes: [u32; 2]) -> Result<CUtenso
         DType::BF16 => DataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         DType::F32 => DataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         DType::F64 => DataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT64,
+        DType::U32 => DataType::CU_TENSOR_MAP_DATA_TYPE_UINT32,
     };
     let columns = spec.shape.last().copied().unwrap_or(1);
     let (extents, line) = ([columns, spec.elements() / columns], [columns * spec.dtype.bytes()]);

@@ -223,6 +223,7 @@ pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
             DType::F32 => bytes.extend((value as f32).to_ne_bytes()),
             DType::F16 => bytes.extend(half::f16::from_f64(value).to_ne_bytes()),
             DType::BF16 => bytes.extend(crate::op::bf16_of(value).to_ne_bytes()),
+            DType::U32 => bytes.extend((value as u32).to_ne_bytes()),
         }
     }
     bytes
@@ -238,6 +239,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         DType::F32 => each(bytes, |b| f32::from_ne_bytes(b) as f64),
         DType::F16 => each(bytes, |b| half::f16::from_ne_bytes(b).to_f64()),
         DType::BF16 => each(bytes, |b| half::bf16::from_ne_bytes(b).to_f64()),
+        DType::U32 => each(bytes, |b| u32::from_ne_bytes(b) as f64),
     }
 }
 
@@ -283,6 +285,8 @@ mod tests {
             assert_eq!(stored.len() as u64, 4 * dtype.bytes());
             assert_eq!(decode(dtype, &stored), values);
         }
+        let words = [0.0, 1.0, f64::from(u32::MAX)];
+        assert_eq!(decode(DType::U32, &encode(DType::U32, &words)), words);
         assert!(decode(DType::F32, &[0xff; 8]).iter().all(|x| x.is_nan()), "a poisoned tensor reads as NaN");
     }
 }

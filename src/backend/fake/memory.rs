@@ -34,6 +34,7 @@ impl Buffer {
             DType::F32 => bytemuck::pod_read_unaligned::<f32>(at) as f64,
             DType::F16 => bytemuck::pod_read_unaligned::<half::f16>(at).to_f64(),
             DType::BF16 => bytemuck::pod_read_unaligned::<half::bf16>(at).to_f64(),
+            DType::U32 => bytemuck::pod_read_unaligned::<u32>(at) as f64,
         }
     }
 
@@ -45,6 +46,7 @@ impl Buffer {
             DType::F32 => at.copy_from_slice(bytemuck::bytes_of(&(value as f32))),
             DType::F16 => at.copy_from_slice(bytemuck::bytes_of(&half::f16::from_f64(value))),
             DType::BF16 => at.copy_from_slice(bytemuck::bytes_of(&crate::op::bf16_of(value))),
+            DType::U32 => at.copy_from_slice(bytemuck::bytes_of(&(value as u32))),
         }
     }
 

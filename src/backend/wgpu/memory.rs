@@ -79,7 +79,9 @@ impl Memory {
         }
         match (&spec.fill, spec.role) {
             (_, Role::Output | Role::Scratch) => memory.fill(device, filler, Mode::Nan, seeded.seed)?,
-            (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_), _) => memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?,
+            (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale, _) => {
+                memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?
+            }
             (Fill::Values(values), _) => {
                 let mut bytes = narrowed(values, spec.dtype);
                 let guard = PATTERN.to_le_bytes();
@@ -158,6 +160,7 @@ impl Memory {
                 DType::F32 => values.extend(bytes.chunks_exact(4).map(|b| bytemuck::pod_read_unaligned::<f32>(b) as f64)),
                 DType::F16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::f16>(b).to_f64())),
                 DType::BF16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::bf16>(b).to_f64())),
+                DType::U32 => values.extend(bytes.chunks_exact(4).map(|b| bytemuck::pod_read_unaligned::<u32>(b) as f64)),
             }
             start = end;
         }
@@ -185,6 +188,7 @@ impl Memory {
             DType::F32 => 0,
             DType::F64 => 1,
             DType::F16 => 2,
+            DType::U32 => 3,
             DType::BF16 => return Err(Error::unsupported(format!("tensor {} in WGSL", self.spec.name), "bf16", "no such type")),
         };
         let mode = match mode {
@@ -228,6 +232,7 @@ fn narrowed(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F32 => (*value as f32).to_le_bytes().to_vec(),
         DType::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
         DType::BF16 => crate::op::bf16_of(*value).to_le_bytes().to_vec(),
+        DType::U32 => (*value as u32).to_le_bytes().to_vec(),
     };
     values.iter().flat_map(bytes).collect()
 }

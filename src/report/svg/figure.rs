@@ -175,6 +175,7 @@ fn unit(quantity: Quantity) -> &'static str {
         Quantity::FlopRate => "FLOP/s",
         Quantity::Time | Quantity::Bytes | Quantity::Count => "",
         Quantity::Rate => "problems a second",
+        Quantity::Millionths => "parts per million",
     }
 }
 
@@ -186,7 +187,7 @@ fn tick(quantity: Quantity, value: f64) -> String {
     };
     let k = 1024f64;
     match quantity {
-        Quantity::Intensity => chart::intensity_label(value),
+        Quantity::Intensity | Quantity::Millionths => chart::intensity_label(value),
         Quantity::FlopRate => chart::rate_label(value),
         Quantity::Rate => scaled(&[(1e9, "G"), (1e6, "M"), (1e3, "k")]),
         Quantity::Time => scaled(&[(1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns")]),

@@ -51,6 +51,8 @@ const fn stored(dtype: DType) -> u32 {
         DType::F32 => dnn::cudnnDataType_t::CUDNN_DATA_FLOAT,
         DType::F16 => dnn::cudnnDataType_t::CUDNN_DATA_HALF,
         DType::BF16 => dnn::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+        // It knows no unsigned words, and no convolution stores any.
+        DType::U32 => dnn::cudnnDataType_t::CUDNN_DATA_INT32,
     }) as u32
 }
 

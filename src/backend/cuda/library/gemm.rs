@@ -92,6 +92,7 @@ const fn stored(dtype: DType) -> u32 {
         DType::F32 => lt::cudaDataType_t::CUDA_R_32F,
         DType::F16 => lt::cudaDataType_t::CUDA_R_16F,
         DType::BF16 => lt::cudaDataType_t::CUDA_R_16BF,
+        DType::U32 => lt::cudaDataType_t::CUDA_R_32U,
     }) as u32
 }
 
