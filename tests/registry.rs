@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 fn listed() -> Vec<(&'static str, VariantInfo, SourceInfo)> {
     let mut all = Vec::new();
     for entry in op::OPS {
-        for variant in default_problem(entry).variants() {
+        for variant in small_problem(entry).variants() {
             for source in variant.sources.clone() {
                 if source.language != Language::Host && source.library.is_none() {
                     all.push((entry.name, variant.clone(), source));
@@ -27,13 +27,14 @@ fn listed() -> Vec<(&'static str, VariantInfo, SourceInfo)> {
     all
 }
 
-fn default_problem(entry: &op::Entry) -> Arc<dyn Op> {
-    (entry.parse)(&serde_json::json!({})).expect("an op's default problem is legal")
+/// One that every variant takes.
+fn small_problem(entry: &op::Entry) -> Arc<dyn Op> {
+    (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal")
 }
 
 /// A source as mutants find it: CUDA C++ with what it includes.
 fn compiled(op: &str, variant: &VariantInfo, source: &SourceInfo) -> String {
-    let problem = default_problem(op::find(op).expect("a listed op"));
+    let problem = small_problem(op::find(op).expect("a listed op"));
     let plan = problem.plan(variant.name, source.precisions[0], source.language, &Tuned::default(), &host::device());
     match plan.expect("it has this source").code {
         Code::Cuda { text, .. } => text,
@@ -126,7 +127,7 @@ fn every_tunable_is_used_by_its_source() {
 #[test]
 fn names_are_unique_and_every_variant_has_a_source() {
     for entry in op::OPS {
-        let variants = default_problem(entry).variants();
+        let variants = small_problem(entry).variants();
         for (at, variant) in variants.iter().enumerate() {
             assert!(!variant.sources.is_empty(), "{}/{} has no source", entry.name, variant.name);
             assert!(variants[..at].iter().all(|other| other.name != variant.name), "{}/{} is listed twice", entry.name, variant.name);
@@ -142,7 +143,7 @@ fn names_are_unique_and_every_variant_has_a_source() {
 fn a_reference_is_a_library_s_alone_named_after_it_behind_all_of_ours() {
     let mut references = 0;
     for entry in op::OPS {
-        let variants = default_problem(entry).variants();
+        let variants = small_problem(entry).variants();
         for (at, variant) in variants.iter().enumerate() {
             assert_eq!(variant.library().is_some(), variant.unit == Unit::Library, "{}/{}", entry.name, variant.name);
             let Some(library) = variant.library() else { continue };
@@ -152,7 +153,7 @@ fn a_reference_is_a_library_s_alone_named_after_it_behind_all_of_ours() {
             assert!(variants[at..].iter().all(|later| later.library().is_some()), "{} has a kernel behind its references", entry.name);
             let ours = |&precision: &_| variants.iter().any(|v| v.library().is_none() && v.has(Language::Cuda, precision));
             assert!(variant.sources[0].precisions.iter().all(ours), "{}/{} has nothing of ours beside it", entry.name, variant.name);
-            let plan = default_problem(entry).plan(
+            let plan = small_problem(entry).plan(
                 variant.name,
                 variant.sources[0].precisions[0],
                 Language::Cuda,
@@ -180,7 +181,7 @@ fn every_wgsl_source_is_valid_for_every_tunable_set_and_precision() {
     let device = host::device();
     let mut validated = 0;
     for entry in op::OPS {
-        let problem = default_problem(entry);
+        let problem = small_problem(entry);
         for variant in problem.variants() {
             let Some(source) = variant.source(Language::Wgsl) else { continue };
             for &precision in source.precisions {
@@ -266,7 +267,7 @@ fn requested_bytes_are_at_least_moved_and_moved_at_least_compulsory() {
 fn every_mutant_finds_its_text_exactly_once_and_every_source_has_at_least_three() {
     use rooftrace::mutant;
     for entry in op::OPS {
-        for variant in default_problem(entry).variants() {
+        for variant in small_problem(entry).variants() {
             for source in variant.sources.iter().filter(|s| s.language != Language::Host && s.library.is_none()) {
                 let own: Vec<_> =
                     mutant::all().filter(|m| (m.op, m.variant, m.language) == (entry.name, variant.name, source.language)).collect();

@@ -130,6 +130,11 @@ impl Campaign<'_> {
             let item = self.kernel_item(wanted);
             let op = (op::find(&item.op)?.parse)(&item.problem)?;
             let plan = op.plan(&item.variant, item.precision, device.language, &item.tunables, &device);
+            // No search is to try its settings on a problem that it refuses.
+            if let Err(why @ Error::Unsupported { .. }) = plan {
+                self.skip(&item, State::Unsupported, why.to_string())?;
+                continue;
+            }
             let Some(why) = plan.ok().and_then(|plan| lacks(&plan, &device)) else {
                 items.push(item);
                 continue;

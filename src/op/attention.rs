@@ -13,8 +13,13 @@ use serde_json::{Value, json};
 use super::{Definition, Entry, Op, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::{Fill, Rows};
 use crate::error::{Error, Result};
-use crate::host;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Language, Precision, Setting, Variant};
+
+mod decode;
+mod variants;
+
+use decode::FLASH_DECODE;
+use variants::{FLASH, FLASH_MMA, NAIVE};
 
 /// An attention layer's core, without its projections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +66,11 @@ pub const ENTRY: Entry = Entry {
             problem(1, 2, 2, (3, 5), 100, true),
             problem(2, 4, 2, (64, 64), 32, true),
             problem(1, 1, 1, (130, 200), 67, true),
+            problem(2, 2, 2, (1, 600), 64, true),
+            problem(1, 8, 2, (1, 530), 128, true),
+            problem(1, 1, 1, (1, 300), 128, true),
+            problem(1, 3, 1, (1, 300), 67, false),
+            problem(1, 1, 1, (60, 300), 36, true),
         ]
     },
 };
@@ -158,7 +168,7 @@ impl Attention {
 impl Definition for Attention {
     const NAME: &'static str = "attention";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, FLASH, FLASH_MMA];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, FLASH, FLASH_MMA, FLASH_DECODE];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         self.checked()?;
@@ -221,10 +231,10 @@ impl Definition for Attention {
     }
 
     fn fits(&self, variant: &str, s: &Setting<'_>) -> Result<()> {
-        match variant != NAIVE.name && s.language != Language::Host && self.head_dim > WIDEST {
-            true => Err(Error::unsupported(format!("attention/{variant}: head_dim"), self.head_dim, format!("tiles for {WIDEST} at most"))),
-            false => Ok(()),
+        if variant != NAIVE.name && s.language != Language::Host && self.head_dim > WIDEST {
+            return Err(Error::unsupported(format!("attention/{variant}: head_dim"), self.head_dim, format!("tiles for {WIDEST} at most")));
         }
+        if variant == FLASH_DECODE.name { decode::fits(self) } else { Ok(()) }
     }
 
     fn whole_rows(&self) -> Option<u64> {
@@ -241,162 +251,4 @@ impl Definition for Attention {
     fn promised(&self, precision: Precision) -> f64 {
         2.0 * (3.0 + 2.0 * (self.seq_kv as f64).ln()) * precision.sum().epsilon()
     }
-}
-
-/// Three launches: all scores, softmax of their rows, times V; every pair is computed, hidden ones too.
-const NAIVE: Variant<Attention> = Variant {
-    name: "naive",
-    unit: Unit::Vector,
-    sources: &[
-        Implementation { source: Source::Host(host::attention::naive), precisions: &[Precision::F32], tunables: &[] },
-        Implementation {
-            source: Source::Wgsl(include_str!("../../shaders/attention/naive.wgsl")),
-            precisions: &[Precision::F32, Precision::F16],
-            tunables: &[],
-        },
-        Implementation {
-            source: Source::Cuda(include_str!("../../kernels/attention/naive.cu")),
-            precisions: &[Precision::F32],
-            tunables: &[],
-        },
-    ],
-    dispatches: |p, s| {
-        let heads = tiles(p.batch * p.heads, 1);
-        let matrix = TensorSpec::scratch("scores", &[p.batch, p.heads, p.seq_q, p.seq_kv], s.precision.sum());
-        // WGSL declares its workgroup memory for all entries; CUDA needs two words a warp.
-        let shared = |entry| match (s.language, entry) {
-            (Language::Wgsl, _) => 4 * ROW_LANES,
-            (_, "softmax") => 8 * ROW_LANES / 32,
-            _ => 0,
-        };
-        let across = |columns: u64| [tiles(columns, 16), tiles(p.seq_q, 16), heads];
-        let launch = |entry, grid, block, args: &[Arg], reads: &[usize], writes: usize| {
-            let args = args.iter().copied().chain([Arg::Scratch(0), Arg::Dims]).collect();
-            let shared_bytes = shared(entry);
-            let (reads, writes) = (reads.to_vec(), vec![writes]);
-            Dispatch { shared_bytes, args, reads, writes, ..Dispatch::over(4, entry, grid, block) }
-        };
-        let [q, k, v, o] = [0, 1, 2, 3].map(Arg::Tensor);
-        let scores = launch("scores", across(p.seq_kv), [16, 16, 1], &[q, k], &[0, 1], 4);
-        vec![
-            Dispatch { scratch: vec![matrix], ..scores },
-            launch("softmax", fold(p.rows()), [ROW_LANES, 1, 1], &[], &[4], 4),
-            launch("weighted", across(p.head_dim), [16, 16, 1], &[v, o], &[2, 4], 3),
-        ]
-    },
-    demand: |p, s| {
-        let (d, rows, kv) = (p.head_dim, p.rows(), p.seq_kv);
-        let tile = if s.language == Language::Host { 1 } else { 16 };
-        // Rows that tiles load of K or V: all of a head for every tile of its queries.
-        let shared = p.batch * p.heads * p.seq_q.div_ceil(tile) * kv * d;
-        // Elements of tensors, then scores.
-        let (tensors, scores) = match s.language {
-            // A task is a row in each pass.
-            Language::Host => (2 * rows * d + 2 * shared, 4 * rows * kv),
-            _ => {
-                let (across, out) = (kv.div_ceil(16), d.div_ceil(16));
-                (rows * d * across + 2 * shared + rows * d, 3 * rows * kv + rows * kv * out)
-            }
-        };
-        // Softmax goes over its row three times: 3 loads and 2 stores an element. On devices every lane of an output loads all weights.
-        let (storage, sum) = (s.precision.storage().bytes(), s.precision.sum().bytes());
-        let weights = if s.language == Language::Host { rows * kv } else { rows * kv * d };
-        let lane = storage * (3 * rows * kv * d + rows * d) + sum * (weights + 6 * rows * kv);
-        Demand::new(storage * tensors + sum * scores, lane)
-    },
-};
-
-/// Lanes that share a row in softmax of `naive`.
-const ROW_LANES: u32 = 64;
-
-/// One launch that keeps no scores: softmax goes along with the keys and rescales what it has when a larger score appears.
-const FLASH: Variant<Attention> = Variant {
-    name: "flash",
-    unit: Unit::Vector,
-    sources: &[
-        Implementation {
-            source: Source::Host(host::attention::flash),
-            precisions: &[Precision::F32],
-            tunables: &[host::attention::PANELS],
-        },
-        Implementation {
-            source: Source::Wgsl(include_str!("../../shaders/attention/flash.wgsl")),
-            precisions: &[Precision::F32, Precision::F16],
-            tunables: &[Tunable { name: "TM", values: &[4, 2] }, Tunable { name: "BK", values: &[16, 8, 32] }],
-        },
-        Implementation {
-            source: Source::Cuda(include_str!("../../kernels/attention/flash.cu")),
-            precisions: &[Precision::F32],
-            tunables: &[Tunable { name: "TM", values: &[8, 4] }, Tunable { name: "BK", values: &[64, 32] }],
-        },
-    ],
-    dispatches: |p, s| {
-        let quads = p.head_dim.is_multiple_of(4);
-        let (entry, lanes) = match (s.language, quads, p.head_dim <= WIDEST / 2) {
-            // A work-group is a unit.
-            (Language::Host, ..) => return vec![Dispatch::over(4, "flash", fold(host::attention::units(p, s)), [1, 1, 1])],
-            (Language::Wgsl, true, _) => ("whole", 8),
-            (Language::Wgsl, false, _) => ("ragged", 8),
-            (Language::Cuda, true, true) => ("whole64", 16),
-            (Language::Cuda, true, false) => ("whole128", 16),
-            (Language::Cuda, false, true) => ("ragged64", 16),
-            (Language::Cuda, false, false) => ("ragged128", 16),
-        };
-        let (tm, bk) = (s.tuned.get("TM"), s.tuned.get("BK"));
-        let width = if entry.ends_with("64") { WIDEST / 2 } else { WIDEST } as u32;
-        // A tile of K or V, the weights, and in WGSL a column of padding and each lane's largest score of its rows.
-        let more = if s.language == Language::Wgsl { 8 * tm * (1 + 8) } else { 0 };
-        let shared_bytes = 4 * (bk * width + 8 * tm * bk + more);
-        let grid = [tiles(p.group_rows(), 8 * tm as u64), tiles(p.groups(), 1), 1];
-        vec![Dispatch { shared_bytes, ..Dispatch::over(4, entry, grid, [lanes, 8, 1]) }]
-    },
-    demand: |p, s| match s.language {
-        Language::Host => host::attention::demand(p, s),
-        Language::Wgsl => fused(p, 8, s),
-        Language::Cuda => fused(p, 16, s),
-    },
-};
-
-/// `flash` on matrix units: a warp scores 32 rows, and what it makes of a score stays in its registers.
-const FLASH_MMA: Variant<Attention> = Variant {
-    name: "flash_mma",
-    unit: Unit::Mma,
-    sources: &[Implementation {
-        source: Source::Cuda(include_str!("../../kernels/attention/flash_mma.cu")),
-        precisions: &[Precision::BF16, Precision::F16],
-        tunables: &[Tunable { name: "WARPS", values: &[4, 8] }, Tunable { name: "BK", values: &[64, 32] }],
-    }],
-    dispatches: |p, s| {
-        let (rows, keys) = (32 * s.tuned.get("WARPS"), s.tuned.get("BK"));
-        let (entry, width) = match (p.head_dim.is_multiple_of(8), p.head_dim <= WIDEST / 2) {
-            (true, true) => ("whole64", 64),
-            (true, false) => ("whole128", 128),
-            (false, true) => ("ragged64", 64),
-            (false, false) => ("ragged128", 128),
-        };
-        let grid = [tiles(p.group_rows(), rows as u64), tiles(p.groups(), 1), 1];
-        vec![Dispatch { dynamic_bytes: 2 * width * (rows + 2 * keys), ..Dispatch::over(4, entry, grid, [rows, 1, 1]) }]
-    },
-    // Queries, keys and values are copied once a group, and from there no lane loads anything twice.
-    demand: |p, s| {
-        let elements = 2 * p.group_rows() + 2 * p.reached(32 * s.tuned.get("WARPS") as u64);
-        let bytes = s.precision.storage().bytes() * p.groups() * p.head_dim * elements;
-        Demand::new(bytes, bytes)
-    },
-};
-
-const fn tiles(extent: u64, tile: u64) -> u32 {
-    let count = extent.div_ceil(tile);
-    if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
-}
-
-/// Demand of groups of 8 × `lanes` lanes: each group loads its queries and every key and value that one of them sees, and stores its
-/// outputs. For every tile of keys each of the `lanes` lanes of a row loads its queries again; rows past the end repeat the last one.
-fn fused(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
-    let (rows, keys) = (8 * s.tuned.get("TM") as u64, s.tuned.get("BK") as u64);
-    let (all, d) = (p.group_rows(), p.head_dim);
-    let reached = p.reached(rows);
-    let again = p.reaches(rows).map(|reach| reach.div_ceil(keys)).sum::<u64>() * lanes * rows;
-    let of = |queries: u64| s.precision.storage().bytes() * p.groups() * d * (queries + 2 * reached + all);
-    Demand::new(of(all), of(again))
 }

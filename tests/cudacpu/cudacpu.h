@@ -93,7 +93,7 @@ struct Copy {
 
 struct Fiber {
     State state;
-    const void* barrier; // where it waits
+    int barrier;         // where it waits
     unsigned phase;      // shuffles done, for the exchange buffer
     uint3 index;
     std::vector<std::vector<Copy>> copies; // under way, by group; the last group is open
@@ -155,9 +155,10 @@ inline void prepare(Fiber& f) {
 }
 #endif
 
-__attribute__((noinline)) inline void barrier() {
+// `place` is one of the text: compilers copy calls, and two copies of one barrier are the same.
+inline void barrier(int place) {
     fibers[current].state = State::AtBarrier;
-    fibers[current].barrier = __builtin_return_address(0);
+    fibers[current].barrier = place;
     yield();
 }
 
@@ -200,11 +201,11 @@ inline bool release_warps(const Group& group) {
 
 // Lets the block go if all of it waits at one barrier; true if it did.
 inline bool release_block(size_t live) {
-    const void* place = nullptr;
+    int place = -1;
     size_t waiting = 0;
     for (const Fiber& f : fibers) {
         if (f.state != State::AtBarrier) continue;
-        if (place && place != f.barrier) die("lanes wait at different __syncthreads()");
+        if (place >= 0 && place != f.barrier) die("lanes wait at different __syncthreads()");
         place = f.barrier;
         ++waiting;
     }
@@ -288,7 +289,7 @@ inline void launch(dim3 grid, dim3 block, unsigned order, std::function<void()> 
 
 } // namespace cudacpu
 
-#define __syncthreads() cudacpu::barrier()
+#define __syncthreads() cudacpu::barrier(__COUNTER__)
 #define __syncwarp(...) cudacpu::warp_barrier()
 template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
     return cudacpu::shuffle(value, cudacpu::current % 32 ^ mask);
