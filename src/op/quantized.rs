@@ -102,10 +102,10 @@ impl Quantized {
         let refused = |why: String| Err(Error::usage(format!("{}: {why}", Self::NAME)));
         match (self.bits, self.group_size) {
             (8 | 4, 0) => refused("group_size 0; every size must be at least 1".into()),
-            (8 | 4, group) if group % self.pack() != 0 => {
+            (8 | 4, group) if !group.is_multiple_of(self.pack()) => {
                 refused(format!("group_size {group} is no multiple of the {} weights of a word; choose 32, 64 or 128", self.pack()))
             }
-            (8 | 4, group) if self.k % group != 0 => {
+            (8 | 4, group) if !self.k.is_multiple_of(group) => {
                 refused(format!("k {} is no multiple of group_size {group}; choose sizes so that it is", self.k))
             }
             (8 | 4, _) => Ok(()),
