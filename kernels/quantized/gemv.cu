@@ -1,6 +1,6 @@
 // quantized/gemv: C[m,n] = A[m,k] . W[k,n] for few rows of A and weights of a few bits, with k split over the lanes of a group.
 //
-// Owns:    `one_*` and `eight_*`: 256 lanes ROWS rows by VECTORS vectors of four columns of C, a lane every (256 / VECTORS)-th run of
+// Owns:    `one_*` and `four_*`: 256 lanes ROWS rows by VECTORS vectors of four columns of C, a lane every (256 / VECTORS)-th run of
 //          four words of k for one vector of columns. `ragged`: a warp one element, a lane every 32nd word of k.
 // Traffic: a lane loads four vectors of words, 16 bytes each and all under way at once, one vector of scales for them, and their part of
 //          each row of A in vectors of 16 bytes; a weight is unpacked once for all rows. Every word is loaded once a group of rows. Sums
@@ -138,20 +138,20 @@ extern "C" __global__ void __launch_bounds__(256) one_4(const T* __restrict__ a,
     wide<1, 4>(a, words, scales, c, d);
 }
 
-extern "C" __global__ void __launch_bounds__(256) eight_8(const T* __restrict__ a,            // [m, k]
-                                                          const unsigned* __restrict__ words, // [k / 4, n]
-                                                          const T* __restrict__ scales,       // [k / group_size, n]
-                                                          T* __restrict__ c,                  // [m, n]
-                                                          const Dims d) {
-    wide<8, 8>(a, words, scales, c, d);
+extern "C" __global__ void __launch_bounds__(256) four_8(const T* __restrict__ a,            // [m, k]
+                                                         const unsigned* __restrict__ words, // [k / 4, n]
+                                                         const T* __restrict__ scales,       // [k / group_size, n]
+                                                         T* __restrict__ c,                  // [m, n]
+                                                         const Dims d) {
+    wide<4, 8>(a, words, scales, c, d);
 }
 
-extern "C" __global__ void __launch_bounds__(256) eight_4(const T* __restrict__ a,            // [m, k]
-                                                          const unsigned* __restrict__ words, // [k / 8, n]
-                                                          const T* __restrict__ scales,       // [k / group_size, n]
-                                                          T* __restrict__ c,                  // [m, n]
-                                                          const Dims d) {
-    wide<8, 4>(a, words, scales, c, d);
+extern "C" __global__ void __launch_bounds__(256) four_4(const T* __restrict__ a,            // [m, k]
+                                                         const unsigned* __restrict__ words, // [k / 8, n]
+                                                         const T* __restrict__ scales,       // [k / group_size, n]
+                                                         T* __restrict__ c,                  // [m, n]
+                                                         const Dims d) {
+    wide<4, 4>(a, words, scales, c, d);
 }
 
 extern "C" __global__ void __launch_bounds__(256) ragged(const T* __restrict__ a,            // [m, k]

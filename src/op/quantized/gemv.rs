@@ -52,17 +52,14 @@ struct Sums {
 impl Sums {
     fn of(p: &Quantized, s: &Setting<'_>) -> Self {
         let wide = p.n.is_multiple_of(4) && p.group_size.is_multiple_of(RUN * p.pack());
-        let wgsl = s.language == Language::Wgsl;
         let (entry, rows) = match (wide, p.m, p.bits) {
             (false, ..) => ("ragged", 1),
             (_, 1, 8) => ("one_8", 1),
             (_, 1, _) => ("one_4", 1),
-            (_, _, 8) if wgsl => ("four_8", 4),
-            _ if wgsl => ("four_4", 4),
-            (_, _, 8) => ("eight_8", 8),
-            _ => ("eight_4", 8),
+            (_, _, 8) => ("four_8", 4),
+            _ => ("four_4", 4),
         };
-        if wgsl {
+        if s.language == Language::Wgsl {
             return Sums { entry, rows, columns: if wide { 32 } else { 8 }, shared_bytes: 16384 };
         }
         if !wide {
