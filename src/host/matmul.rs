@@ -44,7 +44,7 @@ fn all<S: Scalar>(problem: &Matmul, call: &Call<'_>) {
     let dense = Dense { a: call.input::<S>(0), b: call.input::<S>(1), n: e.n, k: e.k };
     let done = match Form::of(&e) {
         Some(form) => form.multiply(call, &e, dense.a, dense.b, &call.output(2)),
-        None => multiply(call, &e, &dense, &Target { c: call.output(2), stride: e.n, offset: 0 }),
+        None => multiply(call, &e, &dense, &Target::whole(call.output(2), e.n, 0)),
     };
     if !done {
         // Without memory to pack into, the definition still gives the answer.
@@ -63,25 +63,8 @@ struct Dense<'a, S> {
 impl<S: Scalar> Operands<S> for Dense<'_, S> {
     #[inline(always)]
     unsafe fn pack_a<const MR: usize>(&self, lines: Range<usize>, depth: Range<usize>, to: *mut S) {
-        let line = 64 / size_of::<S>();
-        let mut rows = [self.a.as_ptr(); MR];
-        for (row, from) in rows.iter_mut().enumerate() {
-            *from = self.a[(lines.start + row).min(lines.end - 1) * self.k..][depth.clone()].as_ptr();
-        }
-        // SAFETY: the panel has room by the caller's promise; every row holds `depth` elements.
-        unsafe {
-            for start in (0..depth.len()).step_by(line) {
-                for row in rows {
-                    // The next panel's part: rows are too short for the hardware to find their pattern in time.
-                    prefetch(row.wrapping_add(MR * self.k + start));
-                }
-                for p in start..(start + line).min(depth.len()) {
-                    for row in 0..MR {
-                        *to.add(p * MR + row) = *rows[row].add(p);
-                    }
-                }
-            }
-        }
+        // SAFETY: by the caller's promise.
+        unsafe { pack_rows::<S, MR>(self.a, self.k, lines, depth, to) }
     }
 
     #[inline(always)]
@@ -105,6 +88,33 @@ impl<S: Scalar> Operands<S> for Dense<'_, S> {
                         to[..from.len()].copy_from_slice(from);
                         to[from.len()..].fill(S::zeroed());
                     }
+                }
+            }
+        }
+    }
+}
+
+/// [`Operands::pack_a`] of a row-major matrix of `k` columns.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn pack_rows<S: Scalar, const MR: usize>(a: &[S], k: usize, lines: Range<usize>, depth: Range<usize>, to: *mut S) {
+    let line = 64 / size_of::<S>();
+    let mut rows = [a.as_ptr(); MR];
+    for (row, from) in rows.iter_mut().enumerate() {
+        *from = a[(lines.start + row).min(lines.end - 1) * k..][depth.clone()].as_ptr();
+    }
+    // SAFETY: the panel has room by the caller's promise; every row holds `depth` elements.
+    unsafe {
+        for start in (0..depth.len()).step_by(line) {
+            for row in rows {
+                // The next panel's part: rows are too short for the hardware to find their pattern in time.
+                prefetch(row.wrapping_add(MR * k + start));
+            }
+            for p in start..(start + line).min(depth.len()) {
+                for row in 0..MR {
+                    *to.add(p * MR + row) = *rows[row].add(p);
                 }
             }
         }
