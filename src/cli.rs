@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::op::{self, Size};
-use crate::plan::{Library, Precision, Unit};
+use crate::plan::{Precision, Unit};
 
 mod budget;
 mod cost;
@@ -17,6 +17,7 @@ mod explain;
 mod output;
 mod own;
 mod run;
+mod scope;
 mod show;
 mod study;
 mod verify;
@@ -304,6 +305,12 @@ struct Shape {
     /// A query sees no key behind its own position (attention)
     #[arg(long)]
     causal: bool,
+    /// Keys and values of a head once projected (linformer)
+    #[arg(long, value_name = "N")]
+    rank: Option<u64>,
+    /// Random features (performer)
+    #[arg(long, value_name = "N")]
+    features: Option<u64>,
 }
 
 impl Shape {
@@ -331,6 +338,8 @@ impl Shape {
             ("seq_q", self.seq_q),
             ("seq_kv", self.seq_kv),
             ("head_dim", self.head_dim),
+            ("rank", self.rank),
+            ("features", self.features),
         ];
         let numbers = given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into())));
         let fields: Map<String, Value> = numbers.chain(self.causal.then(|| ("causal".to_string(), true.into()))).collect();
@@ -344,29 +353,6 @@ impl Shape {
         // Parsed here so that an impossible shape is refused before anything is measured; defaults are filled in.
         let parsed = (op::find(op)?.parse)(&problem)?;
         Ok(Some((op.clone(), parsed.problem())))
-    }
-}
-
-impl Scoping {
-    /// Refuses unknown names before anything runs.
-    fn check(&self) -> Result<()> {
-        for op in &self.op {
-            op::find(op)?;
-        }
-        let entries = op::OPS.iter().filter(|entry| self.op.is_empty() || self.op.iter().any(|o| o == entry.name));
-        let mut known = Vec::new();
-        for entry in entries {
-            known.extend((entry.parse)(&Value::Object(Map::new()))?.variants().into_iter().map(|v| v.name));
-        }
-        if let Some(unknown) = self.variant.iter().find(|v| !known.contains(&v.as_str())) {
-            return Err(Error::usage(format!("there is no variant '{unknown}'; known variants are {}", known.join(", "))));
-        }
-        let backends = ["host", "wgpu", "cuda", "fake"];
-        if let Some(unknown) = self.common.require.iter().find(|r| !backends.contains(&r.as_str()) && Library::find(r).is_none()) {
-            let known = "write host, wgpu, cuda, cublas, cublaslt or cudnn";
-            return Err(Error::usage(format!("--require {unknown}: there is no such backend or library; {known}")));
-        }
-        Ok(())
     }
 }
 

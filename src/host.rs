@@ -5,8 +5,9 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::op::{DType, Definition, Real, Tensors};
+use crate::op::{DType, Definition, Kept, Real, Tensors};
 use crate::plan::{Precision, Setting, Tuned};
 
 pub(crate) mod attention;
@@ -20,8 +21,10 @@ pub(crate) mod gemm;
 pub(crate) mod gemv;
 pub(crate) mod lanes;
 pub(crate) mod launch;
+pub(crate) mod linformer;
 pub(crate) mod matmul;
 pub(crate) mod memory;
+pub(crate) mod performer;
 mod pool;
 pub(crate) mod powers;
 pub(crate) mod ramp;
@@ -184,8 +187,8 @@ pub(crate) fn share(total: usize, worker: usize, workers: usize) -> Range<usize>
     cut(worker)..cut(worker + 1)
 }
 
-/// Inputs of a definition as slices, in binding order; the output's place is empty.
-struct Slices<'a, T>(Vec<&'a [T]>);
+/// Inputs of a definition as slices, in binding order; the output's place is empty. And what its rows share.
+struct Slices<'a, T>(Vec<&'a [T]>, Kept);
 
 impl Tensors for Slices<'_, f32> {
     #[inline(always)]
@@ -193,6 +196,9 @@ impl Tensors for Slices<'_, f32> {
         let element = &self.0[tensor][index as usize];
         tally::load(element, 1);
         R::from_f32(*element)
+    }
+    fn shared<R: Real>(&self, part: u64, make: impl FnOnce() -> Vec<R>) -> Arc<Vec<R>> {
+        self.1.of(part, make)
     }
 }
 
@@ -202,6 +208,9 @@ impl Tensors for Slices<'_, f64> {
         let element = &self.0[tensor][index as usize];
         tally::load(element, 1);
         R::from_f64(*element)
+    }
+    fn shared<R: Real>(&self, part: u64, make: impl FnOnce() -> Vec<R>) -> Arc<Vec<R>> {
+        self.1.of(part, make)
     }
 }
 
@@ -222,7 +231,7 @@ where
     let columns = *tensors[number].shape.last().unwrap_or(&1) as usize;
     let output = call.output::<T>(number);
     let input = |tensor: usize| if tensor == number { &[] } else { call.input::<T>(tensor) };
-    let inputs = Slices((0..tensors.len()).map(input).collect());
+    let inputs = Slices((0..tensors.len()).map(input).collect(), Kept::default());
     let total = tensors[number].elements() as usize / columns;
     call.pool.run(&|worker, workers| {
         for row in share(total, worker, workers) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::size::checked_macs;
 use super::{Definition, Entry, Op, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::{Fill, Rows};
 use crate::error::{Error, Result};
@@ -37,11 +38,9 @@ pub struct Attention {
 }
 
 /// log₂ of the factor on drawn queries: scores get a σ of 8/3, near what trained models have.
-const SHARPNESS: u32 = 3;
-/// Most multiply-adds that a problem may take: beyond any machine, and far from overflow.
-const MOST: u128 = 1 << 60;
+pub(super) const SHARPNESS: u32 = 3;
 /// Largest head of the device kernels: their tiles in workgroup memory are that wide.
-const WIDEST: u64 = 128;
+pub(super) const WIDEST: u64 = 128;
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
@@ -143,15 +142,7 @@ impl Attention {
                 "attention: causal queries are aligned to the last key, so {seq_q} need more than {seq_kv} keys"
             )));
         }
-        let factors = [self.batch, heads, seq_q, seq_kv, self.head_dim, 2];
-        let macs = factors.iter().try_fold(1u128, |product, &factor| product.checked_mul(factor as u128));
-        if macs.is_none_or(|macs| macs > MOST) {
-            return Err(Error::usage(format!(
-                "attention: {} takes more than 2^60 multiply-adds; choose smaller sizes",
-                Definition::label(self)
-            )));
-        }
-        Ok(())
+        checked_macs(self, &[self.batch, heads, seq_q, seq_kv, self.head_dim, 2])
     }
 }
 
@@ -352,8 +343,8 @@ const FLASH: Variant<Attention> = Variant {
     },
     demand: |p, s| match s.language {
         Language::Host => host::attention::demand(p, s),
-        Language::Wgsl => fused(p, 8, s),
-        Language::Cuda => fused(p, 16, s),
+        Language::Wgsl => tuned(p, 8, s),
+        Language::Cuda => tuned(p, 16, s),
     },
 };
 
@@ -385,15 +376,19 @@ const FLASH_MMA: Variant<Attention> = Variant {
     },
 };
 
-const fn tiles(extent: u64, tile: u64) -> u32 {
+pub(super) const fn tiles(extent: u64, tile: u64) -> u32 {
     let count = extent.div_ceil(tile);
     if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
 }
 
-/// Demand of groups of 8 × `lanes` lanes: each group loads its queries and every key and value that one of them sees, and stores its
-/// outputs. For every tile of keys each of the `lanes` lanes of a row loads its queries again; rows past the end repeat the last one.
-fn fused(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
-    let (rows, keys) = (8 * s.tuned.get("TM") as u64, s.tuned.get("BK") as u64);
+fn tuned(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
+    fused(p, lanes, (8 * s.tuned.get("TM") as u64, s.tuned.get("BK") as u64), s)
+}
+
+/// Demand of groups of `rows` rows, `lanes` lanes to each, that meet `keys` keys at a time: each group loads its queries and every key and
+/// value that one of them sees, and stores its outputs. For every tile of keys each lane of a row loads its queries again; rows past the
+/// end repeat the last one.
+pub(super) fn fused(p: &Attention, lanes: u64, (rows, keys): (u64, u64), s: &Setting<'_>) -> Demand {
     let (all, d) = (p.group_rows(), p.head_dim);
     let reached = p.reached(rows);
     let again = p.reaches(rows).map(|reach| reach.div_ceil(keys)).sum::<u64>() * lanes * rows;

@@ -35,7 +35,8 @@ const fn layer(op: &'static str, sizes: &'static [Size], on: &'static [DeviceKin
 ///
 /// Sources: Llama 7B and 3 8B (Touvron et al., 2023; Meta, 2024), GPT-2 and GPT-3 (Radford et al., 2019; Brown et al., 2020), ResNet-50
 /// (He et al., 2016, table 1), MobileNet (Howard et al., 2017, table 1; v2, Sandler et al., 2018, begins with the same depthwise layer),
-/// ConvNeXt-T (Liu et al., 2022). A GPU is filled by a batch, a CPU by one image.
+/// ConvNeXt-T (Liu et al., 2022), Linformer (Wang et al., 2020), Performer (Choromanski et al., 2021). A GPU is filled by a batch, a CPU by one
+/// image.
 #[rustfmt::skip]
 pub const LAYERS: &[Layer] = &[
     layer("matmul", SMALL, CPU, "square", r#"{"m": 128, "n": 128, "k": 128}"#),
@@ -77,6 +78,10 @@ pub const LAYERS: &[Layer] = &[
     layer("attention", BIG, ANY, "Llama 3 8B generates a token for each of 8 sequences", r#"{"batch": 8, "heads": 32, "kv_heads": 8, "seq_q": 1, "seq_kv": 2048, "head_dim": 128, "causal": true}"#),
     layer("attention", LARGE, ANY, "Llama 3 8B reads a prompt", r#"{"batch": 1, "heads": 32, "kv_heads": 8, "seq": 2048, "head_dim": 128, "causal": true}"#),
     layer("attention", LARGE, ANY, "eight heads of 64, eight times as long", r#"{"batch": 1, "heads": 8, "seq": 4096, "head_dim": 64, "causal": false}"#),
+    layer("linformer", ALL, ANY, "eight heads of 64, their keys projected to 256", r#"{"batch": 1, "heads": 8, "seq": 1024, "head_dim": 64, "rank": 256}"#),
+    layer("linformer", LARGE, ANY, "the same, eight times as long", r#"{"batch": 1, "heads": 8, "seq": 8192, "head_dim": 64, "rank": 256}"#),
+    layer("performer", ALL, ANY, "eight heads of 64 through 256 features", r#"{"batch": 1, "heads": 8, "seq": 1024, "head_dim": 64, "features": 256}"#),
+    layer("performer", LARGE, ANY, "the same, eight times as long", r#"{"batch": 1, "heads": 8, "seq": 8192, "head_dim": 64, "features": 256}"#),
 ];
 
 impl Layer {
