@@ -24,6 +24,7 @@ mod depthwise;
 mod figure;
 mod misnomer;
 mod told;
+mod variants;
 
 pub use figure::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
 
@@ -46,9 +47,11 @@ pub struct Study {
 
 /// ns that a launch may take on the roof; a batch that needs more is lowered.
 const LONGEST_NS: f64 = 200e6;
+/// Bytes of memory below which figures are not fitted: what a process takes besides would count.
+const FITTED: u64 = 64 << 20;
 
 /// All studies.
-pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, misnomer::STUDY];
+pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, misnomer::STUDY, variants::STUDY];
 
 /// The study of that name.
 ///
