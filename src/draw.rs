@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::op::{DType, Real, TensorSpec, Tensors};
+use crate::op::{DType, Kept, Real, TensorSpec, Tensors};
 
 /// Which distribution the drawn tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -218,6 +218,8 @@ pub struct Drawn {
     tensors: Vec<(DType, Fill, [u32; 4])>,
     /// Tensors drawn whole, where that was asked for.
     held: Vec<Vec<f32>>,
+    /// What rows of a definition share.
+    kept: Kept,
 }
 
 /// Elements that are drawn whole at most, over all tensors.
@@ -227,7 +229,7 @@ impl Drawn {
     /// The inputs of these tensors under this draw. Tensor numbers are binding positions.
     pub fn new(tensors: &[TensorSpec], seeded: Seeded) -> Self {
         let tensors = tensors.iter().enumerate().map(|(t, spec)| (spec.dtype, spec.fill.clone(), keys(seeded.seed, t as u32)));
-        Drawn { draw: seeded.draw, tensors: tensors.collect(), held: Vec::new() }
+        Drawn { draw: seeded.draw, tensors: tensors.collect(), held: Vec::new(), kept: Kept::default() }
     }
 
     /// Draws the inputs whole where they are few enough: worth it where every element is asked for many times.
@@ -278,6 +280,10 @@ impl Tensors for Drawn {
     #[inline]
     fn word(&self, tensor: usize, index: u64) -> u32 {
         word(&self.tensors[tensor].2, index)
+    }
+
+    fn shared<R: Real>(&self, part: u64, make: impl FnOnce() -> Vec<R>) -> std::sync::Arc<Vec<R>> {
+        self.kept.of(part, make)
     }
 }
 

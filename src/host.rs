@@ -5,8 +5,9 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::op::{DType, Definition, Real, Tensors};
+use crate::op::{DType, Definition, Kept, Real, Tensors};
 use crate::plan::{Precision, Setting, Tuned};
 
 pub(crate) mod attention;
@@ -20,8 +21,10 @@ pub(crate) mod gemm;
 pub(crate) mod gemv;
 pub(crate) mod lanes;
 pub(crate) mod launch;
+pub(crate) mod linformer;
 pub(crate) mod matmul;
 pub(crate) mod memory;
+pub(crate) mod performer;
 mod pool;
 pub(crate) mod powers;
 pub(crate) mod quantized;
@@ -185,8 +188,9 @@ pub(crate) fn share(total: usize, worker: usize, workers: usize) -> Range<usize>
     cut(worker)..cut(worker + 1)
 }
 
-/// Inputs of a definition as slices, in binding order: of numbers or of words, the other one empty, as both are at the output's place.
-struct Slices<'a, T>(Vec<(&'a [T], &'a [u32])>);
+/// Inputs of a definition as slices, in binding order: of numbers or of words, the other one empty, as both are at the output's place. And what
+/// its rows share.
+struct Slices<'a, T>(Vec<(&'a [T], &'a [u32])>, Kept);
 
 impl<T> Slices<'_, T> {
     #[inline(always)]
@@ -213,6 +217,9 @@ impl Tensors for Slices<'_, f32> {
     fn word(&self, tensor: usize, index: u64) -> u32 {
         self.bits(tensor, index)
     }
+    fn shared<R: Real>(&self, part: u64, make: impl FnOnce() -> Vec<R>) -> Arc<Vec<R>> {
+        self.1.of(part, make)
+    }
 }
 
 impl Tensors for Slices<'_, f64> {
@@ -223,6 +230,9 @@ impl Tensors for Slices<'_, f64> {
     #[inline(always)]
     fn word(&self, tensor: usize, index: u64) -> u32 {
         self.bits(tensor, index)
+    }
+    fn shared<R: Real>(&self, part: u64, make: impl FnOnce() -> Vec<R>) -> Arc<Vec<R>> {
+        self.1.of(part, make)
     }
 }
 
@@ -247,7 +257,7 @@ where
         DType::U32 => (&[][..], call.input(tensor)),
         _ => (call.input::<T>(tensor), &[][..]),
     };
-    let inputs = Slices((0..tensors.len()).map(input).collect());
+    let inputs = Slices((0..tensors.len()).map(input).collect(), Kept::default());
     let total = tensors[number].elements() as usize / columns;
     call.pool.run(&|worker, workers| {
         for row in share(total, worker, workers) {

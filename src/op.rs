@@ -23,23 +23,29 @@ pub mod depthwise;
 mod dtype;
 pub mod exp;
 pub mod fma;
+mod inputs;
 pub mod launch;
 mod layers;
+pub mod linformer;
 pub mod matmul;
 pub mod matrix;
 mod object;
+pub mod performer;
 pub mod quantized;
 pub mod ramp;
 mod real;
 pub mod shared;
+mod size;
 pub mod stream;
 mod window;
 
 pub use dtype::DType;
 pub(crate) use dtype::bf16_of;
+pub use inputs::{Kept, Tensors};
 pub use layers::{LAYERS, Layer, layer_name};
 pub use object::{Op, samples};
 pub use real::{Absolute, Arithmetic, Counted, Real, counted_macs};
+pub use size::checked_shape;
 
 /// What a tensor is to its op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,14 +128,6 @@ impl TensorSpec {
     pub fn bytes(&self) -> u64 {
         self.elements() * self.dtype.bytes()
     }
-}
-
-/// Input values by tensor and flat index: slices for host kernels, lazily drawn values for the oracle.
-pub trait Tensors {
-    /// Element `index` of tensor number `tensor` (binding order), which holds numbers.
-    fn at<R: Real>(&self, tensor: usize, index: u64) -> R;
-    /// Word `index` of tensor number `tensor`, which holds words.
-    fn word(&self, tensor: usize, index: u64) -> u32;
 }
 
 /// What a probe moves through memory in one launch, in bytes.
@@ -256,23 +254,6 @@ pub trait Definition: Serialize + DeserializeOwned + Clone + Send + Sync + Sized
     }
 }
 
-/// Checks extents for zero and the tensor for overflow: the one routine that every shape passes.
-///
-/// # Errors
-/// [`Error::Usage`] naming the op, the tensor and the extents.
-pub fn checked_shape(op: &str, tensor: &str, shape: &[u64]) -> Result<()> {
-    if let Some(at) = shape.iter().position(|&e| e == 0) {
-        return Err(Error::usage(format!(
-            "{op}: tensor {tensor} has extent 0 at position {at} of {shape:?}; every size must be at least 1"
-        )));
-    }
-    let elements = shape.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent));
-    match elements {
-        Some(n) if n <= 1 << 44 => Ok(()),
-        _ => Err(Error::usage(format!("{op}: tensor {tensor} of {shape:?} has more than 2^44 elements; choose smaller sizes"))),
-    }
-}
-
 /// How many problems a size of `run` or `verify` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -306,6 +287,8 @@ pub const OPS: &[Entry] = &[
     depthwise::ENTRY,
     attention::ENTRY,
     quantized::ENTRY,
+    linformer::ENTRY,
+    performer::ENTRY,
     stream::ENTRY,
     fma::ENTRY,
     matrix::ENTRY,

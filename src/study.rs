@@ -25,6 +25,7 @@ mod figure;
 mod misnomer;
 mod precision;
 mod told;
+mod variants;
 
 pub use figure::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
 
@@ -47,9 +48,11 @@ pub struct Study {
 
 /// ns that a launch may take on the roof; a batch that needs more is lowered.
 const LONGEST_NS: f64 = 200e6;
+/// Bytes of memory below which figures are not fitted: what a process takes besides would count.
+const FITTED: u64 = 64 << 20;
 
 /// All studies.
-pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, misnomer::STUDY, precision::STUDY];
+pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, precision::STUDY, misnomer::STUDY, variants::STUDY];
 
 /// The study of that name.
 ///

@@ -78,6 +78,11 @@ fn declared_work_of_known_layers_equals_figures_worked_out_by_hand() {
         ("quantized", json!({"m": 1, "n": 4096, "k": 4096, "bits": 8, "group_size": 128}), 16_777_216, 17_334_272),
         ("quantized", json!({"m": 1, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}), 16_777_216, 8_945_664),
         ("quantized", json!({"m": 7, "n": 5, "k": 24, "bits": 4, "group_size": 8}), 840, 4 * (168 + 15 + 15 + 35)),
+        // 4 products of 8 heads of 512 · 256 · 64: two that project, two over what is projected; 2 · 3 · (5 · 4 · 7) of them.
+        ("linformer", json!({"batch": 1, "heads": 8, "seq": 512, "head_dim": 64, "rank": 256}), 268_435_456, 5_242_880),
+        ("linformer", json!({"batch": 2, "heads": 3, "seq": 5, "head_dim": 4, "rank": 7}), 3_360, 4 * (4 * 120 + 70)),
+        ("performer", json!({"batch": 1, "heads": 8, "seq": 512, "head_dim": 64, "features": 256}), 268_435_456, 4_259_840),
+        ("performer", json!({"batch": 2, "heads": 3, "seq": 5, "head_dim": 4, "features": 7}), 3_360, 4 * (4 * 120 + 28)),
         ("stream", json!({"kind": "triad", "elements": 1000, "passes": 3, "parts": 1}), 1000, 36_000),
         ("stream", json!({"kind": "copy", "elements": 1000, "passes": 1, "parts": 1}), 1000, 8_000),
         ("stream", json!({"kind": "read", "elements": 1000, "passes": 2, "parts": 10}), 1000, 8_000),
@@ -131,6 +136,8 @@ fn attention_declares_an_exponential_for_each_pair_that_is_not_masked() {
     ] {
         assert_eq!(parse("attention", &problem).exponentials(), exponentials, "{problem}");
     }
+    assert_eq!(parse("linformer", &json!({"batch": 2, "heads": 3, "seq": 5, "rank": 7})).exponentials(), 2 * 3 * 5 * 7);
+    assert_eq!(parse("performer", &json!({"batch": 2, "heads": 3, "seq": 5, "features": 7})).exponentials(), 2 * 2 * 3 * 5 * 7);
     assert_eq!(parse("exp", &json!({"elements": 10, "trips": 3, "steps": 16})).exponentials(), 480);
     assert_eq!(parse("matmul", &json!({"m": 7})).exponentials(), 0);
 }
@@ -231,6 +238,10 @@ fn impossible_shapes_are_refused_in_one_sentence_that_names_the_size() {
         ("quantized", json!({"k": 100, "group_size": 32}), "k 100 is no multiple of group_size 32"),
         ("quantized", json!({"n": 0}), "extent 0"),
         ("quantized", json!({"group": 32}), "its fields are m, n, k, bits, group_size"),
+        ("linformer", json!({"rank": 0}), "extent 0"),
+        ("linformer", json!({"causal": true}), "no field 'causal'"),
+        ("performer", json!({"features": 0}), "extent 0"),
+        ("performer", json!({"seq": 1u64 << 40, "features": 1u64 << 16}), "2^60"),
         ("stream", json!({"kind": "sideways"}), "sideways"),
         ("stream", json!({"elements": 4, "parts": 9}), "parts 9"),
         ("fma", json!({"steps": 7}), "multiple of 8"),
@@ -312,6 +323,49 @@ fn attention_without_a_score_matrix_moves_each_tensor_once_and_naive_moves_the_m
     for language in [Language::Wgsl, Language::Cuda] {
         let refused = wide.plan("flash", Precision::F32, language, &Tuned::default(), &device()).expect_err("too wide").to_string();
         assert!(refused.contains("head_dim needs 200") && refused.contains("128"), "{refused}");
+    }
+}
+
+/// The formulas of both papers, written with whole matrices.
+#[test]
+fn linformer_and_performer_agree_with_their_matrices_multiplied_out() {
+    let (n, d, r) = (9u64, 5u64, 4u64);
+    let matrix = |x: &Drawn, tensor: usize, first: u64, rows: u64, columns: u64| -> Vec<Vec<f64>> {
+        (0..rows).map(|i| (0..columns).map(|j| x.value(tensor, first + i * columns + j)).collect()).collect()
+    };
+    let times = |a: &[Vec<f64>], b: &[Vec<f64>]| -> Vec<Vec<f64>> {
+        a.iter().map(|row| (0..b[0].len()).map(|j| row.iter().zip(b).map(|(x, b)| x * b[j]).sum()).collect()).collect()
+    };
+    let turned = |a: &[Vec<f64>]| -> Vec<Vec<f64>> { (0..a[0].len()).map(|j| a.iter().map(|row| row[j]).collect()).collect() };
+    let each =
+        |a: &[Vec<f64>], of: &dyn Fn(f64) -> f64| -> Vec<Vec<f64>> { a.iter().map(|row| row.iter().map(|&x| of(x)).collect()).collect() };
+    for (name, field) in [("linformer", "rank"), ("performer", "features")] {
+        let op = parse(name, &json!({"heads": 2, "seq": n, "head_dim": d, field: r}));
+        let drawn = Drawn::new(&op.tensors(Precision::F32).expect("possible"), SEEDED);
+        for head in 0..2 {
+            let [q, k, v] = [0, 1, 2].map(|t| matrix(&drawn, t, head * n * d, n, d));
+            let root = (d as f64).sqrt();
+            let (weights, values) = if name == "linformer" {
+                let [e, f] = [3, 4].map(|t| each(&matrix(&drawn, t, 0, r, n), &|x| x * (3.0 / n as f64).sqrt()));
+                (each(&times(&q, &turned(&times(&e, &k))), &|x| (x / root).exp()), times(&f, &v))
+            } else {
+                let w = each(&matrix(&drawn, 3, 0, r, d), &|x| x * 3f64.sqrt());
+                let features = |x: &[Vec<f64>]| -> Vec<Vec<f64>> {
+                    let x = each(x, &|x| x / root.sqrt());
+                    let squares: Vec<f64> = x.iter().map(|row| row.iter().map(|x| x * x).sum::<f64>() / 2.0).collect();
+                    times(&x, &turned(&w)).iter().zip(&squares).map(|(row, s)| row.iter().map(|y| (y - s).exp()).collect()).collect()
+                };
+                // All pairs, where the op goes through the features.
+                (times(&features(&q), &turned(&features(&k))), v)
+            };
+            let outputs = times(&weights, &values);
+            for i in 0..n as usize {
+                let sum: f64 = weights[i].iter().sum();
+                let found = op.row(Arithmetic::F64, &drawn, head * n + i as u64, 0..d);
+                let off = found.iter().zip(&outputs[i]).map(|(found, o)| (found - o / sum).abs()).fold(0.0, f64::max);
+                assert!(off < 1e-12, "{name}: head {head}, row {i} is {off:e} off");
+            }
+        }
     }
 }
 

@@ -143,6 +143,18 @@ fn attention_kernels_follow_the_definition_on_awkward_shapes() {
 }
 
 #[test]
+fn linformer_kernels_follow_the_definition_on_awkward_shapes() {
+    // Past two depth slices, a head that ends inside a panel of columns, few rows of many heads.
+    let deep = json!({"heads": 3, "seq": 600, "head_dim": 40, "rank": 170});
+    check_all("linformer", &[deep, json!({"batch": 2, "heads": 8, "seq": 300, "head_dim": 33, "rank": 20})]);
+}
+
+#[test]
+fn performer_kernels_follow_the_definition_on_awkward_shapes() {
+    check_all("performer", &[json!({"heads": 3, "seq": 333, "head_dim": 24, "features": 150})]);
+}
+
+#[test]
 fn stream_kernels_follow_the_definition_on_awkward_shapes() {
     check_all("stream", &[json!({"kind": "read", "elements": 5, "passes": 2, "parts": 4})]);
 }

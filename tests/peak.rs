@@ -46,6 +46,8 @@ fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
         ("conv2d", json!({"n": 4, "h": 128, "w": 128, "c_in": 32, "c_out": 96, "k": 1, "padding": 0})),
         ("attention", json!({"heads": 2, "seq": 33, "head_dim": 20, "causal": true})),
         ("attention", json!({"heads": 2, "seq": 1536, "head_dim": 64, "causal": true})),
+        ("linformer", json!({"batch": 2, "heads": 8, "seq": 4096, "head_dim": 64, "rank": 256})),
+        ("performer", json!({"batch": 2, "heads": 8, "seq": 4096, "head_dim": 64, "features": 256})),
         ("depthwise", json!({"n": 1, "h": 7, "w": 7, "c": 5, "k": 3})),
         ("depthwise", json!({"n": 1, "h": 256, "w": 256, "c": 128, "k": 3})),
     ];

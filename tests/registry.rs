@@ -92,8 +92,10 @@ fn every_kernel_file_is_in_the_table() {
     assert!(files.len() >= listed.len());
     for file in files {
         // The fill kernels, and what stands before or in several sources.
-        let shared =
-            file.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| ["draw", "numbers", "warp", "ring"].contains(&stem));
+        let shared = file
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .is_some_and(|stem| ["draw", "numbers", "warp", "ring", "fused"].contains(&stem));
         assert!(shared || listed.contains(&file), "{} belongs to no variant", file.display());
     }
 }

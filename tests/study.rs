@@ -133,6 +133,25 @@ fn precision_tells_bytes_against_time_and_both_kinds_of_error() {
 }
 
 #[test]
+fn attention_variants_tells_exponents_and_errors_that_no_device_changes() {
+    let (told, view) = answered("attention-variants");
+    // 2 · 256 / 1024 of the MACs; errors come from the definitions; 16 sequences, as the fake device is a GPU.
+    assert!(
+        told.contains("At 1024 tokens Linformer of rank 256") && told.contains("have 1/2 of the MACs") && told.contains("below 512 tokens"),
+        "{told}"
+    );
+    assert!(told.contains("flash 2.0") && told.contains("Linformer 256 1.0") && told.contains("Performer 256 1.0"), "{told}");
+    assert!(told.contains("Performer with 64, 256, 512 features") && told.contains("its worst case"), "{told}");
+    let study = study::find("attention-variants").expect("a study");
+    let telling = (study.tell)(&view);
+    let errors = |form: &str| telling.grid.rows.iter().filter(|row| row[0].starts_with(form) && row[9].ends_with('%')).count();
+    assert_eq!((errors("Linformer"), errors("Performer")), (6, 3));
+    let macs = |op: &str| view.rows.iter().filter(move |row| row.op == op).map(|row| row.macs).max();
+    assert_eq!(macs("linformer"), Some(4 * 16 * 8 * 2048 * 256 * 64));
+    assert!(view.rows.iter().any(|row| row.op == "performer" && row.variant == "linear"));
+}
+
+#[test]
 fn a_roof_recorded_here_within_a_day_is_taken_over_and_one_named_must_fit() {
     let folder = scratch("roof");
     let traced = rooftrace(&folder, SCRIPT, &["trace", "--device", "fake", "--size", "small", "--quiet"]);

@@ -136,6 +136,16 @@ fn every_quantized_shader_agrees_with_its_definition() {
 }
 
 #[test]
+fn every_linformer_shader_agrees_with_its_definition() {
+    every_awkward_problem("linformer");
+}
+
+#[test]
+fn every_performer_shader_agrees_with_its_definition() {
+    every_awkward_problem("performer");
+}
+
+#[test]
 fn every_stream_shader_agrees_with_its_definition() {
     every_awkward_problem("stream");
 }

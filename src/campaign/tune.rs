@@ -202,6 +202,7 @@ mod tests {
         variants: Vec::new(),
         precisions: Vec::new(),
         problem: None,
+        energy: false,
     };
 
     /// Convolutions with 64, 128 and 96 channels.

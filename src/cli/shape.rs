@@ -82,6 +82,12 @@ pub(super) struct Shape {
     /// A query sees no key behind its own position (attention)
     #[arg(long)]
     causal: bool,
+    /// Keys and values of a head once projected (linformer)
+    #[arg(long, value_name = "N")]
+    rank: Option<u64>,
+    /// Random features (performer)
+    #[arg(long, value_name = "N")]
+    features: Option<u64>,
 }
 
 impl Shape {
@@ -109,6 +115,8 @@ impl Shape {
             ("seq_q", self.seq_q),
             ("seq_kv", self.seq_kv),
             ("head_dim", self.head_dim),
+            ("rank", self.rank),
+            ("features", self.features),
             ("bits", self.bits),
             ("group_size", self.group_size),
         ];

@@ -29,7 +29,7 @@ fn all<S: Scalar>(problem: &Conv2d, call: &Call<'_>) {
     let e = problem.extents();
     for group in 0..problem.groups as usize {
         let gathered = Gathered::of(problem, group, call.input::<S>(0), call.input::<S>(1));
-        let to = Target { c: call.output(2), stride: problem.c_out as usize, offset: group * e.n };
+        let to = Target::whole(call.output(2), problem.c_out as usize, group * e.n);
         if !multiply(call, &e, &gathered, &to) {
             // Without memory to pack into, the definition still gives the answer.
             return naive(problem, call);

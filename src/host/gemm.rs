@@ -145,11 +145,26 @@ fn planned(e: &Extents, s: &Setting<'_>) -> Blocking {
     Blocking::of(e, isa, s.precision, s.tuned.get("KC"), s.device.compute_units as usize)
 }
 
-/// Where a product goes: element (i, j) is `c[offset + i · stride + j]`.
+/// Where a product goes: row i begins at `c[offset + i · stride]`, or its part of every so many columns does.
 pub(super) struct Target<'a, S> {
     pub(super) c: Output<'a, S>,
     pub(super) stride: usize,
     pub(super) offset: usize,
+    /// Columns of a part, and elements from one part to the next.
+    pub(super) parts: (usize, usize),
+}
+
+impl<'a, S> Target<'a, S> {
+    /// All columns of a row side by side: element (i, j) is `c[offset + i · stride + j]`.
+    pub(super) fn whole(c: Output<'a, S>, stride: usize, offset: usize) -> Self {
+        Target { c, stride, offset, parts: (usize::MAX, 0) }
+    }
+
+    /// Where a column of row 0 lies, and how many from it on lie side by side.
+    fn column(&self, column: usize) -> (usize, usize) {
+        let (width, apart) = self.parts;
+        (self.offset + column / width * apart + column % width, width - column % width)
+    }
 }
 
 /// Two matrices, by how their panels are packed. Panels lie in scratch that nobody else touches meanwhile.

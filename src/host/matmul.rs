@@ -44,7 +44,7 @@ fn all<S: Scalar>(problem: &Matmul, call: &Call<'_>) {
     let dense = Dense { a: call.input::<S>(0), b: call.input::<S>(1), n: e.n, k: e.k };
     let done = match Form::of(&e) {
         Some(form) => form.multiply(call, &e, dense.a, dense.b, &call.output(2)),
-        None => multiply(call, &e, &dense, &Target { c: call.output(2), stride: e.n, offset: 0 }),
+        None => multiply(call, &e, &dense, &Target::whole(call.output(2), e.n, 0)),
     };
     if !done {
         // Without memory to pack into, the definition still gives the answer.
@@ -63,22 +63,8 @@ pub(super) struct Dense<'a, S> {
 impl<S: Scalar> Operands<S> for Dense<'_, S> {
     #[inline(always)]
     unsafe fn pack_a<V: Lanes<Scalar = S>, const MR: usize>(&self, lines: Range<usize>, depth: Range<usize>, to: *mut S) {
-        for row in 0..MR {
-            let from = &self.a[(lines.start + row).min(lines.end - 1) * self.k..][depth.clone()];
-            // SAFETY: the panel has room by the caller's promise.
-            unsafe {
-                let to = to.add(row * V::COUNT);
-                let chunks = from.chunks_exact(V::COUNT);
-                let rest = chunks.remainder();
-                for (chunk, from) in chunks.enumerate() {
-                    // The next row: rows are too short for the hardware to find their pattern in time.
-                    prefetch(from.as_ptr().wrapping_add(self.k));
-                    V::load(from.as_ptr()).store(to.add(chunk * MR * V::COUNT));
-                }
-                let to = to.add((from.len() - rest.len()) * MR);
-                to.copy_from_nonoverlapping(rest.as_ptr(), rest.len());
-            }
-        }
+        // SAFETY: by the caller's promise.
+        unsafe { pack_rows::<V, MR>(self.a, self.k, lines, depth, to) }
     }
 
     #[inline(always)]
@@ -104,6 +90,36 @@ impl<S: Scalar> Operands<S> for Dense<'_, S> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// [`Operands::pack_a`] of a row-major matrix of `k` columns.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn pack_rows<V: Lanes, const MR: usize>(
+    a: &[V::Scalar],
+    k: usize,
+    lines: Range<usize>,
+    depth: Range<usize>,
+    to: *mut V::Scalar,
+) {
+    for row in 0..MR {
+        let from = &a[(lines.start + row).min(lines.end - 1) * k..][depth.clone()];
+        // SAFETY: the panel has room by the caller's promise.
+        unsafe {
+            let to = to.add(row * V::COUNT);
+            let chunks = from.chunks_exact(V::COUNT);
+            let rest = chunks.remainder();
+            for (chunk, from) in chunks.enumerate() {
+                // The next row: rows are too short for the hardware to find their pattern in time.
+                prefetch(from.as_ptr().wrapping_add(k));
+                V::load(from.as_ptr()).store(to.add(chunk * MR * V::COUNT));
+            }
+            let to = to.add((from.len() - rest.len()) * MR);
+            to.copy_from_nonoverlapping(rest.as_ptr(), rest.len());
         }
     }
 }

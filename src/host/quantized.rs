@@ -96,7 +96,7 @@ pub(crate) fn packed(p: &Quantized, call: &Call<'_>) {
         return;
     }
     let operands = Unpacked { sizes, left: Dense { a, b: &[], n: sizes.e.n, k: sizes.e.k }, words, scales };
-    if !multiply(call, &sizes.e, &operands, &Target { c, stride: sizes.e.n, offset: 0 }) {
+    if !multiply(call, &sizes.e, &operands, &Target::whole(c, sizes.e.n, 0)) {
         // Without memory to pack into, the definition still gives the answer.
         naive(p, call);
     }

@@ -4,9 +4,9 @@
 //! ends, they say themselves. What a worker does outside of groups, such as packing, is no group's demand.
 
 #[cfg(test)]
-pub(super) use counting::{group, load, store};
+pub(super) use counting::{group, load, registers, store};
 #[cfg(not(test))]
-pub(super) use silent::{group, load, store};
+pub(super) use silent::{group, load, registers, store};
 
 /// A slice whose elements are all loaded.
 #[inline(always)]
@@ -25,6 +25,10 @@ mod silent {
     pub(crate) fn group() -> Group {
         Group
     }
+
+    /// These `count` elements stand for registers of the group: they are not counted.
+    #[inline(always)]
+    pub(crate) fn registers<T>(_from: *const T, _count: usize) {}
 
     /// `count` elements are loaded.
     #[inline(always)]
@@ -63,6 +67,7 @@ mod counting {
     #[derive(Default)]
     struct Touched {
         watched: Vec<Range<usize>>,
+        registers: Range<usize>,
         loaded: HashSet<usize>,
         stored: HashSet<usize>,
         bytes: u64,
@@ -90,9 +95,20 @@ mod counting {
         }
     }
 
-    fn touch<T>(at: *const T, elements: usize, mut word: impl FnMut(&mut Touched, usize)) {
+    pub(crate) fn registers<T>(from: *const T, count: usize) {
         TOUCHED.with_borrow_mut(|touched| {
-            if let Some(touched) = touched.as_mut().filter(|touched| touched.watched.iter().any(|range| range.contains(&at.addr()))) {
+            if let Some(touched) = touched {
+                touched.registers = from.addr()..from.addr() + count * size_of::<T>();
+            }
+        });
+    }
+
+    fn touch<T>(at: *const T, elements: usize, mut word: impl FnMut(&mut Touched, usize)) {
+        let counts = |touched: &&mut Touched| {
+            touched.watched.iter().any(|range| range.contains(&at.addr())) && !touched.registers.contains(&at.addr())
+        };
+        TOUCHED.with_borrow_mut(|touched| {
+            if let Some(touched) = touched.as_mut().filter(counts) {
                 let bytes = elements * size_of::<T>();
                 touched.bytes += bytes as u64;
                 (at.addr()..at.addr() + bytes).step_by(WORD).for_each(|address| word(touched, address));
@@ -145,11 +161,9 @@ mod tests {
         };
         let tensors: Vec<Memory> = regions.iter().zip(&specs).map(memory).collect();
         let mut watched: Vec<_> = regions.iter().map(|region| region.start().addr()..region.start().addr() + region.bytes()).collect();
-        if plan.op != "attention" {
-            // Packed operands stand for the operands; the tiles of attention stand for registers.
-            let bytes = plan.cost.workspace as usize;
-            watched.extend(pool.scratch(bytes).map(|packed| packed.start().addr()..packed.start().addr() + bytes));
-        }
+        // Packed operands stand for the operands.
+        let bytes = plan.cost.workspace as usize;
+        watched.extend(pool.scratch(bytes).map(|packed| packed.start().addr()..packed.start().addr() + bytes));
         let _pinned = pool.pin();
         counted(watched, || {
             code(&Call { pool, tensors: &tensors, tuned: &plan.tuned, precision: plan.precision, isa: Isa::Portable });

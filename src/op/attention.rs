@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::size::checked_macs;
 use super::{Definition, Entry, Op, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::{Fill, Rows};
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ mod variants;
 
 use decode::FLASH_DECODE;
 use variants::{FLASH, FLASH_MMA, NAIVE};
+pub(super) use variants::{fused, tiles};
 
 /// An attention layer's core, without its projections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,11 +44,9 @@ pub struct Attention {
 }
 
 /// log₂ of the factor on drawn queries: scores get a σ of 8/3, near what trained models have.
-const SHARPNESS: u32 = 3;
-/// Most multiply-adds that a problem may take: beyond any machine, and far from overflow.
-const MOST: u128 = 1 << 60;
+pub(super) const SHARPNESS: u32 = 3;
 /// Largest head of the device kernels: their tiles in workgroup memory are that wide.
-const WIDEST: u64 = 128;
+pub(super) const WIDEST: u64 = 128;
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
@@ -153,15 +153,7 @@ impl Attention {
                 "attention: causal queries are aligned to the last key, so {seq_q} need more than {seq_kv} keys"
             )));
         }
-        let factors = [self.batch, heads, seq_q, seq_kv, self.head_dim, 2];
-        let macs = factors.iter().try_fold(1u128, |product, &factor| product.checked_mul(factor as u128));
-        if macs.is_none_or(|macs| macs > MOST) {
-            return Err(Error::usage(format!(
-                "attention: {} takes more than 2^60 multiply-adds; choose smaller sizes",
-                Definition::label(self)
-            )));
-        }
-        Ok(())
+        checked_macs(self, &[self.batch, heads, seq_q, seq_kv, self.head_dim, 2])
     }
 }
 

@@ -35,7 +35,8 @@ const fn layer(op: &'static str, sizes: &'static [Size], on: &'static [DeviceKin
 ///
 /// Sources: Llama 7B and 3 8B (Touvron et al., 2023; Meta, 2024), GPT-2 and GPT-3 (Radford et al., 2019; Brown et al., 2020), ResNet-50
 /// (He et al., 2016, table 1), MobileNet (Howard et al., 2017, table 1; v2, Sandler et al., 2018, begins with the same depthwise layer),
-/// ConvNeXt-T (Liu et al., 2022). A GPU is filled by a batch, a CPU by one image.
+/// ConvNeXt-T (Liu et al., 2022), Linformer (Wang et al., 2020), Performer (Choromanski et al., 2021). A GPU is filled by a batch, a CPU by one
+/// image.
 #[rustfmt::skip]
 pub const LAYERS: &[Layer] = &[
     layer("matmul", SMALL, CPU, "square", r#"{"m": 128, "n": 128, "k": 128}"#),
@@ -81,6 +82,10 @@ pub const LAYERS: &[Layer] = &[
     layer("quantized", BIG, ANY, "Llama 7B, attention projection of one token, weights in int8", r#"{"m": 1, "n": 4096, "k": 4096, "bits": 8, "group_size": 128}"#),
     layer("quantized", BIG, ANY, "Llama 7B, attention projection of one token, weights in int4", r#"{"m": 1, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}"#),
     layer("quantized", LARGE, ANY, "Llama 7B, eight sequences decoded together, weights in int4", r#"{"m": 8, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}"#),
+    layer("linformer", ALL, ANY, "eight heads of 64, their keys projected to 256", r#"{"batch": 1, "heads": 8, "seq": 1024, "head_dim": 64, "rank": 256}"#),
+    layer("linformer", LARGE, ANY, "the same, eight times as long", r#"{"batch": 1, "heads": 8, "seq": 8192, "head_dim": 64, "rank": 256}"#),
+    layer("performer", ALL, ANY, "eight heads of 64 through 256 features", r#"{"batch": 1, "heads": 8, "seq": 1024, "head_dim": 64, "features": 256}"#),
+    layer("performer", LARGE, ANY, "the same, eight times as long", r#"{"batch": 1, "heads": 8, "seq": 8192, "head_dim": 64, "features": 256}"#),
 ];
 
 impl Layer {

@@ -58,7 +58,7 @@ pub trait Op: Send + Sync {
 pub fn samples(op: &dyn Op) -> Option<u64> {
     let field = match op.name() {
         "conv2d" | "depthwise" => "n",
-        "attention" => "batch",
+        "attention" | "linformer" | "performer" => "batch",
         _ => return None,
     };
     op.problem()[field].as_u64()

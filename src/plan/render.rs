@@ -10,7 +10,10 @@ use crate::op::{DType, Definition, TensorSpec};
 const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), include_str!("../../kernels/warp.cuh"));
 
 /// What some kernels share: the line that includes it, and its text. NVRTC has no folder to look in.
-const CUDA_SHARED: &[(&str, &str)] = &[("#include \"../ring.cuh\"", include_str!("../../kernels/ring.cuh"))];
+const CUDA_SHARED: &[(&str, &str)] = &[
+    ("#include \"../ring.cuh\"", include_str!("../../kernels/ring.cuh")),
+    ("#include \"../fused.cuh\"", include_str!("../../kernels/fused.cuh")),
+];
 
 /// The program of a plan, and the hash of its unrendered text (0 for Rust and libraries).
 pub(super) fn render<P: Definition>(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Axis, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted_rate, median, time_saved};
+use super::{Axis, FITTED, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted_rate, median, time_saved};
 use crate::error::{Error, Result};
 use crate::grid::{Column, Grid};
 use crate::op::{self, Op, Size};
@@ -57,8 +57,6 @@ const KINDS: [Kind; 8] = [
     kind("prefill, heads of 128", HEADS, 128, OTHERS),
 ];
 
-/// Figures of memory below this are not fitted: what a process takes besides would count.
-const FITTED: u64 = 64 << 20;
 /// An item's time: lengths matter more here than the last percent.
 const EFFORT: Effort = Effort { samples: 5, least_ns: 50_000_000, budget_ns: 300_000_000, canary: true };
 

@@ -25,14 +25,16 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
     unsafe fn tile<V: Lanes<Scalar = S>, const MR: usize>(&self, i: usize, j: usize, extent: (usize, usize)) {
         let depth = self.depth.len();
         let first = self.depth.start == 0;
-        let at = |row: usize| self.to.offset + (self.rows.start + i + row) * self.to.stride + self.columns.start + j;
+        let column = self.columns.start + j;
+        let (first_column, together) = self.to.column(column);
+        let at = |row: usize| first_column + (self.rows.start + i + row) * self.to.stride;
         // SAFETY: panels i / MR and j / NR hold MR · depth and NR · depth elements; a whole tile lies inside C and inside the unit.
         unsafe {
             for row in 0..extent.0 {
                 prefetch(self.to.c.start.wrapping_add(at(row)));
             }
             let sums = product::<V, MR>(self.a_panels.0.add(i * self.blocking.chunked(depth)), self.b_panels.0.add(j * depth), depth);
-            if extent == (MR, 2 * V::COUNT) {
+            if extent == (MR, 2 * V::COUNT) && together >= 2 * V::COUNT {
                 for row in 0..MR {
                     let c = self.to.c.start.add(at(row));
                     for v in 0..2 {
@@ -50,15 +52,22 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
                     sums[row][v].store(whole.as_mut_ptr().add((row * 2 + v) * V::COUNT));
                 }
             }
-            for (row, sums) in whole.chunks_exact(2 * V::COUNT).take(extent.0).enumerate() {
-                let c = self.to.c.slice(at(row)..at(row) + extent.1);
-                if !first {
-                    tally::load(c.as_ptr(), c.len());
+            let mut done = 0;
+            while done < extent.1 {
+                let (start, together) = self.to.column(column + done);
+                let count = together.min(extent.1 - done);
+                for (row, sums) in whole.chunks_exact(2 * V::COUNT).take(extent.0).enumerate() {
+                    let at = start + (self.rows.start + i + row) * self.to.stride;
+                    let c = self.to.c.slice(at..at + count);
+                    if !first {
+                        tally::load(c.as_ptr(), c.len());
+                    }
+                    tally::store(c.as_ptr(), c.len());
+                    for (to, sum) in c.iter_mut().zip(&sums[done..]) {
+                        *to = if first { *sum } else { *to + *sum };
+                    }
                 }
-                tally::store(c.as_ptr(), c.len());
-                for (to, sum) in c.iter_mut().zip(sums) {
-                    *to = if first { *sum } else { *to + *sum };
-                }
+                done += count;
             }
         }
     }

@@ -114,8 +114,8 @@ pub(super) const FLASH: Variant<Attention> = Variant {
     },
     demand: |p, s| match s.language {
         Language::Host => host::attention::demand(p, s),
-        Language::Wgsl => fused(p, 8, s),
-        Language::Cuda => fused(p, 16, s),
+        Language::Wgsl => tuned(p, 8, s),
+        Language::Cuda => tuned(p, 16, s),
     },
 };
 
@@ -147,15 +147,19 @@ pub(super) const FLASH_MMA: Variant<Attention> = Variant {
     },
 };
 
-pub(super) const fn tiles(extent: u64, tile: u64) -> u32 {
+pub(in crate::op) const fn tiles(extent: u64, tile: u64) -> u32 {
     let count = extent.div_ceil(tile);
     if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
 }
 
-/// Demand of groups of 8 × `lanes` lanes: each group loads its queries and every key and value that one of them sees, and stores its
-/// outputs. For every tile of keys each of the `lanes` lanes of a row loads its queries again; rows past the end repeat the last one.
-fn fused(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
-    let (rows, keys) = (8 * s.tuned.get("TM") as u64, s.tuned.get("BK") as u64);
+fn tuned(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
+    fused(p, lanes, (8 * s.tuned.get("TM") as u64, s.tuned.get("BK") as u64), s)
+}
+
+/// Demand of groups of `rows` rows, `lanes` lanes to each, that meet `keys` keys at a time: each group loads its queries and every key and
+/// value that one of them sees, and stores its outputs. For every tile of keys each lane of a row loads its queries again; rows past the
+/// end repeat the last one.
+pub(in crate::op) fn fused(p: &Attention, lanes: u64, (rows, keys): (u64, u64), s: &Setting<'_>) -> Demand {
     let (all, d) = (p.group_rows(), p.head_dim);
     let reached = p.reached(rows);
     let again = p.reaches(rows).map(|reach| reach.div_ceil(keys)).sum::<u64>() * lanes * rows;
