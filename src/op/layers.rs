@@ -79,7 +79,7 @@ pub const LAYERS: &[Layer] = &[
     layer("attention", LARGE, ANY, "Llama 3 8B reads a prompt", r#"{"batch": 1, "heads": 32, "kv_heads": 8, "seq": 2048, "head_dim": 128, "causal": true}"#),
     layer("attention", LARGE, ANY, "eight heads of 64, eight times as long", r#"{"batch": 1, "heads": 8, "seq": 4096, "head_dim": 64, "causal": false}"#),
     layer("quantized", ALL, ANY, "Llama 3 8B, keys of one token, weights in int8", r#"{"m": 1, "n": 1024, "k": 4096, "bits": 8, "group_size": 128}"#),
-    layer("quantized", BIG, ANY, "Llama 7B, attention projection of one token, weights in int8", r#"{"m": 1, "n": 4096, "k": 4096, "bits": 8, "group_size": 128}"#),
+    layer("quantized", LARGE, ANY, "Llama 7B, attention projection of one token, weights in int8", r#"{"m": 1, "n": 4096, "k": 4096, "bits": 8, "group_size": 128}"#),
     layer("quantized", BIG, ANY, "Llama 7B, attention projection of one token, weights in int4", r#"{"m": 1, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}"#),
     layer("quantized", LARGE, ANY, "Llama 7B, eight sequences decoded together, weights in int4", r#"{"m": 8, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}"#),
     layer("linformer", ALL, ANY, "eight heads of 64, their keys projected to 256", r#"{"batch": 1, "heads": 8, "seq": 1024, "head_dim": 64, "rank": 256}"#),
