@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rooftrace::Result;
 use rooftrace::campaign::{Campaign, Scope, Watcher};
 use rooftrace::measure::Engine;
 use rooftrace::op::{self, OpRole, Size};
 use rooftrace::plan::{DeviceInfo, Language, Precision};
 use rooftrace::record::{Clock, Measurement, Record, State};
 use rooftrace::worker::{Answer, Bench, Child, Goal, Item, Launch, Local, Stay};
+use rooftrace::{Error, Result};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -46,6 +46,8 @@ fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
         ("conv2d", json!({"n": 4, "h": 128, "w": 128, "c_in": 32, "c_out": 96, "k": 1, "padding": 0})),
         ("attention", json!({"heads": 2, "seq": 33, "head_dim": 20, "causal": true})),
         ("attention", json!({"heads": 2, "seq": 1536, "head_dim": 64, "causal": true})),
+        ("attention", json!({"batch": 4, "heads": 16, "kv_heads": 4, "seq_q": 1, "seq_kv": 4096, "head_dim": 64, "causal": true})),
+        ("quantized", json!({"m": 3, "n": 8192, "k": 8192, "bits": 8})),
         ("linformer", json!({"batch": 2, "heads": 8, "seq": 4096, "head_dim": 64, "rank": 256})),
         ("performer", json!({"batch": 2, "heads": 8, "seq": 4096, "head_dim": 64, "features": 256})),
         ("depthwise", json!({"n": 1, "h": 7, "w": 7, "c": 5, "k": 3})),
@@ -56,7 +58,14 @@ fn items(device: &DeviceInfo, language: Language) -> Vec<Item> {
         let problem = (op::find(name).expect("an op").parse)(fields).expect("a problem");
         for variant in problem.variants() {
             for &precision in device.precisions.iter().filter(|&&p| variant.has(language, p)) {
-                let plan = problem.plan(variant.name, precision, language, &Default::default(), device).expect("a plan");
+                let plan = match problem.plan(variant.name, precision, language, &Default::default(), device) {
+                    Ok(plan) => plan,
+                    Err(why @ Error::Unsupported { .. }) => {
+                        println!("SKIPPED: {name}/{} {}: {why}", variant.name, problem.label());
+                        continue;
+                    }
+                    Err(why) => panic!("{name}/{}: {why}", variant.name),
+                };
                 if let Some(missing) = plan.missing(device) {
                     println!("SKIPPED: {name}/{}: this device has no {missing}", variant.name);
                     continue;

@@ -215,13 +215,13 @@ pub(super) fn multiply<S: Scalar, O: Operands<S>>(call: &Call<'_>, e: &Extents, 
 }
 
 /// Packed panels, written in disjoint parts by several threads, then only read.
-struct Panels<S>(*mut S);
+pub(super) struct Panels<S>(pub(super) *mut S);
 // SAFETY: an address; who dereferences it keeps to disjoint panels.
 unsafe impl<S> Sync for Panels<S> {}
 
 impl<S> Panels<S> {
     /// Their address: a method, so that closures share all of it.
-    fn get(&self) -> *mut S {
+    pub(super) fn get(&self) -> *mut S {
         self.0
     }
 }

@@ -13,7 +13,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::host::gemm::Extents;
+use crate::host::gemm::{Extents, Panels};
 use crate::host::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
 use crate::host::{Call, Isa, Output, share, tally};
 use crate::plan::Setting;
@@ -117,18 +117,6 @@ pub(super) fn multiply<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S]
         }
     });
     true
-}
-
-/// The scratch, written in disjoint parts, of which the packed A is then only read.
-struct Panels<S>(*mut S);
-// SAFETY: an address; who dereferences it keeps to disjoint parts.
-unsafe impl<S> Sync for Panels<S> {}
-
-impl<S> Panels<S> {
-    /// A method, so that closures share all of it.
-    fn get(&self) -> *mut S {
-        self.0
-    }
 }
 
 /// `DEPTH` columns of A to their block of every panel, row by row. Rows past the end repeat the last one; their sums are never stored.
