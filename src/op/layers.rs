@@ -78,7 +78,7 @@ pub const LAYERS: &[Layer] = &[
     layer("attention", BIG, ANY, "Llama 3 8B generates a token for each of 8 sequences", r#"{"batch": 8, "heads": 32, "kv_heads": 8, "seq_q": 1, "seq_kv": 2048, "head_dim": 128, "causal": true}"#),
     layer("attention", LARGE, ANY, "Llama 3 8B reads a prompt", r#"{"batch": 1, "heads": 32, "kv_heads": 8, "seq": 2048, "head_dim": 128, "causal": true}"#),
     layer("attention", LARGE, ANY, "eight heads of 64, eight times as long", r#"{"batch": 1, "heads": 8, "seq": 4096, "head_dim": 64, "causal": false}"#),
-    layer("quantized", ALL, ANY, "Llama 3 8B, keys of one token, weights in int8", r#"{"m": 1, "n": 1024, "k": 4096, "bits": 8, "group_size": 128}"#),
+    layer("quantized", SMALL, ANY, "Llama 3 8B, keys of one token, weights in int8", r#"{"m": 1, "n": 1024, "k": 4096, "bits": 8, "group_size": 128}"#),
     layer("quantized", LARGE, ANY, "Llama 7B, attention projection of one token, weights in int8", r#"{"m": 1, "n": 4096, "k": 4096, "bits": 8, "group_size": 128}"#),
     layer("quantized", BIG, ANY, "Llama 7B, attention projection of one token, weights in int4", r#"{"m": 1, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}"#),
     layer("quantized", LARGE, ANY, "Llama 7B, eight sequences decoded together, weights in int4", r#"{"m": 8, "n": 4096, "k": 4096, "bits": 4, "group_size": 128}"#),
