@@ -360,3 +360,16 @@ fn moved(record: &Record) -> Option<Measurement> {
 fn short(item: &Item) -> String {
     op::find(&item.op).and_then(|entry| (entry.parse)(&item.problem)).map(|op| op.label()).unwrap_or_default()
 }
+
+/// Watches nothing.
+#[cfg(test)]
+struct Silent;
+
+#[cfg(test)]
+impl Watcher for Silent {
+    fn record(&mut self, _: &Record) -> Result<()> {
+        Ok(())
+    }
+    fn stage(&mut self, _: &str, _: usize) {}
+    fn item(&mut self, _: &str) {}
+}

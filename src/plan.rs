@@ -101,6 +101,12 @@ pub fn fold(groups: u64) -> [u32; 3] {
     [x.min(u32::MAX as u64) as u32, y.min(u32::MAX as u64) as u32, 1]
 }
 
+/// Work-groups along an axis of that extent, a tile each.
+pub const fn tiles(extent: u64, tile: u64) -> u32 {
+    let count = extent.div_ceil(tile);
+    if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
+}
+
 /// The work of one call. Multiply-adds and bytes are never mixed; METHODOLOGY.md, "Counting", says what each column means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Cost {

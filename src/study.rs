@@ -51,6 +51,9 @@ const LONGEST_NS: f64 = 200e6;
 /// Bytes of memory below which figures are not fitted: what a process takes besides would count.
 const FITTED: u64 = 64 << 20;
 
+/// An item's time where lengths matter more than the last percent.
+const BRIEF: Effort = Effort { samples: 5, least_ns: 50_000_000, budget_ns: 300_000_000, canary: true };
+
 /// All studies.
 pub const STUDIES: &[Study] = &[depthwise::STUDY, attention::STUDY, batch::STUDY, precision::STUDY, misnomer::STUDY, variants::STUDY];
 
@@ -87,6 +90,11 @@ impl Setting<'_> {
     /// ns that one launch takes in f32 at least; 0 where the roof does not tell.
     pub fn bound_ns(&self, op: &dyn Op) -> f64 {
         bounds(self.roof, op).map_or(0.0, |(memory, compute)| memory.max(compute))
+    }
+
+    /// The time of an item of many.
+    fn brief(&self) -> Effort {
+        if self.size == Size::Large { Effort::default() } else { BRIEF }
     }
 
     /// The op at this batch, or at the largest one below it whose launch is short on the roof, and whose tensors find room twice in a

@@ -18,13 +18,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use harness::compiler;
 use rooftrace::op::{OPS, OpRole};
 use rooftrace::plan::{Library, Unit, VariantInfo};
 use rooftrace::record::{Measurement, State};
 use rooftrace::worker::{Answer, Bench, Launch};
 use serde_json::{Value, json};
-use stand_in::{CACHE, install, stand_in};
+use stand_in::{CACHE, beside, install, library, stand_in};
 
 /// Folders with the stand-in for the driver, without libraries and with them; `None`, said aloud, where there is no compiler.
 fn folders() -> Option<&'static (PathBuf, PathBuf)> {
@@ -32,20 +31,12 @@ fn folders() -> Option<&'static (PathBuf, PathBuf)> {
     MADE.get_or_init(|| {
         // The kernels that clocks are learnt with, and that a GPU is kept awake with; one of ours to compare with.
         let kept = |op: &str, text: String| ["fma", "stream", "launch", "matmul"].contains(&op).then_some(text);
-        let (without, with) = (stand_in("no-libraries", kept)?, harness::folder("libraries"));
-        for file in std::fs::read_dir(&without).expect("it was made").map(|file| file.expect("it can be read").path()) {
-            if file.is_file() {
-                std::fs::copy(&file, with.join(file.file_name().expect("a file has a name"))).expect("the folder can be written");
-            }
-        }
-        let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudacpu");
+        let without = stand_in("no-libraries", kept)?;
+        let with = beside(&without, "libraries");
         for (source, stems) in [("cublas.cpp", &["cublas", "cublasLt"][..]), ("cudnn.cpp", &["cudnn"])] {
-            let library = with.join("library");
-            let mut command = Command::new(compiler().expect("one built the driver"));
-            command.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(&library);
-            let done = command.arg(shim.join(source)).output().expect("the compiler starts");
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-            install(&with, stems, &library);
+            let built = with.join("library");
+            library(source, &built);
+            install(&with, stems, &built);
         }
         Some((without, with))
     })

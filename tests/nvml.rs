@@ -18,29 +18,20 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use harness::compiler;
 use rooftrace::plan::{DeviceInfo, Sensors};
 use rooftrace::record::{Measurement, State};
 use rooftrace::worker::{Answer, Bench, Effort, Goal, Item, Launch};
 use serde_json::json;
-use stand_in::{CACHE, NVML, stand_in};
+use stand_in::{CACHE, NVML, beside, library, stand_in};
 
 /// Folders with the stand-in for the driver, without NVML and with it; `None`, said aloud, where there is no compiler.
 fn folders() -> Option<&'static (PathBuf, PathBuf)> {
     static MADE: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
     MADE.get_or_init(|| {
         let kept = |op: &str, text: String| ["fma", "stream", "launch", "matmul"].contains(&op).then_some(text);
-        let (without, with) = (stand_in("no-nvml", kept)?, harness::folder("nvml"));
-        for file in std::fs::read_dir(&without).expect("it was made").map(|file| file.expect("it can be read").path()) {
-            if file.is_file() {
-                std::fs::copy(&file, with.join(file.file_name().expect("a file has a name"))).expect("the folder can be written");
-            }
-        }
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudacpu/nvml.cpp");
-        let mut command = Command::new(compiler().expect("one built the driver"));
-        command.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(with.join(NVML)).arg(source);
-        let done = command.output().expect("the compiler starts");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let without = stand_in("no-nvml", kept)?;
+        let with = beside(&without, "nvml");
+        library("nvml.cpp", &with.join(NVML));
         Some((without, with))
     })
     .as_ref()

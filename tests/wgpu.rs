@@ -239,15 +239,13 @@ fn draws_on_the_device_have_the_bits_of_the_definition() {
     }
 }
 
-#[test]
-fn queries_and_keys_on_the_device_have_the_bits_of_the_definition_and_scratch_is_poisoned() {
-    let Some(wgpu) = adapter() else { return };
+/// The first three tensors of a problem, read back in every precision and under either draw.
+fn inputs_have_the_bits_of_the_definition(wgpu: &Wgpu, problem: &dyn Op) {
     let device = wgpu.device().clone();
-    let problem = problem("attention", json!({"heads": 4, "kv_heads": 2, "seq_q": 13, "seq_kv": 29, "head_dim": 7, "causal": true}));
     for &precision in &device.precisions {
         for seeded in [DENSE, EXACT] {
             // One program stands for all storage types: only the tensors are looked at.
-            let mut plan = plan(&*problem, "naive", Precision::F32, &Tuned::default(), &device);
+            let mut plan = plan(problem, "naive", Precision::F32, &Tuned::default(), &device);
             plan.tensors = problem.tensors(precision).expect("legal");
             let drawn = Drawn::new(&plan.tensors, seeded);
             let mut loaded = wgpu.load(&plan, seeded, 2, Checks::Checked).expect("it loads");
@@ -258,9 +256,19 @@ fn queries_and_keys_on_the_device_have_the_bits_of_the_definition_and_scratch_is
                     assert_eq!(value.to_bits(), want.to_bits(), "{precision} {seeded:?}: element {i} of {tensor} is {value}, not {want}");
                 }
             }
-            assert_eq!(loaded.audit(1).expect("it can be audited"), Audit::default());
+            for set in [0, 1] {
+                assert_eq!(loaded.audit(set).expect("it can be audited"), Audit::default());
+            }
         }
     }
+}
+
+#[test]
+fn queries_and_keys_on_the_device_have_the_bits_of_the_definition_and_scratch_is_poisoned() {
+    let Some(wgpu) = adapter() else { return };
+    let device = wgpu.device().clone();
+    let problem = problem("attention", json!({"heads": 4, "kv_heads": 2, "seq_q": 13, "seq_kv": 29, "head_dim": 7, "causal": true}));
+    inputs_have_the_bits_of_the_definition(&wgpu, &*problem);
     // Without its first launch, the others make NaN of a poisoned scratch.
     let mut cut = plan(&*problem, "naive", Precision::F32, &Tuned::default(), &device);
     let mut whole = wgpu.load(&cut, DENSE, 2, Checks::Checked).expect("it loads");
@@ -277,25 +285,8 @@ fn queries_and_keys_on_the_device_have_the_bits_of_the_definition_and_scratch_is
 #[test]
 fn words_and_scales_on_the_device_have_the_bits_of_the_definition() {
     let Some(wgpu) = adapter() else { return };
-    let device = wgpu.device().clone();
     let problem = problem("quantized", json!({"n": 1003, "k": 96, "bits": 8, "group_size": 8}));
-    for &precision in &device.precisions {
-        for seeded in [DENSE, EXACT] {
-            // One program stands for all storage types: only the tensors are looked at.
-            let mut plan = plan(&*problem, "naive", Precision::F32, &Tuned::default(), &device);
-            plan.tensors = problem.tensors(precision).expect("legal");
-            let drawn = Drawn::new(&plan.tensors, seeded);
-            let mut loaded = wgpu.load(&plan, seeded, 2, Checks::Checked).expect("it loads");
-            for tensor in 0..3 {
-                let values = loaded.read(tensor, 1, 0..plan.tensors[tensor].elements()).expect("it can be read");
-                for (i, value) in values.iter().enumerate() {
-                    let want = drawn.value(tensor, i as u64);
-                    assert_eq!(value.to_bits(), want.to_bits(), "{precision} {seeded:?}: element {i} of {tensor} is {value}, not {want}");
-                }
-            }
-            assert_eq!(loaded.audit(0).expect("it can be audited"), Audit::default());
-        }
-    }
+    inputs_have_the_bits_of_the_definition(&wgpu, &*problem);
 }
 
 #[test]

@@ -60,22 +60,12 @@ mod tests {
 
     use super::*;
     use crate::backend::fake::Fake;
-    use crate::campaign::{Scope, Watcher};
+    use crate::campaign::{Scope, Silent};
     use crate::measure::Engine;
     use crate::op::{self, Size};
     use crate::plan::DeviceInfo;
-    use crate::record::{Cache, Clock, Record};
+    use crate::record::{Cache, Clock};
     use crate::worker::{Bench, Effort, Local};
-
-    struct Silent;
-
-    impl Watcher for Silent {
-        fn record(&mut self, _: &Record) -> crate::Result<()> {
-            Ok(())
-        }
-        fn stage(&mut self, _: &str, _: usize) {}
-        fn item(&mut self, _: &str) {}
-    }
 
     /// The fake device in this process, whose energy passes end otherwise.
     struct Passes<'a> {

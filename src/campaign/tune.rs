@@ -140,11 +140,11 @@ mod tests {
     use super::*;
     use crate::backend::fake::{Fake, Script};
     use crate::backend::host;
-    use crate::campaign::{Scope, Watcher};
+    use crate::campaign::{Scope, Silent};
     use crate::measure::Engine;
     use crate::op::Size;
     use crate::plan::Precision;
-    use crate::record::{Clock, Measurement, Record};
+    use crate::record::{Clock, Measurement};
     use crate::worker::{Answer, Bench, Runner};
 
     /// A GPU on which a setting is fast where its BN is the problem's `c_out`.
@@ -184,27 +184,6 @@ mod tests {
         }
     }
 
-    struct Deaf;
-
-    impl Watcher for Deaf {
-        fn record(&mut self, _: &Record) -> Result<()> {
-            Ok(())
-        }
-        fn stage(&mut self, _: &str, _: usize) {}
-        fn item(&mut self, _: &str) {}
-    }
-
-    const EVERYTHING: Scope = Scope {
-        size: Size::Standard,
-        seed: 1,
-        deadline: None,
-        ops: Vec::new(),
-        variants: Vec::new(),
-        precisions: Vec::new(),
-        problem: None,
-        energy: false,
-    };
-
     /// Convolutions with 64, 128 and 96 channels.
     fn items() -> [Item; 3] {
         [64, 128, 96].map(|channels| {
@@ -217,7 +196,7 @@ mod tests {
     #[test]
     fn each_problem_of_a_gpu_gets_its_own_setting_the_middle_one_being_searched_first() {
         let (mut gpu, mut items) = (Gpu::new(), items());
-        Campaign::new(&mut gpu, &mut Deaf, EVERYTHING).tune(&mut items, f64::INFINITY).expect("all is kept");
+        Campaign::new(&mut gpu, &mut Silent, Scope::new(Size::Standard)).tune(&mut items, f64::INFINITY).expect("all is kept");
         assert_eq!(gpu.asked, [96, 128, 64], "the middle one, then those with most work first");
         assert_eq!([0, 1].map(|at| items[at].tunables.get("BN")), [64, 128]);
         assert!(items.iter().all(|item| item.tunables.get("BM") == 128), "{items:?}");
@@ -226,11 +205,13 @@ mod tests {
     #[test]
     fn a_study_s_problems_and_those_without_time_share_the_middle_one_s_setting() {
         let (mut gpu, mut items) = (Gpu::new(), items());
-        Campaign::new(&mut gpu, &mut Deaf, EVERYTHING).tune(&mut items, 1e12).expect("all is kept");
+        Campaign::new(&mut gpu, &mut Silent, Scope::new(Size::Standard)).tune(&mut items, 1e12).expect("all is kept");
         assert_eq!(gpu.asked, [96]);
         assert!(items.iter().all(|item| item.tunables == items[0].tunables && item.tunables.get("BM") == 128), "{items:?}");
         let before = items.clone();
-        Campaign::new(&mut gpu, &mut Deaf, EVERYTHING).tune_each(&mut items, &[0, 1], Some(Instant::now())).expect("nothing to keep");
+        Campaign::new(&mut gpu, &mut Silent, Scope::new(Size::Standard))
+            .tune_each(&mut items, &[0, 1], Some(Instant::now()))
+            .expect("nothing to keep");
         assert_eq!((&items, &gpu.asked[..]), (&before, &[96][..]));
     }
 

@@ -20,8 +20,8 @@ mod decode;
 mod variants;
 
 use decode::FLASH_DECODE;
+pub(super) use variants::fused;
 use variants::{FLASH, FLASH_MMA, NAIVE};
-pub(super) use variants::{fused, tiles};
 
 /// An attention layer's core, without its projections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

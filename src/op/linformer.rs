@@ -10,13 +10,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attention::{Attention, SHARPNESS, WIDEST, fused, tiles};
+use super::attention::{Attention, SHARPNESS, WIDEST, fused};
 use super::size::checked_macs;
 use super::{Definition, Entry, Op, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::{Fill, Rows};
 use crate::error::{Error, Result};
 use crate::host::{self, gemm};
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Unit, Variant, fold, tiles};
 
 /// Attention over projected keys and values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::host;
 use crate::plan::{
     Arg, Demand, Dispatch, Gemm, Implementation, Language, Library, Precision, Routine, Setting, Source, Tunable, Unit, Variant, fold,
+    tiles,
 };
 
 mod gemv;
@@ -348,11 +349,6 @@ const CUBLASLT: Variant<Matmul> = Variant {
 
 fn gemm(p: &Matmul) -> Routine {
     Routine::Gemm(Gemm { m: p.m, n: p.n, k: p.k })
-}
-
-const fn tiles(extent: u64, tile: u64) -> u32 {
-    let count = extent.div_ceil(tile);
-    if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
 }
 
 /// Demand of a bm × bn group tile whose lanes hold tm × tn outputs: distinct bytes a group, and what all its lanes name.

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attention::{Attention, WIDEST, fused, tiles};
+use super::attention::{Attention, WIDEST, fused};
 use super::size::checked_macs;
 use super::{Definition, Entry, Op, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Unit, Variant, fold, tiles};
 
 /// Attention through random features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

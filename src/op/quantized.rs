@@ -22,7 +22,7 @@ use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, parse_over};
 use crate::draw::Drawn;
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Unit, Variant, fold, tiles};
 
 mod gemv;
 
@@ -219,11 +219,6 @@ const PACKED: Variant<Quantized> = Variant {
     dispatches: |p, s| vec![Dispatch::over(4, "packed", fold(host::quantized::groups(p, s)), [1, 1, 1])],
     demand: host::quantized::demand,
 };
-
-const fn tiles(extent: u64, tile: u64) -> u32 {
-    let count = extent.div_ceil(tile);
-    if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
-}
 
 /// Distinct bytes that groups of rows × columns outputs load and store; edge groups load only what exists.
 fn requested(p: &Quantized, s: &Setting<'_>, [rows, columns]: [u64; 2]) -> u64 {

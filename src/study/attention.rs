@@ -17,7 +17,7 @@ use crate::record::Cache;
 use crate::stats::exponent;
 use crate::units::{Capacity, Nanos};
 use crate::view::{Row, View};
-use crate::worker::{Effort, Goal, Item};
+use crate::worker::{Goal, Item};
 
 /// The study.
 pub const STUDY: Study =
@@ -57,9 +57,6 @@ const KINDS: [Kind; 8] = [
     kind("prefill, heads of 128", HEADS, 128, OTHERS),
 ];
 
-/// An item's time: lengths matter more here than the last percent.
-const EFFORT: Effort = Effort { samples: 5, least_ns: 50_000_000, budget_ns: 300_000_000, canary: true };
-
 impl Kind {
     fn op(&self, length: u64) -> Result<Arc<dyn Op>> {
         let queries = if self.decode { 1 } else { length };
@@ -95,9 +92,8 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
             (Size::Small, _) => 2048,
             (Size::Standard, _) => u64::MAX,
         };
-        let effort = if setting.size == Size::Large { Effort::default() } else { EFFORT };
         for &length in kind.lengths.iter().filter(|&&length| length <= most) {
-            items.push(Item { goal: Goal::Measure(effort), ..setting.item(&*kind.op(length)?, variant, kind.cache()) });
+            items.push(Item { goal: Goal::Measure(setting.brief()), ..setting.item(&*kind.op(length)?, variant, kind.cache()) });
         }
     }
     Ok(items)

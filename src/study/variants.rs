@@ -19,7 +19,7 @@ use crate::record::Cache;
 use crate::stats::exponent;
 use crate::units::{Capacity, Nanos};
 use crate::view::{Row, View};
-use crate::worker::{Effort, Goal, Item};
+use crate::worker::{Goal, Item};
 
 mod error;
 
@@ -68,9 +68,6 @@ const LINFORMER: usize = 3;
 const PERFORMER: usize = 4;
 const ORDER: [usize; 5] = [LINFORMER, PERFORMER, FLASH, 2, STANDARD];
 
-/// An item's time: lengths matter more here than the last percent.
-const EFFORT: Effort = Effort { samples: 5, least_ns: 50_000_000, budget_ns: 300_000_000, canary: true };
-
 impl Form {
     fn op(&self, kind: DeviceKind, length: u64) -> Result<Arc<dyn Op>> {
         let batch = BATCH[usize::from(kind == DeviceKind::Gpu)];
@@ -102,7 +99,6 @@ impl Form {
 }
 
 fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
-    let effort = if setting.size == Size::Large { Effort::default() } else { EFFORT };
     let mut items = Vec::new();
     // A length of all forms before the next.
     for length in LENGTHS {
@@ -114,7 +110,7 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
             };
             if length <= most {
                 let op = form.op(setting.device.kind, length)?;
-                items.push(Item { goal: Goal::Measure(effort), ..setting.item(&*op, form.variant, Cache::Warm) });
+                items.push(Item { goal: Goal::Measure(setting.brief()), ..setting.item(&*op, form.variant, Cache::Warm) });
             }
         }
     }

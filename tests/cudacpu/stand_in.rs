@@ -89,3 +89,22 @@ pub fn stand_in(test: &str, patched: impl Fn(&str, String) -> Option<String>) ->
     std::fs::copy(&none, folder.join(NVML)).expect("the folder can be written");
     Some(folder)
 }
+
+/// A second folder beside one of [`stand_in`], with the same files.
+pub fn beside(folder: &Path, test: &str) -> PathBuf {
+    let copy = crate::harness::folder(test);
+    for file in std::fs::read_dir(folder).expect("it was made").map(|file| file.expect("it can be read").path()) {
+        if file.is_file() {
+            std::fs::copy(&file, copy.join(file.file_name().expect("a file has a name"))).expect("the folder can be written");
+        }
+    }
+    copy
+}
+
+/// Builds a shared library of one source of `tests/cudacpu`.
+pub fn library(source: &str, to: &Path) {
+    let mut command = Command::new(compiler().expect("one built the driver"));
+    command.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(to);
+    let done = command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudacpu").join(source)).output().expect("the compiler starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}

@@ -155,14 +155,17 @@ impl<S: Scalar> Unit<'_, S> {
         }
     }
 
-    /// A block of B, to be copied, and the columns of the tile that is less wide than others, if there is one.
-    fn block(&self, p: usize) -> (Walk<S>, usize) {
-        let (rows, nr) = (DEPTH.min(self.e.k.saturating_sub(p)), self.cut.nr);
-        let tiles = self.columns.len() / nr;
-        let to = self.kept.wrapping_add(p / DEPTH % 2 * DEPTH * self.cut.stretch);
+    /// The walk that copies a block of B.
+    fn block(&self, p: usize) -> Walk<S> {
+        let tiles = self.columns.len() / self.cut.nr;
         let from = self.b.as_ptr().wrapping_add(p * self.e.n + self.columns.start);
-        let left = if tiles == 0 { 0 } else { rows };
-        (Walk { from, to, tile: 0, tiles, row: 0, left, stride: self.e.n, nr, pace: (0, self.cut.panels) }, self.columns.len() % nr)
+        let left = if tiles == 0 { 0 } else { DEPTH.min(self.e.k.saturating_sub(p)) };
+        Walk { from, to: self.copied(p), tile: 0, tiles, row: 0, left, stride: self.e.n, pace: (0, self.cut.panels) }
+    }
+
+    /// Where a block's copy begins: blocks take turns in two places.
+    fn copied(&self, p: usize) -> *mut S {
+        self.kept.wrapping_add(p / DEPTH % 2 * DEPTH * self.cut.stretch)
     }
 
     /// Copies what of a block lies past the last whole tile.
@@ -170,13 +173,17 @@ impl<S: Scalar> Unit<'_, S> {
     /// # Safety
     /// The scratch is this worker's.
     unsafe fn edge(&self, p: usize) {
-        let (walk, wide) = self.block(p);
+        let nr = self.cut.nr;
+        let (tiles, wide) = (self.columns.len() / nr, self.columns.len() % nr);
+        if wide == 0 {
+            return;
+        }
         for row in 0..DEPTH.min(self.e.k - p) {
             let from = &self.b[(p + row) * self.e.n + self.columns.end - wide..][..wide];
             tally::read(from);
             // SAFETY: within the block's last tile.
             unsafe {
-                let to = walk.to.add((walk.tiles * DEPTH + row) * walk.nr);
+                let to = self.copied(p).add((tiles * DEPTH + row) * nr);
                 tally::store(to, wide);
                 to.copy_from_nonoverlapping(from.as_ptr(), wide);
             }
@@ -215,7 +222,6 @@ struct Walk<S> {
     /// Rows yet to be copied, those under way included.
     left: usize,
     stride: usize,
-    nr: usize,
     /// Steps since the last piece, of so many.
     pace: (usize, usize),
 }
@@ -266,21 +272,18 @@ impl<S: Scalar, const MR: usize> Kernel<S> for Tiled<'_, S, MR> {
         // SAFETY: the scratch and the columns are this worker's; by the caller's promise the CPU has V.
         unsafe {
             let sums = unit.kept.add(2 * DEPTH * unit.cut.stretch);
-            let (mut walk, edge) = unit.block(0);
+            let mut walk = unit.block(0);
             while walk.left > 0 {
                 walk.step::<V>();
             }
             for p in (0..k).step_by(DEPTH) {
                 let steps = DEPTH.min(k - p);
-                let (here, _) = unit.block(p);
-                let (mut walk, _) = unit.block(p + DEPTH);
-                if edge > 0 {
-                    unit.edge(p);
-                }
+                let mut walk = unit.block(p + DEPTH);
+                unit.edge(p);
                 for tile in 0..unit.columns.len().div_ceil(nr) {
                     for panel in 0..panels {
                         let a = unit.a.add((p / DEPTH * panels + panel) * MR * DEPTH);
-                        let b = here.to.add(tile * DEPTH * nr);
+                        let b = unit.copied(p).add(tile * DEPTH * nr);
                         let c = sums.add((tile * panels + panel) * MR * nr);
                         add::<V, MR>(a, b, c, steps, p == 0, &mut walk);
                     }

@@ -1,11 +1,10 @@
 //! The rung for few queries, such as the one of each sequence that generates a token (Dao, Haziza, Massa, Sizov: Flash-Decoding for
 //! long-context inference, 2023).
 
-use super::variants::tiles;
 use super::{Attention, WIDEST};
 use crate::error::{Error, Result};
 use crate::op::TensorSpec;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold, tiles};
 
 /// Most queries that may share keys: with more, the sums that a split stores, and `combine` loads, outweigh its keys and values.
 const MOST_QUERIES: u64 = 256;

@@ -3,7 +3,7 @@
 use super::{Attention, WIDEST};
 use crate::host;
 use crate::op::TensorSpec;
-use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold};
+use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold, tiles};
 
 /// Three launches: all scores, softmax of their rows, times V; every pair is computed, hidden ones too.
 pub(super) const NAIVE: Variant<Attention> = Variant {
@@ -146,11 +146,6 @@ pub(super) const FLASH_MMA: Variant<Attention> = Variant {
         Demand::new(bytes, bytes)
     },
 };
-
-pub(in crate::op) const fn tiles(extent: u64, tile: u64) -> u32 {
-    let count = extent.div_ceil(tile);
-    if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
-}
 
 fn tuned(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
     fused(p, lanes, (8 * s.tuned.get("TM") as u64, s.tuned.get("BK") as u64), s)

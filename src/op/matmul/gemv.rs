@@ -1,7 +1,7 @@
 //! The rung for matrices that are hardly more than vectors.
 
-use super::{Matmul, tiled, tiles};
-use crate::plan::{Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant};
+use super::{Matmul, tiled};
+use crate::plan::{Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, tiles};
 
 /// Few rows or few columns: k is split over the lanes of a group, which add up their sums in workgroup memory.
 pub(super) const GEMV: Variant<Matmul> = Variant {

@@ -1,7 +1,7 @@
 //! The rung for few rows of activations: one token, or a few.
 
-use super::{Quantized, by_element, requested, tiles};
-use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant};
+use super::{Quantized, by_element, requested};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, tiles};
 
 /// Words along k that a lane takes at a time, which share their scales.
 const RUN: u64 = 4;
