@@ -32,12 +32,12 @@ fn small_problem(entry: &op::Entry) -> Arc<dyn Op> {
     (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal")
 }
 
-/// A source as mutants find it: CUDA C++ with what it includes.
+/// A source as mutants find it: with what it includes.
 fn compiled(op: &str, variant: &VariantInfo, source: &SourceInfo) -> String {
     let problem = small_problem(op::find(op).expect("a listed op"));
     let plan = problem.plan(variant.name, source.precisions[0], source.language, &Tuned::default(), &host::device());
     match plan.expect("it has this source").code {
-        Code::Cuda { text, .. } => text,
+        Code::Cuda { text, .. } | Code::Wgsl(text) => text,
         _ => source.text.into(),
     }
 }

@@ -6,19 +6,15 @@
 //          from memory; weights go through workgroup memory. At the end a group stores its outputs.
 // Guards:  rows past the end repeat the last one and are not stored; keys past the last that a row of the group sees are zeros in the
 //          tile, are hidden, and are not loaded; tiles behind it are not visited.
-// Changed: from naive: no scores in memory. When a larger score appears, sums and outputs so far shrink by exp(old - new).
-//          A product is never left for the compiler to fuse with a sum or not: modules with and without checks must agree to the bit.
+// Changed: from naive: no scores in memory; `fused.wgsl` says how.
 //          `whole` needs d divisible by four; `ragged` takes any d with scalar loads.
 
 const_assert TM >= 1u && TM <= 8u;
 const_assert BK >= 8u && BK <= 32u && BK % 8u == 0u;
 
-const BQ: u32 = 8u * TM;
-const WIDE: u32 = 32u; // vectors of the widest head
-const PER: u32 = BK / 8u; // keys of a tile a lane scores
-const COLS: u32 = WIDE / 8u; // vectors of a row a lane sums
-const STRIDE: u32 = BK + 1u; // of a row of weights: rows that lanes read together begin in different banks
-const HIDDEN: S = -1e30;
+const ROWS: u32 = 8u * TM;
+
+#include "../fused.wgsl"
 
 @group(0) @binding(0) var<storage, read> q4: array<vec4<T>>; // [batch, heads, seq_q, d / 4], of `whole`
 @group(0) @binding(1) var<storage, read> k4: array<vec4<T>>; // [batch, kv_heads, seq_kv, d / 4], of `whole`
@@ -30,49 +26,30 @@ const HIDDEN: S = -1e30;
 @group(0) @binding(3) var<storage, read_write> o: array<T>; // [batch, heads, seq_q, d], of `ragged`
 @group(1) @binding(0) var<uniform> dims: Dims;
 
-var<workgroup> tile: array<vec4<S>, BK * WIDE>; // [key, d / 4] of K, then of V
-var<workgroup> weights: array<S, BQ * STRIDE>; // [row, key]
-var<workgroup> maxima: array<S, BQ * 8u>; // [row, lane]
-
 // What a lane knows of its TM rows.
 struct Own {
     row: u32, // the first, in the tensor
     last: u32, // last row of the group's tile that exists
     keys: u32, // first row of its keys in K and V
     reach: u32, // keys that some row of the tile sees
-    lane: u32,
-    line: u32,
 }
 
 var<private> own: Own;
-var<private> largest: array<S, TM>;
-var<private> total: array<S, TM>; // of the lane's own keys only
-var<private> sum: array<vec4<S>, TM * COLS>;
-var<private> score: array<S, TM * PER>;
 
 fn visible(row: u32) -> u32 {
     return select(dims.seq_kv, row % dims.seq_q + 1u + dims.seq_kv - dims.seq_q, dims.causal == 1u);
 }
 
 fn begin(group: vec3<u32>, local: vec3<u32>) {
+    start(local);
     let all = dims.heads / dims.kv_heads * dims.seq_q;
     // The last rows see most keys: their groups come first.
-    let first = ((all - 1u) / BQ - group.x) * BQ;
-    let last = min(first + BQ, all) - 1u;
-    own.row = group.y * all + first + local.y * TM;
+    let first = ((all - 1u) / ROWS - group.x) * ROWS;
+    let last = min(first + ROWS, all) - 1u;
+    own.row = group.y * all + first + line * TM;
     own.last = group.y * all + last;
     own.keys = group.y * dims.seq_kv;
     own.reach = select(dims.seq_kv, visible(last), first / dims.seq_q == last / dims.seq_q);
-    own.lane = local.x;
-    own.line = local.y;
-    for (var i = 0u; i < TM; i++) {
-        largest[i] = HIDDEN;
-    }
-}
-
-// Where the tile holds vector c of a key: swizzled, so that neighbouring lanes meet no bank twice.
-fn place(key: u32, c: u32) -> u32 {
-    return key * WIDE + (c ^ (key % 8u));
 }
 
 fn row_of(i: u32) -> u32 {
@@ -85,79 +62,11 @@ fn hide(first: u32) {
         let seen = visible(row_of(i));
         var most = HIDDEN;
         for (var j = 0u; j < PER; j++) {
-            let s = select(HIDDEN, score[i * PER + j], first + own.lane + 8u * j < seen);
+            let s = select(HIDDEN, score[i * PER + j], first + lane + 8u * j < seen);
             score[i * PER + j] = s;
             most = max(most, s);
         }
-        maxima[(own.line * TM + i) * 8u + own.lane] = most;
-    }
-}
-
-// Turns scores into weights and shrinks what was summed before, once all lanes of a row have left their largest.
-fn weigh() {
-    for (var i = 0u; i < TM; i++) {
-        let line = own.line * TM + i;
-        var most = largest[i];
-        for (var lane = 0u; lane < 8u; lane++) {
-            most = max(most, maxima[line * 8u + lane]);
-        }
-        let shrunk = exp(largest[i] - most);
-        largest[i] = most;
-        for (var j = 0u; j < COLS; j++) {
-            sum[i * COLS + j] *= shrunk;
-        }
-        var fresh = S();
-        for (var j = 0u; j < PER; j++) {
-            let weight = exp(score[i * PER + j] - most);
-            fresh += weight;
-            weights[line * STRIDE + own.lane + 8u * j] = weight;
-        }
-        total[i] = fma(total[i], shrunk, fresh);
-    }
-}
-
-// Adds weight times value of all keys of the tile.
-fn add(cols: u32) {
-    for (var key = 0u; key < BK; key++) {
-        var weight: array<S, TM>;
-        for (var i = 0u; i < TM; i++) {
-            weight[i] = weights[(own.line * TM + i) * STRIDE + key];
-        }
-        for (var j = 0u; j < COLS; j++) {
-            if (own.lane + 8u * j < cols) {
-                let value = tile[place(key, own.lane + 8u * j)];
-                for (var i = 0u; i < TM; i++) {
-                    sum[i * COLS + j] = fma(vec4<S>(weight[i]), value, sum[i * COLS + j]);
-                }
-            }
-        }
-    }
-}
-
-// Adds one vector of the lane's queries times that of its keys.
-fn multiply(i: u32, query: vec4<S>, c: u32) {
-    for (var j = 0u; j < PER; j++) {
-        let key = tile[place(own.lane + 8u * j, c)];
-        var s = score[i * PER + j];
-        s = fma(query.x, key.x, s);
-        s = fma(query.y, key.y, s);
-        s = fma(query.z, key.z, s);
-        score[i * PER + j] = fma(query.w, key.w, s);
-    }
-}
-
-// The sums of all lanes of every row, through the memory of the maxima.
-fn totals() {
-    workgroupBarrier();
-    for (var i = 0u; i < TM; i++) {
-        maxima[(own.line * TM + i) * 8u + own.lane] = total[i];
-    }
-    workgroupBarrier();
-    for (var i = 0u; i < TM; i++) {
-        total[i] = S();
-        for (var lane = 0u; lane < 8u; lane++) {
-            total[i] += maxima[(own.line * TM + i) * 8u + lane];
-        }
+        leave(i, most);
     }
 }
 
@@ -202,8 +111,8 @@ fn whole(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
     for (var i = 0u; i < TM; i++) {
         if (own.row + i <= own.last) {
             for (var j = 0u; j < COLS; j++) {
-                if (own.lane + 8u * j < cols) {
-                    o4[(own.row + i) * cols + own.lane + 8u * j] = vec4<T>(sum[i * COLS + j] / total[i]);
+                if (lane + 8u * j < cols) {
+                    o4[(own.row + i) * cols + lane + 8u * j] = vec4<T>(sum[i * COLS + j] / total[i]);
                 }
             }
         }
@@ -263,7 +172,7 @@ fn ragged(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
         if (own.row + i <= own.last) {
             for (var j = 0u; j < COLS; j++) {
                 for (var n = 0u; n < 4u; n++) {
-                    let c = (own.lane + 8u * j) * 4u + n;
+                    let c = (lane + 8u * j) * 4u + n;
                     if (c < d) {
                         o[(own.row + i) * d + c] = T(sum[i * COLS + j][n] / total[i]);
                     }

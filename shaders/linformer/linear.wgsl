@@ -5,8 +5,7 @@
 // Traffic: `project`: for every BK positions a group loads 32 rows of e or f and 32 columns of keys or values, once. `attend`: for every BK
 //          projected keys a group loads them, then their values, into the same workgroup memory, and every lane its queries from memory.
 // Guards:  what lies past an edge is zeros in the tiles and not stored; keys past the last are hidden; queries past the end repeat the last.
-// Changed: from attention/flash: `rank` keys in place of `seq`, whatever seq is. A product is never left for the compiler to fuse with a
-//          sum or not: modules with and without checks must agree to the bit.
+// Changed: from attention/flash: `rank` keys in place of `seq`, whatever seq is.
 
 @group(0) @binding(0) var<storage, read> q: array<T>; // [batch, heads, seq, d]
 @group(0) @binding(1) var<storage, read> k: array<T>; // [batch, heads, seq, d]
@@ -23,20 +22,8 @@
 const ROWS: u32 = 32u;
 const TM: u32 = ROWS / 8u; // rows of a lane
 const BK: u32 = 16u; // positions, or keys, of a tile
-const WIDE: u32 = 32u; // vectors of the widest head
-const PER: u32 = BK / 8u; // keys of a tile a lane scores
-const COLS: u32 = WIDE / 8u; // vectors of a row a lane sums
-const STRIDE: u32 = BK + 1u; // of a row of weights: rows that lanes read together begin in different banks
-const HIDDEN: S = -1e30;
 
-var<workgroup> tile: array<vec4<S>, BK * WIDE>; // [key, d / 4]; of `project`: [position, 8 vectors]
-var<workgroup> weights: array<S, ROWS * STRIDE>; // [row, key]; of `project`: [row, position]
-var<workgroup> maxima: array<S, ROWS * 8u>; // [row, lane]
-
-var<private> largest: array<S, TM>;
-var<private> total: array<S, TM>; // of the lane's own keys only
-var<private> sum: array<vec4<S>, TM * COLS>;
-var<private> score: array<S, TM * PER>;
+#include "../fused.wgsl"
 
 // Adds up what the tiles of one step hold.
 fn accumulate(local: vec3<u32>) {
@@ -104,86 +91,16 @@ fn project(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
     }
 }
 
-// Where the tile holds vector c of a key: swizzled, so that neighbouring lanes meet no bank twice.
-fn place(key: u32, c: u32) -> u32 {
-    return key * WIDE + (c ^ (key % 8u));
-}
-
-// Adds one vector of a query times that of the lane's keys.
-fn multiply(i: u32, query: vec4<S>, c: u32, lane: u32) {
-    for (var j = 0u; j < PER; j++) {
-        let key = tile[place(lane + 8u * j, c)];
-        var s = score[i * PER + j];
-        s = fma(query.x, key.x, s);
-        s = fma(query.y, key.y, s);
-        s = fma(query.z, key.z, s);
-        score[i * PER + j] = fma(query.w, key.w, s);
-    }
-}
-
 // Hides what lies past the last key, and leaves the lane's largest score to its row.
-fn hide(first: u32, local: vec3<u32>) {
+fn hide(first: u32) {
     for (var i = 0u; i < TM; i++) {
         var most = HIDDEN;
         for (var j = 0u; j < PER; j++) {
-            let s = select(HIDDEN, score[i * PER + j], first + local.x + 8u * j < dims.rank);
+            let s = select(HIDDEN, score[i * PER + j], first + lane + 8u * j < dims.rank);
             score[i * PER + j] = s;
             most = max(most, s);
         }
-        maxima[(local.y * TM + i) * 8u + local.x] = most;
-    }
-}
-
-// Turns scores into weights and shrinks what was summed before, once all lanes of a row have left their largest.
-fn weigh(local: vec3<u32>) {
-    for (var i = 0u; i < TM; i++) {
-        let line = local.y * TM + i;
-        var most = largest[i];
-        for (var lane = 0u; lane < 8u; lane++) {
-            most = max(most, maxima[line * 8u + lane]);
-        }
-        let shrunk = exp(largest[i] - most);
-        largest[i] = most;
-        for (var j = 0u; j < COLS; j++) {
-            sum[i * COLS + j] *= shrunk;
-        }
-        var fresh = S();
-        for (var j = 0u; j < PER; j++) {
-            let weight = exp(score[i * PER + j] - most);
-            fresh += weight;
-            weights[line * STRIDE + local.x + 8u * j] = weight;
-        }
-        total[i] = fma(total[i], shrunk, fresh);
-    }
-}
-
-// Adds weight times value of all keys of the tile.
-fn add(cols: u32, local: vec3<u32>) {
-    for (var key = 0u; key < BK; key++) {
-        for (var j = 0u; j < COLS; j++) {
-            if (local.x + 8u * j < cols) {
-                let value = tile[place(key, local.x + 8u * j)];
-                for (var i = 0u; i < TM; i++) {
-                    let weight = weights[(local.y * TM + i) * STRIDE + key];
-                    sum[i * COLS + j] = fma(vec4<S>(weight), value, sum[i * COLS + j]);
-                }
-            }
-        }
-    }
-}
-
-// The sums of all lanes of every row, through the memory of the maxima.
-fn totals(local: vec3<u32>) {
-    workgroupBarrier();
-    for (var i = 0u; i < TM; i++) {
-        maxima[(local.y * TM + i) * 8u + local.x] = total[i];
-    }
-    workgroupBarrier();
-    for (var i = 0u; i < TM; i++) {
-        total[i] = S();
-        for (var lane = 0u; lane < 8u; lane++) {
-            total[i] += maxima[(local.y * TM + i) * 8u + lane];
-        }
+        leave(i, most);
     }
 }
 
@@ -194,7 +111,7 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     let scale = inverseSqrt(S(d));
     let own = group.x * ROWS + local.y * TM;
     let me = local.y * 8u + local.x;
-    largest = array<S, TM>(HIDDEN, HIDDEN, HIDDEN, HIDDEN);
+    start(local);
     for (var first = 0u; first < dims.rank; first += BK) {
         workgroupBarrier();
         for (var at = me; at < BK * cols; at += 64u) {
@@ -218,12 +135,12 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
                         query[n] = S(q[row * d + c * 4u + n]);
                     }
                 }
-                multiply(i, scale * query, c, local.x);
+                multiply(i, scale * query, c);
             }
         }
-        hide(first, local);
+        hide(first);
         workgroupBarrier();
-        weigh(local);
+        weigh();
         for (var at = me; at < BK * cols; at += 64u) {
             let key = first + at / cols;
             var value = vec4<S>();
@@ -235,14 +152,14 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
             tile[place(at / cols, at % cols)] = value;
         }
         workgroupBarrier();
-        add(cols, local);
+        add(cols);
     }
-    totals(local);
+    totals();
     for (var i = 0u; i < TM; i++) {
         if (own + i < dims.seq) {
             for (var j = 0u; j < COLS; j++) {
                 for (var n = 0u; n < 4u; n++) {
-                    let c = (local.x + 8u * j) * 4u + n;
+                    let c = (lane + 8u * j) * 4u + n;
                     if (c < d) {
                         o[(group.y * dims.seq + own + i) * d + c] = T(sum[i * COLS + j][n] / total[i]);
                     }

@@ -15,6 +15,9 @@ const CUDA_SHARED: &[(&str, &str)] = &[
     ("#include \"../fused.cuh\"", include_str!("../../kernels/fused.cuh")),
 ];
 
+/// The same of WGSL, which has no word for it.
+const WGSL_SHARED: (&str, &str) = ("#include \"../fused.wgsl\"", include_str!("../../shaders/fused.wgsl"));
+
 /// The program of a plan, and the hash of its unrendered text (0 for Rust and libraries).
 pub(super) fn render<P: Definition>(
     problem: &P,
@@ -33,11 +36,14 @@ pub(super) fn render<P: Definition>(
         Source::Library(library, routine) => {
             (Code::Library(LibraryCall { library, routine: routine(problem), workspace: library.workspace(tensors) }), 0)
         }
-        Source::Wgsl(text) => (Code::Wgsl(wgsl(text, precision, tunables, tuned, dims)), fnv1a(text.as_bytes())),
+        Source::Wgsl(text) => {
+            let text = wgsl_included(text);
+            (Code::Wgsl(wgsl(&text, precision, tunables, tuned, dims)), fnv1a(text.as_bytes()))
+        }
         Source::Cuda(text) => {
             let defines = tunables.iter().map(|t| format!("{}={}", t.name, tuned.get(t.name))).collect();
             let prefix = cuda_declared(precision, dims);
-            let text = included(text);
+            let text = cuda_included(text);
             // `#line` keeps line numbers the file's own.
             let rendered = match native(precision) {
                 true => format!("{prefix} {text}"),
@@ -49,7 +55,7 @@ pub(super) fn render<P: Definition>(
 }
 
 /// A source with what it includes in place; the lines after it keep their numbers.
-fn included(text: &str) -> String {
+fn cuda_included(text: &str) -> String {
     CUDA_SHARED.iter().fold(text.to_string(), |text, (line, shared)| match text.split_once(line) {
         Some((before, after)) => {
             let next = before.matches('\n').count() + 2;
@@ -57,6 +63,13 @@ fn included(text: &str) -> String {
         }
         None => text,
     })
+}
+
+/// A source with what it includes on the line that asks for it, without comments, so that the lines after it keep their numbers.
+fn wgsl_included(text: &str) -> String {
+    let (line, shared) = WGSL_SHARED;
+    let code: Vec<&str> = shared.lines().map(|line| line.split("//").next().unwrap_or_default().trim()).collect();
+    text.replace(line, &code.join(" "))
 }
 
 /// WGSL with its prefix on the first line: `enable f16;`, the aliases `T` (storage) and `S` (sums), tunables and `Dims`.
@@ -180,4 +193,17 @@ fn cuda_declared(precision: Precision, dims: &[(&'static str, u32)]) -> String {
 /// 64-bit FNV-1a, for source and input hashes that must stay equal across versions of Rust.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wgsl_includes_moves_no_line() {
+        let text = format!("first\n{}\nlast", WGSL_SHARED.0);
+        let (whole, lines) = (wgsl_included(&text), text.lines().count());
+        assert_eq!((whole.lines().count(), whole.lines().last()), (lines, Some("last")));
+        assert!(whole.contains("fn totals() {") && !whole.contains("//") && !whole.contains("#include"));
+    }
 }
