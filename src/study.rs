@@ -205,6 +205,12 @@ fn time_saved(ratio: f64) -> String {
     }
 }
 
+/// How a fitted exponent is told: to the nearest quarter. Tables have its digits.
+fn power(exponent: f64) -> String {
+    let quarter = (4.0 * exponent).round() / 4.0;
+    if (2.0 * quarter).fract() == 0.0 { format!("{quarter:.1}") } else { format!("{quarter:.2}") }
+}
+
 /// A share of a roof in words: `nearly all` from 85 % on, else about so many percent.
 fn portion(share: f64) -> String {
     if share >= 0.85 { "nearly all".into() } else { format!("about {} %", about(100.0 * share)) }
@@ -248,6 +254,7 @@ mod tests {
         }
         assert_eq!(time_saved(2.1), "about 2 times less time");
         assert_eq!((time_saved(0.48), time_saved(1.1)), ("about 2 times more time".into(), "about the same time".into()));
+        assert_eq!([0.93, 1.06, 1.8, 1.97, 0.4].map(power), ["1.0", "1.0", "1.75", "2.0", "0.5"]);
         assert_eq!((portion(0.94), portion(0.019)), ("nearly all".into(), "about 2 %".into()));
     }
 

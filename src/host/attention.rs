@@ -15,6 +15,7 @@ use super::{Call, Isa, share, tally};
 use crate::op::attention::Attention;
 use crate::plan::{Demand, Setting, Tunable};
 
+pub(crate) mod decode;
 mod fused;
 mod product;
 

@@ -42,6 +42,22 @@ pub(crate) trait Lanes: Copy {
     unsafe fn add(self, a: Self) -> Self;
     /// The larger of both; arbitrary where one is not a number.
     unsafe fn max(self, a: Self) -> Self;
+    /// The sum of all lanes, halves first.
+    #[inline(always)]
+    unsafe fn sum(self) -> Self::Scalar {
+        // 16 lanes are the widest register.
+        let mut lanes: [Self::Scalar; 16] = [bytemuck::Zeroable::zeroed(); 16];
+        // SAFETY: the array holds a register, and by the trait's contract.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut half = Self::COUNT / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] = lanes[lane] + lanes[lane + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
     /// `self · 2ᵏ` by its exponent's bits, k an integer held in the lowest bits of `a`; the result must be a normal number.
     unsafe fn scaled(self, a: Self) -> Self;
     /// The signed integers of `32 - right` bits that lie `left` bits below the top of the words held in the lanes' lowest 32 bits, as numbers.
@@ -269,6 +285,11 @@ mod x86 {
         _mm256_max_pd _mm256_castpd_si256 _mm256_castsi256_pd _mm256_add_epi64 _mm256_slli_epi64 52);
     lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps
     _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as for `splat`.
+        unsafe { _mm512_reduce_add_ps(self) }
+    }
     #[inline(always)]
     unsafe fn field(self, left: u32, right: u32) -> Self {
         // SAFETY: as for `splat`.

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Axis, FITTED, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted_rate, median, time_saved};
+use super::{
+    Axis, FITTED, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted_rate, median, power, time_saved,
+};
 use crate::error::{Error, Result};
 use crate::grid::{Column, Grid};
 use crate::op::{self, Op, Size};
-use crate::plan::{Precision, Tuned};
+use crate::plan::{Language, Precision, Tuned};
 use crate::record::Cache;
 use crate::stats::exponent;
 use crate::units::{Capacity, Nanos};
@@ -42,6 +44,8 @@ const fn kind(name: &'static str, kv_heads: u64, head_dim: u64, lengths: &'stati
     Kind { name, kv_heads, head_dim, causal: false, decode: false, lengths }
 }
 
+/// The kernel whose groups share the keys of one query.
+const SPLIT: &str = "flash_decode";
 /// Lengths of the other prefills; naive is measured at the first alone, where a size does not have all the time.
 const OTHERS: &[u64] = &[256, 1024];
 
@@ -71,6 +75,13 @@ impl Kind {
         if self.decode { Cache::Cold } else { Cache::Warm }
     }
 
+    /// Its kernels on a device, most telling first: one query leaves too few groups unless its keys are split.
+    fn kernels(&self, language: Language) -> Result<Vec<&'static str>> {
+        let variants = self.op(self.lengths[0])?.variants();
+        let splits = variants.iter().any(|variant| variant.name == SPLIT && variant.has(language, Precision::F32));
+        Ok(if self.decode && splits { vec!["flash", SPLIT, "naive"] } else { vec!["flash", "naive"] })
+    }
+
     fn row<'a>(&self, view: &'a View, length: u64, variant: &str) -> Option<&'a Row> {
         let problem = self.op(length).ok()?.problem();
         view.rows.iter().find(|row| row.op == "attention" && row.problem == problem && row.variant == variant && row.time_ns.is_some())
@@ -84,16 +95,18 @@ impl Kind {
 
 fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
     let mut items = Vec::new();
-    for (at, kind, variant) in KINDS.iter().enumerate().flat_map(|(at, kind)| ["flash", "naive"].map(|variant| (at, kind, variant))) {
-        let most = match (setting.size, variant) {
-            (Size::Large, _) => u64::MAX,
-            (_, "naive") if at > 0 && !kind.decode => OTHERS[0],
-            (Size::Small, "naive") => 1024,
-            (Size::Small, _) => 2048,
-            (Size::Standard, _) => u64::MAX,
-        };
-        for &length in kind.lengths.iter().filter(|&&length| length <= most) {
-            items.push(Item { goal: Goal::Measure(setting.brief()), ..setting.item(&*kind.op(length)?, variant, kind.cache()) });
+    for (at, kind) in KINDS.iter().enumerate() {
+        for variant in kind.kernels(setting.device.language)? {
+            let most = match (setting.size, variant) {
+                (Size::Large, _) => u64::MAX,
+                (_, "naive") if at > 0 && !kind.decode => OTHERS[0],
+                (Size::Small, "naive") => 1024,
+                (Size::Small, _) => 2048,
+                (Size::Standard, _) => u64::MAX,
+            };
+            for &length in kind.lengths.iter().filter(|&&length| length <= most) {
+                items.push(Item { goal: Goal::Measure(setting.brief()), ..setting.item(&*kind.op(length)?, variant, kind.cache()) });
+            }
         }
     }
     Ok(items)
@@ -133,7 +146,8 @@ fn tell(view: &View) -> Telling {
     let growth = Growth::of(view);
     let mut rows: Vec<Vec<String>> = Vec::new();
     for kind in &KINDS {
-        let found = kind.lengths.iter().flat_map(|&length| ["naive", "flash"].map(|variant| (length, kind.row(view, length, variant))));
+        let found =
+            kind.lengths.iter().flat_map(|&length| ["naive", "flash", SPLIT].map(|variant| (length, kind.row(view, length, variant))));
         rows.extend(found.filter_map(|(length, row)| Some(cells(kind, length, row?))));
     }
     let fitted = |name: &str, points: &[(f64, f64)]| {
@@ -144,7 +158,7 @@ fn tell(view: &View) -> Telling {
     };
     rows.extend(fitted("flash", &growth.flash));
     rows.extend(fitted("naive's extra", &growth.extra));
-    let told = [saved(view), grown(&growth), refused(view), agreed(view), masked(view), shared(view)];
+    let told = [saved(view), grown(&growth), refused(view), agreed(view), masked(view), split(view), shared(view)];
     let mut sentences: Vec<String> = told.into_iter().flatten().collect();
     if sentences.is_empty() {
         sentences.push("Nothing was measured that could answer it.".into());
@@ -187,7 +201,9 @@ fn saved(view: &View) -> Option<String> {
 fn grown(growth: &Growth) -> Option<String> {
     let (flash, extra) = (exponent(&growth.flash)?, exponent(&growth.extra)?);
     Some(format!(
-        "Peak memory, seen from outside, grows with the length to the power of {flash:.1} with flash; what naive takes beyond it grows to the power of {extra:.1}."
+        "Peak memory, seen from outside, grows with the length to the power of {} with flash; what naive takes beyond it grows to the power of {}.",
+        power(flash),
+        power(extra)
     ))
 }
 
@@ -228,13 +244,26 @@ fn masked(view: &View) -> Option<String> {
     ))
 }
 
-/// What shared keys save when one token is generated.
+/// What splitting the keys saves when one token is generated, at the greatest length of the first such kind that has both.
+fn split(view: &View) -> Option<String> {
+    let both = |kind: &'static Kind| {
+        kind.lengths.iter().rev().find_map(|&length| Some((length, kind.row(view, length, "flash")?, kind.row(view, length, SPLIT)?)))
+    };
+    let (length, whole, split) = KINDS.iter().filter(|kind| kind.decode).find_map(both)?;
+    let time = time_saved(median(whole) / median(split));
+    Some(format!("For a token generated after {length} others {SPLIT}, which splits the keys over groups, takes {time}, against flash."))
+}
+
+/// What shared keys save when one token is generated, by the fastest kernel that keeps no scores.
 fn shared(view: &View) -> Option<String> {
     let decodes: Vec<&Kind> = KINDS.iter().filter(|kind| kind.decode).collect();
     let [own, grouped, .., one] = decodes.as_slice() else { return None };
-    let sound = |kind: &Kind, length| kind.row(view, length, "flash").is_some_and(|row| check(row) == "ok");
-    let length = own.lengths.iter().rev().find(|&&length| decodes.iter().all(|kind| sound(kind, length)))?;
-    let faster = |kind: &Kind| Some(time_saved(median(own.row(view, *length, "flash")?) / median(kind.row(view, *length, "flash")?)));
+    let fused = |kind: &Kind, length| {
+        let sound = ["flash", SPLIT].into_iter().filter_map(|variant| kind.row(view, length, variant)).filter(|row| check(row) == "ok");
+        sound.map(median).min_by(f64::total_cmp)
+    };
+    let length = *own.lengths.iter().rev().find(|&&length| decodes.iter().all(|kind| fused(kind, length).is_some()))?;
+    let faster = |kind: &Kind| Some(time_saved(fused(own, length)? / fused(kind, length)?));
     Some(format!(
         "Generating a token means reading all keys and values: shared by 4 queries they take {}, by 8 {}.",
         faster(grouped)?,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{
-    Axis, FITTED, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted, counted_rate, median, time_saved,
+    Axis, FITTED, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted, counted_rate, median, power,
+    time_saved,
 };
 use crate::error::Result;
 use crate::grid::{Column, Grid};
@@ -218,14 +219,12 @@ fn counted_macs(view: &View) -> Option<String> {
 }
 
 fn grown(view: &View) -> Option<String> {
-    let power = |form: &Form| form.growth(view)[0].map(|power| format!("{} {power:.1}", form.name));
-    let told: Vec<String> = FORMS.iter().filter_map(power).collect();
+    let told: Vec<String> = FORMS.iter().filter_map(|form| Some(format!("{} {}", form.name, power(form.growth(view)[0]?)))).collect();
     (told.len() > 1).then(|| format!("Time grows with the length, from {LONG} tokens on, to the power of: {}.", told.join(", ")))
 }
 
 fn weighed(view: &View) -> Option<String> {
-    let power = |form: &Form| form.growth(view)[1].map(|power| format!("{} {power:.1}", form.name));
-    let told: Vec<String> = FORMS.iter().filter_map(power).collect();
+    let told: Vec<String> = FORMS.iter().filter_map(|form| Some(format!("{} {}", form.name, power(form.growth(view)[1]?)))).collect();
     let extra = FORMS[STANDARD].rows(view).filter_map(|(length, row)| Some((length, row, FORMS[FLASH].row(view, length)?))).last();
     let extra = extra.map_or(String::new(), |(length, standard, flash)| {
         let of = |row: &Row| row.bytes_compulsory + row.workspace_bytes;

@@ -13,7 +13,7 @@ use crate::op::attention::Attention;
 /// Elements of a cache line.
 const LINE: usize = 16;
 /// What a score is where its key is hidden: far below all others, and finite.
-const HIDDEN: f32 = -1e30;
+pub(super) const HIDDEN: f32 = -1e30;
 
 /// Queries, keys and values of one pass, and where its outputs go.
 pub(in crate::host) struct Pass<'a> {
@@ -290,17 +290,16 @@ struct Block {
 /// The square of a row of `d` elements.
 #[inline(always)]
 unsafe fn square<V: Lanes<Scalar = f32>>(row: *const f32, d: usize) -> f32 {
-    let (mut parts, whole) = ([0f32; 16], d / V::COUNT * V::COUNT);
-    // SAFETY: the row has `d` elements by the caller's promise, and a register no more than 16.
+    let whole = d / V::COUNT * V::COUNT;
+    // SAFETY: the row has `d` elements by the caller's promise.
     unsafe {
         let mut sum = V::splat(0.0);
         for c in (0..whole).step_by(V::COUNT) {
             let x = V::load(row.add(c));
             sum = x.mul_add(x, sum);
         }
-        sum.store(parts.as_mut_ptr());
         let rest = tally::read(std::slice::from_raw_parts(row.add(whole), d - whole));
-        parts.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
+        sum.sum() + rest.iter().map(|x| x * x).sum::<f32>()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Attention, WIDEST};
 use crate::error::{Error, Result};
+use crate::host::attention::decode as host;
 use crate::op::TensorSpec;
 use crate::plan::{Arg, Demand, Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, fold, tiles};
 
@@ -17,6 +18,7 @@ pub(super) const FLASH_DECODE: Variant<Attention> = Variant {
     name: "flash_decode",
     unit: Unit::Vector,
     sources: &[
+        Implementation { source: Source::Host(host::flash_decode), precisions: &[Precision::F32], tunables: &[host::SPLIT] },
         Implementation {
             source: Source::Wgsl(include_str!("../../../shaders/attention/flash_decode.wgsl")),
             precisions: &[Precision::F32, Precision::F16],
@@ -29,6 +31,10 @@ pub(super) const FLASH_DECODE: Variant<Attention> = Variant {
         },
     ],
     dispatches: |p, s| {
+        if s.language == Language::Host {
+            // A work-group is a split of a group's keys.
+            return vec![Dispatch::over(4, "flash_decode", fold(host::units(p, s)), [1, 1, 1])];
+        }
         let splits = Splits::of(p, s);
         let sums = TensorSpec::scratch("sums", &[p.rows(), splits.count, splits.width], s.precision.sum());
         let states = TensorSpec::scratch("states", &[p.rows(), splits.count, 2], s.precision.sum());
@@ -46,6 +52,9 @@ pub(super) const FLASH_DECODE: Variant<Attention> = Variant {
         vec![Dispatch { scratch: vec![sums, states], ..split }, launch(entries[1], fold(p.rows()), lanes[1], &[o], &[4, 5], &[3], combines)]
     },
     demand: |p, s| {
+        if s.language == Language::Host {
+            return host::demand(p, s);
+        }
         let (splits, d, all) = (Splits::of(p, s), p.head_dim, p.group_rows());
         // A group's queries, the keys and values that one of them sees, what it leaves; then what is combined, and the outputs.
         let shared = all * splits.count * d + 2 * p.reached(splits.rows) * d;
