@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::told::{self, Told};
-use super::{Figure, Line, Look, Panel, Setting, Study, Telling, about, clear_limiter, fastest, peaks, portion, share, time_saved};
+use super::{Figure, Line, Look, Panel, Setting, Study, Telling, clear_limiter, fastest, peaks, portion, share, time_saved};
 use crate::error::{Error, Result};
 use crate::explain::{explain, separable};
 use crate::grid::Grid;
@@ -190,11 +190,7 @@ fn because(view: &View, forms: &[Told<'_>]) -> Option<String> {
     let (own, side) = (depthwise.intensity(), if depthwise.intensity() < ridge { "below" } else { "above" });
     let what =
         if own < ridge { "memory sets its time, whatever the arithmetic" } else { "here even so few suffice to keep arithmetic busy" };
-    Some(format!(
-        "Each input meets only its own filter: {} FLOP for a byte, {side} the ridge at about {} FLOP/byte, so {what}.",
-        Intensity(own),
-        about(ridge)
-    ))
+    Some(format!("Each input meets only its own filter: {} FLOP for a byte, {side} the ridge, so {what}.", Intensity(own)))
 }
 
 /// What people meet at batch 1.
