@@ -11,6 +11,9 @@ use crate::record::{CeilingKind, Clock, Header, Record, State};
 use crate::stats::Estimate;
 use crate::view::{CeilingView, SkipView};
 
+/// Two levels' latencies lie further apart than this.
+const TOLD_APART: f64 = 0.05;
+
 /// A device's ceilings, curves and the few facts that placing needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roof {
@@ -62,7 +65,8 @@ impl Roof {
     }
 
     /// The same on a device and its clocks.
-    pub(super) fn on(device: &DeviceInfo, clock: &Clock, ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
+    pub(super) fn on(device: &DeviceInfo, clock: &Clock, mut ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
+        doubt_latencies(&mut ceilings);
         let (compute_units, llc_bytes) = (device.compute_units, device.llc_bytes());
         let probed = ceilings.iter().find(|c| c.kind == CeilingKind::Latency && c.name == "launch");
         let launch_ns = probed.map_or(clock.launch_ns as f64, |c| c.value);
@@ -159,6 +163,21 @@ impl Roof {
     }
 }
 
+/// A walk through a cache that takes as long as one through what lies behind it was not held by that cache, whatever streams found.
+fn doubt_latencies(ceilings: &mut [CeilingView]) {
+    let walks: Vec<usize> =
+        (0..ceilings.len()).filter(|&at| ceilings[at].kind == CeilingKind::Latency && ceilings[at].level.is_some()).collect();
+    for pair in walks.windows(2) {
+        let behind = ceilings[pair[1]].value;
+        let name = ceilings[pair[1]].level.clone().unwrap_or_default();
+        let walk = &mut ceilings[pair[0]];
+        if walk.value * (1.0 + TOLD_APART) > behind {
+            walk.state = State::Suspect;
+            walk.reasons.push(format!("it is no shorter than that of {name}, so this cache did not hold the walk"));
+        }
+    }
+}
+
 fn fastest<'a>(ceilings: impl Iterator<Item = &'a CeilingView>) -> Option<&'a CeilingView> {
     ceilings.filter(|c| c.value.is_finite() && c.value > 0.0).max_by(|a, b| a.value.total_cmp(&b.value))
 }
@@ -188,4 +207,32 @@ fn mix(written: f64, rate: impl Fn(Kind) -> Option<Estimate>) -> Option<(ByteTim
         remarks.push(format!("{percent:.0} % of its bytes are written and no ceiling brackets that: judged by {}", kinds[0].name()));
     }
     Some((ByteTime { ns: ns.scaled(1e9), remarks }, kinds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_whose_walk_takes_as_long_as_memory_is_doubted() {
+        let latency = |level: &str, value: f64| CeilingView {
+            name: format!("{level} latency"),
+            kind: CeilingKind::Latency,
+            precision: None,
+            unit: None,
+            level: Some(level.into()),
+            direction: None,
+            capacity: None,
+            value,
+            low: value,
+            high: value,
+            state: State::Ok,
+            reasons: Vec::new(),
+        };
+        let mut walks = [latency("l1", 1.0), latency("l2", 3.4), latency("l3", 144.0), latency("dram", 146.0)];
+        doubt_latencies(&mut walks);
+        let states = walks.each_ref().map(|walk| walk.state);
+        assert_eq!(states, [State::Ok, State::Ok, State::Suspect, State::Ok]);
+        assert!(walks[2].reasons[0].contains("no shorter than that of dram"), "{:?}", walks[2].reasons);
+    }
 }
