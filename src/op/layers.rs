@@ -39,7 +39,6 @@ const fn layer(op: &'static str, sizes: &'static [Size], on: &'static [DeviceKin
 /// image.
 #[rustfmt::skip]
 pub const LAYERS: &[Layer] = &[
-    layer("matmul", SMALL, CPU, "square", r#"{"m": 128, "n": 128, "k": 128}"#),
     layer("matmul", ALL, CPU, "square", r#"{"m": 256, "n": 256, "k": 256}"#),
     layer("matmul", ALL, ANY, "square", r#"{"m": 512, "n": 512, "k": 512}"#),
     layer("matmul", BIG, ANY, "square", r#"{"m": 1024, "n": 1024, "k": 1024}"#),
@@ -63,7 +62,7 @@ pub const LAYERS: &[Layer] = &[
     layer("depthwise", ALL, ANY, "MobileNet and MobileNetV2, first", r#"{"n": 1, "h": 112, "w": 112, "c": 32, "k": 3, "padding": 1}"#),
     layer("depthwise", ALL, CPU, "MobileNet at 56", r#"{"n": 1, "h": 56, "w": 56, "c": 128, "k": 3, "padding": 1}"#),
     layer("depthwise", ALL, CPU, "MobileNet at 28", r#"{"n": 1, "h": 28, "w": 28, "c": 256, "k": 3, "padding": 1}"#),
-    layer("depthwise", ALL, CPU, "MobileNet, 56 to 28", r#"{"n": 1, "h": 56, "w": 56, "c": 128, "k": 3, "stride": 2, "padding": 1}"#),
+    layer("depthwise", BIG, CPU, "MobileNet, 56 to 28", r#"{"n": 1, "h": 56, "w": 56, "c": 128, "k": 3, "stride": 2, "padding": 1}"#),
     layer("depthwise", BIG, CPU, "MobileNet at 112 without its stride, past all caches", r#"{"n": 16, "h": 112, "w": 112, "c": 64, "k": 3, "padding": 1}"#),
     layer("depthwise", BIG, CPU, "ConvNeXt-T stage 1", r#"{"n": 1, "h": 56, "w": 56, "c": 96, "k": 7, "padding": 3}"#),
     layer("depthwise", ALL, GPU, "MobileNet at 56", r#"{"n": 64, "h": 56, "w": 56, "c": 128, "k": 3, "padding": 1}"#),
