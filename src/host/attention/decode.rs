@@ -7,7 +7,9 @@
 //! over the rows combines them.
 //!
 //! Bytes over bandwidth: K and V once. FLOPs over peak for 8 × 32 heads (8 of keys) × 2048 × 128 in f32, on two cores at 90 GB/s and 530 GFLOP/s: 1.5 ms
-//! and 1.0 ms, and a third more instructions for scores summed across lanes; predicted 1.6 ms.
+//! and 1.0 ms, and a third more instructions for scores summed across lanes; predicted 1.6 ms. Measured on two shared cores of a Zen 5, medians of
+//! interleaved samples: 2.8 ms where a read of as many bytes took 1.75, 3.6 where it took 2.75 (`flash`: 10.6 in both). What is missing is memory
+//! that waits while scores are summed and weighed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
