@@ -46,7 +46,7 @@ const fn kind(name: &'static str, kv_heads: u64, head_dim: u64, lengths: &'stati
 
 /// The kernel whose groups share the keys of one query.
 const SPLIT: &str = "flash_decode";
-/// Lengths of the other prefills; naive is measured at the first alone, where a size does not have all the time.
+/// Lengths of the other prefills.
 const OTHERS: &[u64] = &[256, 1024];
 
 /// The first is what growth is fitted on, and the picture shows.
@@ -97,14 +97,16 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     for (at, kind) in KINDS.iter().enumerate() {
         for variant in kind.kernels(setting.device.language)? {
-            let most = match (setting.size, variant) {
-                (Size::Large, _) => u64::MAX,
-                (_, "naive") if at > 0 && !kind.decode => OTHERS[0],
-                (Size::Small, "naive") => 1024,
-                (Size::Small, _) => 2048,
-                (Size::Standard, _) => u64::MAX,
+            let wanted = |&&length: &&u64| match (setting.size, at) {
+                (Size::Large, _) => true,
+                (Size::Small, 0) => length <= if variant == "naive" { 1024 } else { 2048 },
+                (Size::Standard, 0) => true,
+                // One length of each other kind, so that there is time for all kinds.
+                (Size::Small, _) => kind.lengths.first() == Some(&length),
+                (Size::Standard, _) if kind.decode => kind.lengths.last() == Some(&length),
+                (Size::Standard, _) => kind.lengths.first() == Some(&length),
             };
-            for &length in kind.lengths.iter().filter(|&&length| length <= most) {
+            for &length in kind.lengths.iter().filter(wanted) {
                 items.push(Item { goal: Goal::Measure(setting.brief()), ..setting.item(&*kind.op(length)?, variant, kind.cache()) });
             }
         }

@@ -128,8 +128,8 @@ impl Flash<'_> {
             }
             let _group = tally::group();
             tally::registers(self.tiles, self.cut.tiles);
-            // The last rows see most keys.
-            let (number, first) = (unit % groups, (across - 1 - unit / groups) * self.cut.unit);
+            // A group's units one after the other, while its keys and values are near; its last rows first, which see most keys.
+            let (number, first) = (unit / across, (across - 1 - unit % across) * self.cut.unit);
             let Pass { q, k, v, .. } = self.pass;
             let group = Group { number, q: rows_of(q, number, all), k: rows_of(k, number, keys), v: rows_of(v, number, keys) };
             let rows = number * all + first..number * all + (first + self.cut.unit).min(all);
