@@ -8,6 +8,9 @@ use std::ops::{Add, Mul};
 use super::{Isa, tally};
 use crate::op::Real;
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 /// A vector register of [`Lanes::COUNT`] scalars.
 ///
 /// # Safety of the methods
@@ -70,6 +73,19 @@ pub(crate) trait Lanes: Copy {
             self.store(lanes.as_mut_ptr());
             lanes[..Self::COUNT].iter_mut().for_each(|lane: &mut Self::Scalar| *lane = lane.field(left, right));
             Self::load(lanes.as_ptr())
+        }
+    }
+    /// Lanes of both in turn, beginning with `self`: those of their lower halves, then those of the upper ones.
+    #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> [Self; 2] {
+        let zero: Self::Scalar = bytemuck::Zeroable::zeroed();
+        let (mut from, mut to) = ([[zero; 16]; 2], [zero; 32]);
+        // SAFETY: the arrays hold registers, and by the trait's contract.
+        unsafe {
+            self.store(from[0].as_mut_ptr());
+            other.store(from[1].as_mut_ptr());
+            (0..2 * Self::COUNT).for_each(|lane| to[lane] = from[lane % 2][lane / 2]);
+            [Self::load(to.as_ptr()), Self::load(to.as_ptr().add(Self::COUNT))]
         }
     }
 }
@@ -208,104 +224,30 @@ impl<S: Scalar, const N: usize> Lanes for Wide<S, N> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::Lanes;
-    use std::arch::x86_64::*;
-
-    macro_rules! lanes {
-        ($vector:ty, $scalar:ty, $count:literal, $registers:literal,
-         $splat:ident $load:ident $store:ident $stream:ident $fma:ident $mul:ident $add:ident
-         $max:ident $bits:ident $value:ident $sum:ident $left:ident $fraction:literal $($more:item)*) => {
-            impl Lanes for $vector {
-                type Scalar = $scalar;
-                const COUNT: usize = $count;
-                const REGISTERS: usize = $registers;
-                #[inline(always)]
-                unsafe fn splat(x: $scalar) -> Self {
-                    // SAFETY: the instruction set is there by the trait's contract.
-                    unsafe { $splat(x) }
-                }
-                #[inline(always)]
-                unsafe fn load(from: *const $scalar) -> Self {
-                    // SAFETY: as above, and the pointer is valid by the trait's contract.
-                    unsafe { $load(from) }
-                }
-                #[inline(always)]
-                unsafe fn store(self, to: *mut $scalar) {
-                    // SAFETY: as for `load`.
-                    unsafe { $store(to, self) }
-                }
-                #[inline(always)]
-                unsafe fn stream(self, to: *mut $scalar) {
-                    // SAFETY: as for `load`, and aligned by the method's contract.
-                    unsafe { $stream(to, self) }
-                }
-                #[inline(always)]
-                unsafe fn mul_add(self, a: Self, b: Self) -> Self {
-                    // SAFETY: as for `splat`.
-                    unsafe { $fma(self, a, b) }
-                }
-                #[inline(always)]
-                unsafe fn mul(self, a: Self) -> Self {
-                    // SAFETY: as for `splat`.
-                    unsafe { $mul(self, a) }
-                }
-                #[inline(always)]
-                unsafe fn add(self, a: Self) -> Self {
-                    // SAFETY: as for `splat`.
-                    unsafe { $add(self, a) }
-                }
-                #[inline(always)]
-                unsafe fn max(self, a: Self) -> Self {
-                    // SAFETY: as for `splat`.
-                    unsafe { $max(self, a) }
-                }
-                #[inline(always)]
-                unsafe fn scaled(self, a: Self) -> Self {
-                    // SAFETY: as for `splat`.
-                    unsafe { $value($sum($bits(self), $left::<$fraction>($bits(a)))) }
-                }
-                $($more)*
-            }
-        };
-    }
-
-    lanes!(__m256, f32, 8, 16, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_stream_ps _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps
-    _mm256_max_ps _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32 23
-    #[inline(always)]
-    unsafe fn field(self, left: u32, right: u32) -> Self {
-        // SAFETY: as for `splat`.
-        unsafe {
-            let top = _mm256_sllv_epi32(_mm256_castps_si256(self), _mm256_set1_epi32(left as i32));
-            _mm256_cvtepi32_ps(_mm256_srav_epi32(top, _mm256_set1_epi32(right as i32)))
+/// Transposes COUNT rows of COUNT scalars: those `apart` from each other at `from` become columns of rows `step` apart at `to`.
+///
+/// # Safety
+/// All of them exist, and the CPU has V.
+#[inline(always)]
+pub(crate) unsafe fn transpose<V: Lanes>(from: *const V::Scalar, apart: usize, to: *mut V::Scalar, step: usize) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        // 16 lanes are the widest register.
+        let mut rows = [V::splat(bytemuck::Zeroable::zeroed()); 16];
+        for row in 0..V::COUNT {
+            rows[row] = V::load(from.add(row * apart));
         }
-    });
-    lanes!(__m256d, f64, 4, 16, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_stream_pd _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd
-        _mm256_max_pd _mm256_castpd_si256 _mm256_castsi256_pd _mm256_add_epi64 _mm256_slli_epi64 52);
-    lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps
-    _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        // SAFETY: as for `splat`.
-        unsafe { _mm512_reduce_add_ps(self) }
-    }
-    #[inline(always)]
-    unsafe fn field(self, left: u32, right: u32) -> Self {
-        // SAFETY: as for `splat`.
-        unsafe {
-            let bits = _mm512_castps_si512(self);
-            if right == 28 {
-                // A register holds the numbers of all fields of four bits, and looking one up heeds no other bits.
-                let numbers = _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0);
-                return _mm512_permutexvar_ps(_mm512_srlv_epi32(bits, _mm512_set1_epi32(28 - left as i32)), numbers);
+        // Each round takes the top bit of a row's number to the bottom of its columns', and theirs to the bottom of the row's.
+        for _ in 0..V::COUNT.ilog2() {
+            let before = rows;
+            for row in 0..V::COUNT / 2 {
+                [rows[2 * row], rows[2 * row + 1]] = before[row].interleave(before[row + V::COUNT / 2]);
             }
-            let top = _mm512_sllv_epi32(bits, _mm512_set1_epi32(left as i32));
-            _mm512_cvtepi32_ps(_mm512_srav_epi32(top, _mm512_set1_epi32(right as i32)))
         }
-    });
-    lanes!(__m512d, f64, 8, 32, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_stream_pd _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd
-        _mm512_max_pd _mm512_castpd_si512 _mm512_castsi512_pd _mm512_add_epi64 _mm512_slli_epi64 52);
+        for row in 0..V::COUNT {
+            rows[row].store(to.add(row * step));
+        }
+    }
 }
 
 /// Asks for the line at `at`, wherever that is.

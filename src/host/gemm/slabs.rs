@@ -68,12 +68,15 @@ pub(super) fn multiply<S: Scalar, O: Operands<S>>(
     // SAFETY: within the scratch, whose first part holds the whole operand.
     let shared = |p: usize| Panels(unsafe { whole_panels.get().add(short.side(blocking) * p) });
     let depth = |p: usize| p..(p + blocking.kc).min(e.k);
-    for p in (0..e.k).step_by(blocking.kc) {
-        let (rows, columns) = (0..e.m, 0..e.n);
-        let slice = Slice { operands, to, rows, columns, depth: depth(p), a_panels: shared(p), b_panels: shared(p), blocking };
-        let next = AtomicUsize::new(0);
-        call.pool.run(&|_, _| slice.pack(call.isa, (short == Short::Rows, short == Short::Columns), &next));
-    }
+    // All slices at once: one may have less to pack than there are workers.
+    let packed: Vec<AtomicUsize> = (0..e.k).step_by(blocking.kc).map(|_| AtomicUsize::new(0)).collect();
+    call.pool.run(&|_, _| {
+        for (p, next) in (0..e.k).step_by(blocking.kc).zip(&packed) {
+            let (rows, columns) = (0..e.m, 0..e.n);
+            let slice = Slice { operands, to, rows, columns, depth: depth(p), a_panels: shared(p), b_panels: shared(p), blocking };
+            slice.pack(call.isa, (short == Short::Rows, short == Short::Columns), next);
+        }
+    });
     let next = AtomicUsize::new(0);
     call.pool.run(&|worker, _| {
         // SAFETY: within the scratch, and this worker's own part of it.
