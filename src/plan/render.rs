@@ -15,7 +15,7 @@ const CUDA_SHARED: &[(&str, &str)] = &[
     ("#include \"../fused.cuh\"", include_str!("../../kernels/fused.cuh")),
 ];
 
-/// The program of a plan, and the hash of its unrendered text (0 for Rust and libraries).
+/// The program of a plan, and the hash of its unrendered text (0 for Rust, libraries and copies).
 pub(super) fn render<P: Definition>(
     problem: &P,
     source: &Source<P>,
@@ -33,6 +33,7 @@ pub(super) fn render<P: Definition>(
         Source::Library(library, routine) => {
             (Code::Library(LibraryCall { library, routine: routine(problem), workspace: library.workspace(tensors) }), 0)
         }
+        Source::Transfer(direction) => (Code::Transfer(direction(problem)), 0),
         Source::Wgsl(text) => (Code::Wgsl(wgsl(text, precision, tunables, tuned, dims)), fnv1a(text.as_bytes())),
         Source::Cuda(text) => {
             let defines = tunables.iter().map(|t| format!("{}={}", t.name, tuned.get(t.name))).collect();
