@@ -24,7 +24,7 @@ fn main() -> Result<()> {
         // Every problem of an op renders to the same text; entry points may depend on it, so all awkward ones are asked.
         let problems = (entry.awkward)().iter().map(entry.parse).collect::<Result<Vec<_>, _>>()?;
         for variant in problems[0].variants() {
-            let Some(source) = variant.source(Language::Cuda).filter(|source| source.library.is_none()) else { continue };
+            let Some(source) = variant.source(Language::Cuda).filter(|source| source.is_text()) else { continue };
             for &precision in source.precisions {
                 for tuned in Tuned::all(source.tunables) {
                     manifest.push(render(folder, &problems, variant.name, precision, &tuned)?);

@@ -29,6 +29,7 @@ mod search;
 mod shared;
 mod study;
 mod sweep;
+mod transfer;
 mod tune;
 
 pub use roofs::roofs;

@@ -49,8 +49,8 @@ impl Mutant {
     pub fn apply(&self, plan: &mut Plan) -> Result<()> {
         let text = match &mut plan.code {
             Code::Wgsl(text) | Code::Cuda { text, .. } => text,
-            Code::Host(_) | Code::Library(_) => {
-                return Err(Error::usage(format!("mutant '{}': Rust kernels and libraries have no text to patch", self.name)));
+            Code::Host(_) | Code::Library(_) | Code::Transfer(_) => {
+                return Err(Error::usage(format!("mutant '{}': Rust kernels, libraries and copies have no text to patch", self.name)));
             }
         };
         if text.matches(self.find).count() != 1 {

@@ -37,6 +37,7 @@ mod real;
 pub mod shared;
 mod size;
 pub mod stream;
+pub mod transfer;
 mod window;
 
 pub use dtype::DType;
@@ -297,6 +298,7 @@ pub const OPS: &[Entry] = &[
     chase::ENTRY,
     exp::ENTRY,
     shared::ENTRY,
+    transfer::ENTRY,
 ];
 
 /// The built-in op of that name.

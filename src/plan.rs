@@ -20,6 +20,7 @@ mod device;
 mod grid;
 mod library;
 mod render;
+mod transfer;
 mod variant;
 
 pub use custom::Custom;
@@ -27,6 +28,7 @@ pub use device::{DeviceInfo, DeviceKind, Limits, Sensors};
 pub use grid::Grid;
 pub use library::{Conv, FilterLayout, Gemm, Library, LibraryCall, Routine};
 pub use render::{coop_feature, fnv1a};
+pub use transfer::Direction;
 pub use variant::{Demand, Implementation, Language, Precision, Setting, Source, SourceInfo, Tunable, Tuned, Unit, Variant, VariantInfo};
 
 /// One argument of a dispatch, in binding order.
@@ -83,7 +85,7 @@ impl Dispatch {
         Dispatch { entry, grid, block, shared_bytes: 0, dynamic_bytes: 0, args, reads, writes, scratch: Vec::new() }
     }
 
-    /// A call of a library over all tensors: the last is written. How many groups it launches is not known.
+    /// A call of a library, or a copy, over all tensors: the last is written. How many groups it launches is not known.
     pub fn library(tensors: usize, entry: &'static str) -> Self {
         Dispatch::over(tensors, entry, [0; 3], [0; 3])
     }
@@ -147,6 +149,8 @@ pub enum Code {
     },
     /// A routine of a vendor's library.
     Library(LibraryCall),
+    /// A copy of the first tensor to the last between host and device memory: one of them lies in page-locked host memory.
+    Transfer(Direction),
 }
 
 impl fmt::Debug for Code {
@@ -156,6 +160,7 @@ impl fmt::Debug for Code {
             Code::Wgsl(text) => write!(f, "Wgsl({} bytes)", text.len()),
             Code::Cuda { text, defines } => write!(f, "Cuda({} bytes, {defines:?})", text.len()),
             Code::Library(call) => write!(f, "{call:?}"),
+            Code::Transfer(direction) => write!(f, "Transfer({direction:?})"),
         }
     }
 }
@@ -192,7 +197,7 @@ pub struct Plan {
     /// Whether the program is a user's own ([`Custom`]): held to the op's tensors, but not to our rules for registers.
     pub own: bool,
     /// Hash of the unrendered source text, recorded so that a changed kernel is seen (0 for Rust kernels, for which the executable's hash
-    /// stands, and for libraries, whose version stands in the facts).
+    /// stands, for libraries, whose version stands in the facts, and for copies).
     pub source_hash: u64,
 }
 

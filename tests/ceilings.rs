@@ -140,14 +140,17 @@ fn a_latency_of_memory_is_the_time_of_one_load_and_no_roof() {
 }
 
 #[test]
-fn shared_memory_is_a_ceiling_that_holds_no_footprint_and_serves_no_level() {
+fn shared_memory_and_the_link_are_ceilings_that_hold_no_footprint_and_serve_no_level() {
     let mut records = traced();
     let without = Roof::from_records(&records).unwrap();
     records.push(kernel("tile").named("shared", "rotated").work(0, 1_000_000_000, 0).takes(MS).record());
     let shared = Ceiling { id: "c99".into(), name: "shared read".into(), ..fixture::bandwidth("shared", "read", None, &["tile"]) };
     records.push(Record::Ceiling(shared));
+    records.push(kernel("copy").named("transfer", "copied").work(0, 1_000_000, 0).takes(MS).record());
+    let link = Ceiling { id: "c98".into(), name: "pcie read".into(), ..fixture::bandwidth("pcie", "read", None, &["copy"]) };
+    records.push(Record::Ceiling(link));
     let roof = Roof::from_records(&records).unwrap();
-    assert_eq!(roof.ceilings().len(), without.ceilings().len() + 1);
+    assert_eq!(roof.ceilings().len(), without.ceilings().len() + 2);
     for bytes in [1, 100_000, 10_000_000, 1 << 40] {
         assert_eq!(roof.level_of(bytes), without.level_of(bytes));
     }

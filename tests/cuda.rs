@@ -14,7 +14,7 @@ use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
 use rooftrace::draw::{Cycle, Draw, Fill, Rows, Seeded, element, keys, scale, word};
 use rooftrace::mutant;
 use rooftrace::op::{Entry, OPS};
-use rooftrace::plan::{Language, Tuned, Unit, VariantInfo};
+use rooftrace::plan::{Language, SourceInfo, Tuned, Unit, VariantInfo};
 
 /// Forward, backward, shuffled.
 const ORDERS: [u32; 3] = [0, 1, 7];
@@ -25,7 +25,7 @@ fn variants() -> Vec<(&'static Entry, VariantInfo)> {
         let problem = (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal");
         problem.variants().into_iter().map(move |variant| (entry, variant))
     };
-    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some() && v.library().is_none() && v.unit != Unit::Wgmma).collect()
+    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some_and(SourceInfo::is_text) && v.unit != Unit::Wgmma).collect()
 }
 
 /// Runs one module over cases; the first complaint, if any. Dense draws go in every order; exact ones, whose sums have no order, go in

@@ -245,6 +245,8 @@ fn impossible_shapes_are_refused_in_one_sentence_that_names_the_size() {
         ("stream", json!({"kind": "sideways"}), "sideways"),
         ("stream", json!({"elements": 4, "parts": 9}), "parts 9"),
         ("fma", json!({"steps": 7}), "multiple of 8"),
+        ("transfer", json!({"direction": "sideways"}), "sideways"),
+        ("transfer", json!({"elements": 0}), "extent 0"),
     ];
     for (name, problem, says) in cases {
         let refused = (op::find(name).expect("built in").parse)(&problem);

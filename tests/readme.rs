@@ -67,11 +67,10 @@ fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
         for entry in op::OPS {
             for variant in (entry.parse)(&json!({})).expect("the default problem").variants() {
                 let known = ran.contains(&(backend.into(), entry.name.into(), variant.name.into()));
-                if variant.source(language).is_none() || known {
-                    continue;
-                }
-                list += &match variant.library() {
+                let Some(source) = variant.source(language).filter(|_| !known) else { continue };
+                list += &match source.library {
                     Some(library) => format!("- {library} as `{}/{}`\n", entry.name, variant.name),
+                    None if source.transfer => format!("- copies as `{}/{}`\n", entry.name, variant.name),
                     None => format!("- `{folder}/{}/{}.{suffix}`\n", entry.name, variant.name),
                 };
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rooftrace::backend::host;
 use rooftrace::op::{self, Op};
-use rooftrace::plan::{Code, DeviceInfo, DeviceKind, Language, Library, SourceInfo, Tuned, Unit, VariantInfo};
+use rooftrace::plan::{Code, DeviceInfo, DeviceKind, Direction, Language, Library, Precision, SourceInfo, Tuned, Unit, VariantInfo};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -18,7 +18,7 @@ fn listed() -> Vec<(&'static str, VariantInfo, SourceInfo)> {
     for entry in op::OPS {
         for variant in small_problem(entry).variants() {
             for source in variant.sources.clone() {
-                if source.language != Language::Host && source.library.is_none() {
+                if source.is_text() {
                     all.push((entry.name, variant.clone(), source));
                 }
             }
@@ -171,6 +171,40 @@ fn a_reference_is_a_library_s_alone_named_after_it_behind_all_of_ours() {
     assert_eq!(references, 4);
 }
 
+#[test]
+fn a_copy_is_a_probe_s_alone_in_cuda_with_no_text_both_ways_and_counts_each_byte_once() {
+    let mut copies = Vec::new();
+    for entry in op::OPS {
+        let variants = small_problem(entry).variants();
+        for variant in variants.iter().filter(|variant| variant.sources.iter().any(|source| source.transfer)) {
+            copies.push((entry.name, variant.name));
+            assert!(entry.role == op::OpRole::Probe && variants.len() == 1 && variant.unit == Unit::Memory, "{}", entry.name);
+            let [source] = &variant.sources[..] else { panic!("{}/{} has other sources", entry.name, variant.name) };
+            assert!(source.language == Language::Cuda && source.text.is_empty() && source.tunables.is_empty() && source.library.is_none());
+            assert!(!source.is_text() && source.precisions == [Precision::F32]);
+            let mut ways = Vec::new();
+            for fields in (entry.awkward)() {
+                let problem = (entry.parse)(&fields).expect("awkward problems are legal");
+                let plan = problem.plan(variant.name, Precision::F32, Language::Cuda, &Tuned::default(), &host::device());
+                let plan = plan.expect("it has this source");
+                let Code::Transfer(direction) = plan.code else { panic!("{fields} is no copy") };
+                let bytes = plan.tensors[0].bytes();
+                assert_eq!((plan.tensors.len(), plan.output(), plan.tensors[1].bytes()), (2, 1, bytes));
+                let written = if direction == Direction::Down { bytes } else { 0 };
+                assert_eq!(
+                    (plan.cost.compulsory, plan.cost.moved, plan.cost.written, plan.cost.macs),
+                    (bytes, bytes, written, 0),
+                    "{fields}"
+                );
+                assert!(serde_json::to_value(&plan).is_ok_and(|json| json["code"]["Transfer"] == direction.name()));
+                ways.push(direction);
+            }
+            assert!(Direction::ALL.iter().all(|way| ways.contains(way)), "{ways:?}");
+        }
+    }
+    assert_eq!(copies, [("transfer", "copied")]);
+}
+
 fn validate(named: &str, text: &str) -> naga::Module {
     let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|e| panic!("{named}: {}", e.emit_to_string(text)));
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
@@ -270,7 +304,7 @@ fn every_mutant_finds_its_text_exactly_once_and_every_source_has_at_least_three(
     use rooftrace::mutant;
     for entry in op::OPS {
         for variant in small_problem(entry).variants() {
-            for source in variant.sources.iter().filter(|s| s.language != Language::Host && s.library.is_none()) {
+            for source in variant.sources.iter().filter(|s| s.is_text()) {
                 let own: Vec<_> =
                     mutant::all().filter(|m| (m.op, m.variant, m.language) == (entry.name, variant.name, source.language)).collect();
                 assert!(own.len() >= 3, "{}/{} in {:?} has {} mutants", entry.name, variant.name, source.language, own.len());

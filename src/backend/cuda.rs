@@ -20,7 +20,9 @@ use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Precision, Unit};
 mod cache;
 mod compile;
 mod fill;
+mod kernels;
 mod library;
+mod link;
 mod loaded;
 mod map;
 mod memory;
@@ -135,6 +137,7 @@ impl Backend for Cuda {
                 release,
             })?),
             Code::Library(call) => Program::Library(call, &self.chosen),
+            Code::Transfer(direction) => Program::Transfer(*direction),
             _ => {
                 return Err(Error::unsupported(
                     format!("{}/{}", plan.op, plan.variant),

@@ -31,6 +31,7 @@ impl Campaign<'_> {
     pub(super) fn search_others(&mut self) -> Result<()> {
         self.search_exp()?;
         self.search_shared()?;
+        self.search_transfer()?;
         self.search_launch()
     }
 

@@ -18,7 +18,7 @@ const CUDA_SHARED: &[(&str, &str)] = &[
 /// The same of WGSL, which has no word for it.
 const WGSL_SHARED: (&str, &str) = ("#include \"../fused.wgsl\"", include_str!("../../shaders/fused.wgsl"));
 
-/// The program of a plan, and the hash of its unrendered text (0 for Rust and libraries).
+/// The program of a plan, and the hash of its unrendered text (0 for Rust, libraries and copies).
 pub(super) fn render<P: Definition>(
     problem: &P,
     source: &Source<P>,
@@ -36,6 +36,7 @@ pub(super) fn render<P: Definition>(
         Source::Library(library, routine) => {
             (Code::Library(LibraryCall { library, routine: routine(problem), workspace: library.workspace(tensors) }), 0)
         }
+        Source::Transfer(direction) => (Code::Transfer(direction(problem)), 0),
         Source::Wgsl(text) => {
             let text = wgsl_included(text);
             (Code::Wgsl(wgsl(&text, precision, tunables, tuned, dims)), fnv1a(text.as_bytes()))

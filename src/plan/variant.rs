@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceInfo, Dispatch, Library, Routine};
+use super::{DeviceInfo, Direction, Dispatch, Library, Routine};
 use crate::host::Call;
 use crate::op::DType;
 
@@ -127,6 +127,8 @@ pub enum Source<P: 'static> {
     Cuda(&'static str),
     /// A routine of a vendor's library, on the cuda backend.
     Library(Library, fn(&P) -> Routine),
+    /// A copy of the first tensor to the last between host and device memory, on the cuda backend.
+    Transfer(fn(&P) -> Direction),
 }
 
 impl fmt::Display for Language {
@@ -144,7 +146,7 @@ impl<P> Source<P> {
         match self {
             Source::Host(_) => Language::Host,
             Source::Wgsl(_) => Language::Wgsl,
-            Source::Cuda(_) | Source::Library(..) => Language::Cuda,
+            Source::Cuda(_) | Source::Library(..) | Source::Transfer(_) => Language::Cuda,
         }
     }
 }
@@ -264,12 +266,22 @@ pub struct SourceInfo {
     pub precisions: &'static [Precision],
     /// Tunables.
     pub tunables: &'static [Tunable],
-    /// Text as shipped, unrendered; empty for Rust and libraries.
+    /// Text as shipped, unrendered; empty for Rust, libraries and copies.
     #[serde(skip)]
     pub text: &'static str,
     /// The vendor's library that it calls, in place of a text of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<Library>,
+    /// Whether it is a copy between host and device memory, in place of a text of ours.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub transfer: bool,
+}
+
+impl SourceInfo {
+    /// Whether it is a text of ours, that a compiler takes and a mutant patches.
+    pub fn is_text(&self) -> bool {
+        self.language != Language::Host && self.library.is_none() && !self.transfer
+    }
 }
 
 impl VariantInfo {
@@ -297,13 +309,14 @@ impl<P> Variant<P> {
             precisions: s.precisions,
             tunables: s.tunables,
             text: match s.source {
-                Source::Host(_) | Source::Library(..) => "",
+                Source::Host(_) | Source::Library(..) | Source::Transfer(_) => "",
                 Source::Wgsl(text) | Source::Cuda(text) => text,
             },
             library: match s.source {
                 Source::Library(library, _) => Some(library),
                 _ => None,
             },
+            transfer: matches!(s.source, Source::Transfer(_)),
         });
         VariantInfo { name: self.name, unit: self.unit, sources: sources.collect() }
     }

@@ -145,6 +145,9 @@ fn roof(ceiling: &CeilingView) -> Result<Roof, String> {
         CeilingKind::Bandwidth if ceiling.level.as_deref() == Some("shared") => {
             return Err("no kernel says what it asks of shared memory".into());
         }
+        CeilingKind::Bandwidth if ceiling.level.as_deref() == Some("pcie") => {
+            return Err("no kernel is fed over the link to the host".into());
+        }
         CeilingKind::Bandwidth => true,
         CeilingKind::Latency => return Err("a latency is not a roof".into()),
     };

@@ -210,6 +210,10 @@ fn source(c: &CeilingView) -> String {
             words.push(match c.capacity {
                 Some(bytes) => format!("{direction}, sets up to {}", Capacity(bytes)),
                 None if c.level.as_deref() == Some("shared") => "16 bytes a lane, no bank conflicts".into(),
+                None if c.level.as_deref() == Some("pcie") => match direction {
+                    "write" => "copies from the device to page-locked host memory".into(),
+                    _ => "copies from page-locked host memory to the device".into(),
+                },
                 None => format!("{direction}, beyond all caches"),
             });
         }

@@ -3,6 +3,10 @@
 // It lets the whole backend run where there is no GPU: probing, loading, filling, launching, timing, reading back. A program compiles
 // to its own name, a module is found by that name, a launch runs its entry on the CPU before it returns. What it cannot show is what
 // only a GPU has: asynchrony, real limits, real times.
+//
+// Mistakes on demand: with CUDACPU_MISTAKE=halved, copies between page-locked and device memory stop halfway; with
+// CUDACPU_REFUSES=page-locked, there is no such memory; with CUDACPU_NO_COMPILER, nothing is compiled. CUDACPU_L2 is the size of
+// the cache in bytes.
 #pragma once
 #include "jobs.h"
 
@@ -15,19 +19,27 @@ constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, INVALID_I
 constexpr size_t MEMORY = size_t(256) << 20;
 constexpr int MAJOR = 8, MINOR = 0; // has no unit that a CPU cannot run
 
-std::map<char*, size_t> allocations;
+std::map<char*, size_t> allocations, page_locked;
 size_t allocated;
 int context; // its address is the context's handle
 bool current;
 
-// Whether [at, at + bytes) lies in one allocation.
-bool holds(const void* at, size_t bytes) {
+// Whether [at, at + bytes) lies in one of these, of the device's unless told.
+bool holds(const void* at, size_t bytes, const std::map<char*, size_t>& among = allocations) {
     const char* from = static_cast<const char*>(at);
-    for (const auto& [start, size] : allocations) {
+    for (const auto& [start, size] : among) {
         if (from >= start && from + bytes <= start + size) return true;
     }
     return false;
 }
+
+bool asked(const char* variable, const char* what) {
+    const char* value = getenv(variable);
+    return value && strcmp(value, what) == 0;
+}
+
+// Between page-locked and device memory.
+void cross(void* to, const void* from, size_t bytes) { memcpy(to, from, asked("CUDACPU_MISTAKE", "halved") ? bytes / 2 : bytes); }
 
 std::string module_name(std::string file) {
     for (char& c : file) {
@@ -56,6 +68,8 @@ int cuDeviceGetAttribute(int* value, int which, int) {
     // Numbers of CUdevice_attribute in cuda.h.
     const std::map<int, int> known = {{1, 1024}, {6, 65535},    {16, 1},     {17, 0},  {38, 1 << 20},
                                       {75, MAJOR}, {76, MINOR}, {97, 232448}, {115, 0}, {33, 0x3b}, {34, 0}, {50, 0}};
+    const char* cache = getenv("CUDACPU_L2");
+    if (which == 38 && cache) return *value = atoi(cache), OK;
     const auto found = known.find(which);
     if (found == known.end()) return INVALID;
     return *value = found->second, OK;
@@ -96,6 +110,26 @@ int cuMemcpyHtoD_v2(void* to, const void* from, size_t bytes) {
 int cuMemcpyDtoH_v2(void* to, const void* from, size_t bytes) {
     if (!holds(from, bytes)) return INVALID;
     return memcpy(to, from, bytes), OK;
+}
+
+int cuMemHostAlloc(void** made, size_t bytes, unsigned flags) {
+    if (bytes == 0 || flags != 0) return INVALID;
+    if (asked("CUDACPU_REFUSES", "page-locked")) return OUT_OF_MEMORY;
+    char* start = static_cast<char*>(std::malloc(bytes));
+    page_locked[start] = bytes;
+    return *made = start, OK;
+}
+int cuMemFreeHost(void* at) {
+    if (page_locked.erase(static_cast<char*>(at)) == 0) return INVALID;
+    return std::free(at), OK;
+}
+int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) {
+    if (!holds(to, bytes) || !holds(from, bytes, page_locked)) return INVALID;
+    return cross(to, from, bytes), OK;
+}
+int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void*) {
+    if (!holds(from, bytes) || !holds(to, bytes, page_locked)) return INVALID;
+    return cross(to, from, bytes), OK;
 }
 
 int cuEventCreate(void** event, unsigned flags) { return *event = new Time(), flags == 0 ? OK : INVALID; }

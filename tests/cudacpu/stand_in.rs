@@ -48,7 +48,7 @@ pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> 
     for entry in OPS {
         let problems: Vec<Arc<dyn Op>> = (entry.awkward)().iter().map(|fields| (entry.parse)(fields).expect("legal")).collect();
         for variant in problems[0].variants().into_iter().filter(runs_here) {
-            for &precision in variant.source(Language::Cuda).map_or(&[][..], |source| source.precisions) {
+            for &precision in variant.source(Language::Cuda).filter(|s| s.is_text()).map_or(&[][..], |source| source.precisions) {
                 let plans: Vec<_> = problems.iter().map(|problem| planned(problem, variant.name, precision)).collect();
                 let alias = match precision {
                     Precision::F64 => "double",
@@ -64,7 +64,7 @@ pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> 
     made
 }
 
-/// Whether a variant is a kernel that a CPU can run.
+/// Whether a variant is a kernel that a CPU can run, or a copy.
 pub fn runs_here(variant: &VariantInfo) -> bool {
     variant.unit != Unit::Wgmma && variant.library().is_none()
 }

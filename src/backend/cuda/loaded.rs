@@ -1,35 +1,27 @@
 //! A plan in device memory: launches, times, poison and reading back.
 
-use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::{CUdeviceptr, CUevent, CUevent_flags, CUfunction_attribute, CUresult, CUtensorMap};
-use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverError, result};
+use cudarc::driver::sys::{CUevent, CUevent_flags, CUresult};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
-use super::compile::{Compiled, Usage};
+use super::compile::Compiled;
 use super::fill::Filler;
+use super::kernels::Kernels;
 use super::library::{Chosen, Reference};
-use super::map::maps;
+use super::link::Link;
 use super::memory::{Counter, Pool, broken, decode, download, encode, set, upload};
 use super::{failed, probe};
 use crate::backend::{Audit, Checks, Facts, Loaded, Sample};
 use crate::draw::{Fill, Seeded};
 use crate::error::{Error, Result};
 use crate::op::{Role, TensorSpec};
-use crate::plan::{Arg, Dispatch, LibraryCall, Plan};
+use crate::plan::{Direction, LibraryCall, Plan};
 
 /// A byte whose repetition is a NaN in every storage type.
 const NAN: u8 = 0xff;
-
-/// One launch, ready.
-struct Launch {
-    function: CudaFunction,
-    dispatch: Dispatch,
-    /// Its tensor maps in the order of the arguments, by set.
-    maps: Vec<Vec<CUtensorMap>>,
-}
 
 /// What is to be launched.
 pub enum Program<'a> {
@@ -37,12 +29,15 @@ pub enum Program<'a> {
     Kernels(Arc<Compiled>),
     /// A vendor's routine, and what was chosen among such.
     Library(&'a LibraryCall, &'a Chosen),
+    /// Copies between host and device memory.
+    Transfer(Direction),
 }
 
 /// What one call puts on the stream.
 enum Work {
-    Kernels(Vec<Launch>),
+    Kernels(Kernels),
     Library(Box<Reference>),
+    Transfer(Link),
 }
 
 /// A loaded plan.
@@ -53,9 +48,6 @@ pub struct Resident {
     work: Work,
     /// Tensors, then scratch.
     tensors: Vec<TensorSpec>,
-    /// Number of the first scratch.
-    apart: usize,
-    dims: Vec<u32>,
     seeded: Seeded,
     pool: Pool,
     counter: Counter,
@@ -63,11 +55,6 @@ pub struct Resident {
     start: CudaEvent,
     end: CudaEvent,
     facts: Facts,
-}
-
-/// The `Dims` of a plan as the kernel's by-value struct of 32-bit words.
-fn packed(plan: &Plan) -> Vec<u32> {
-    plan.dims.iter().map(|&(_, value)| value).collect()
 }
 
 impl Resident {
@@ -103,8 +90,6 @@ impl Resident {
             stream: stream.clone(),
             work,
             tensors: plan.memory().cloned().collect(),
-            apart: plan.tensors.len(),
-            dims: packed(plan),
             seeded,
             pool,
             counter: Counter::new(context)?,
@@ -120,6 +105,9 @@ impl Resident {
         resident.wait("filling the tensors")?;
         if let Program::Library(_, chosen) = program {
             resident.choose(chosen)?;
+        }
+        if let Work::Transfer(link) = &mut resident.work {
+            link.prepare(&resident.pool.tensors, NAN)?;
         }
         Ok(resident)
     }
@@ -166,21 +154,12 @@ impl Resident {
 
     /// Puts all launches of one call on the stream.
     fn call(&mut self, set: usize) -> Result<()> {
-        let launches = match &self.work {
-            Work::Kernels(launches) => launches,
-            Work::Library(reference) => return reference.enqueue(set, &self.pool.tensors[set]),
-        };
-        for launch in launches {
-            let mut arguments = arguments(&launch.dispatch, &mut self.pool.tensors[set], self.apart, &mut self.dims, &launch.maps[set]);
-            let ([gx, gy, gz], [bx, by, bz]) = (launch.dispatch.grid, launch.dispatch.block);
-            let (function, shared) = (launch.function.cu_function(), launch.dispatch.dynamic_bytes);
-            // SAFETY: the function is of a loaded module; its arguments are the plan's tensors, allocated as long as `self`, and
-            // the dims that its `Dims` declares, all rendered from one plan. The driver copies them before it returns.
-            let done =
-                unsafe { result::launch_kernel(function, (gx, gy, gz), (bx, by, bz), shared, self.stream.cu_stream(), &mut arguments) };
-            done.map_err(|e| failed(&format!("launching {} of {}", launch.dispatch.entry, self.named), e))?;
+        let (tensors, stream) = (&mut self.pool.tensors[set], &self.stream);
+        match &mut self.work {
+            Work::Kernels(kernels) => kernels.enqueue(stream, set, tensors),
+            Work::Library(reference) => reference.enqueue(set, tensors),
+            Work::Transfer(link) => link.enqueue(stream, set, tensors),
         }
-        Ok(())
     }
 
     fn checked_set(&self, set: u32) -> Result<usize> {
@@ -191,79 +170,21 @@ impl Resident {
     }
 }
 
-/// What one call launches, with what is known of it before it is filled.
+/// What one call puts on the stream, with what is known of it before it is filled.
 fn ready(context: &Arc<CudaContext>, stream: &Arc<CudaStream>, program: &Program<'_>, plan: &Plan, pool: &Pool) -> Result<(Work, Facts)> {
-    let kernels = match program {
-        Program::Kernels(kernels) => kernels,
-        Program::Library(call, _) => {
-            return Ok((Work::Library(Box::new(Reference::new(context, stream, plan, call)?)), Facts::default()));
+    Ok(match program {
+        Program::Kernels(compiled) => {
+            let kernels = Kernels::new(compiled, plan, &pool.tensors)?;
+            let facts = kernels.facts(compiled);
+            (Work::Kernels(kernels), facts)
         }
-    };
-    let mut launches = Vec::new();
-    for dispatch in &plan.dispatches {
-        let function = kernels.module.load_function(&dispatch.entry);
-        let function = function.map_err(|e| absent(plan, dispatch, e))?;
-        opt_in(&function, dispatch).map_err(|e| failed(&format!("giving {}/{} its shared memory", plan.op, plan.variant), e))?;
-        let maps = pool.tensors.iter().map(|set| maps(dispatch, &plan.tensors, set)).collect::<Result<_>>()?;
-        launches.push(Launch { function, dispatch: dispatch.clone(), maps });
-    }
-    let facts = facts_of(kernels, &launches);
-    Ok((Work::Kernels(launches), facts))
-}
-
-/// What a module says that has no such entry: in a user's kernel, a name to be mended.
-fn absent(plan: &Plan, dispatch: &Dispatch, error: DriverError) -> Error {
-    let (named, entry) = (format!("{}/{}", plan.op, plan.variant), &dispatch.entry);
-    if plan.own && error.0 == CUresult::CUDA_ERROR_NOT_FOUND {
-        let log = format!("it has no entry {entry}; declare it as extern \"C\" __global__ void {entry}, or name another with --entry");
-        return Error::Compile { kernel: named, log };
-    }
-    failed(&format!("finding entry {entry} of {named}"), error)
-}
-
-/// Shared memory past what every kernel may have is asked for by name.
-fn opt_in(function: &CudaFunction, dispatch: &Dispatch) -> std::result::Result<(), DriverError> {
-    const ALWAYS: u32 = 48 << 10;
-    match dispatch.dynamic_bytes + dispatch.shared_bytes > ALWAYS {
-        true => {
-            function.set_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dispatch.dynamic_bytes as i32)
+        Program::Library(call, _) => (Work::Library(Box::new(Reference::new(context, stream, plan, call)?)), Facts::default()),
+        Program::Transfer(direction) => {
+            let link = Link::new(context, plan, *direction, pool.tensors.len())?;
+            let facts = Facts { path: Some(link.named()), ..Facts::default() };
+            (Work::Transfer(link), facts)
         }
-        false => Ok(()),
-    }
-}
-
-/// Addresses of the arguments of one launch, in the plan's order.
-fn arguments(dispatch: &Dispatch, tensors: &mut [CUdeviceptr], apart: usize, dims: &mut [u32], maps: &[CUtensorMap]) -> Vec<*mut c_void> {
-    let mut maps = maps.iter();
-    let place = |arg: &Arg| match *arg {
-        Arg::Tensor(t) => (&raw mut tensors[t]).cast(),
-        Arg::Scratch(i) => (&raw mut tensors[apart + i]).cast(),
-        Arg::Dims => dims.as_mut_ptr().cast(),
-        // One was made for each; the driver reads them only.
-        Arg::Map { .. } => maps.next().map_or(std::ptr::null_mut(), |map| (&raw const *map).cast_mut().cast()),
-    };
-    dispatch.args.iter().map(place).collect()
-}
-
-/// Largest use of any entry that the plan launches; the driver is asked where the log says nothing.
-fn facts_of(kernels: &Compiled, launches: &[Launch]) -> Facts {
-    let mut facts = Facts { compile_ns: Some(kernels.compile_ns), ..Facts::default() };
-    for Launch { function, dispatch, .. } in launches {
-        let logged = kernels.usages.iter().find(|u| u.entry == dispatch.entry);
-        let asked = |value: std::result::Result<i32, DriverError>| value.ok().and_then(|v| u32::try_from(v).ok());
-        let registers = logged.and_then(|u| u.registers).or_else(|| asked(function.num_regs()));
-        let local = logged.and_then(local_bytes).or_else(|| asked(function.local_size_bytes()));
-        let shared = logged.map(|u| u.shared).or_else(|| asked(function.shared_size_bytes())).map(|bytes| bytes + dispatch.dynamic_bytes);
-        facts.registers = facts.registers.max(registers);
-        facts.local_bytes = facts.local_bytes.max(local);
-        facts.shared_bytes = facts.shared_bytes.max(shared);
-    }
-    facts
-}
-
-/// The stack holds what is spilled, so the larger of both tells.
-fn local_bytes(usage: &Usage) -> Option<u32> {
-    usage.stack.max(usage.spills)
+    })
 }
 
 /// Time between two events, by the entry point that drivers of CUDA 12 and 13 both have: cudarc's own call wants 12.8.
@@ -301,6 +222,11 @@ impl Loaded for Resident {
     fn poison(&mut self, number: u32) -> Result<()> {
         self.bind()?;
         let number = self.checked_set(number)?;
+        if let Work::Transfer(link) = &mut self.work
+            && link.poison(number, NAN)
+        {
+            return Ok(());
+        }
         for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| !spec.role.is_input()) {
             set(self.pool.tensors[number][t], NAN, spec.bytes())?;
         }
@@ -315,6 +241,11 @@ impl Loaded for Resident {
             return Err(Error::Backend { backend: "cuda", why: format!("{} has no elements {range:?} of tensor {tensor}", self.named) });
         };
         let width = spec.dtype.bytes();
+        if let Work::Transfer(link) = &mut self.work
+            && let Some(bytes) = link.landed(tensor, number, range.start * width..range.end * width)
+        {
+            return Ok(decode(spec.dtype, bytes));
+        }
         let bytes = download(self.pool.tensors[number][tensor] + range.start * width, (range.end - range.start) * width)?;
         Ok(decode(spec.dtype, &bytes))
     }
@@ -344,35 +275,5 @@ impl Loaded for Resident {
 
     fn facts(&self) -> Facts {
         self.facts.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_follow_the_plan_and_point_at_addresses_and_dims() {
-        let mut dispatch = Dispatch::over(3, "entry", [1, 1, 1], [1, 1, 1]);
-        dispatch.args = vec![Arg::Tensor(1), Arg::Scratch(0), Arg::Tensor(0), Arg::Dims];
-        let (mut tensors, mut dims) = ([10, 20, 30], [7, 8]);
-        dispatch.args.insert(1, Arg::Map { tensor: 1, rows: 8, columns: 8 });
-        let map = [CUtensorMap { opaque: [7; 16] }];
-        let found = arguments(&dispatch, &mut tensors, 2, &mut dims, &map);
-        let expected: [*mut c_void; 5] = [
-            (&raw mut tensors[1]).cast(),
-            (&raw const map[0]).cast_mut().cast(),
-            (&raw mut tensors[2]).cast(),
-            (&raw mut tensors[0]).cast(),
-            dims.as_mut_ptr().cast(),
-        ];
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn local_bytes_are_those_of_the_stack_or_the_spills_whichever_is_more() {
-        let usage = Usage { stack: Some(16), spills: Some(40), ..Usage::default() };
-        assert_eq!(local_bytes(&usage), Some(40));
-        assert_eq!(local_bytes(&Usage::default()), None);
     }
 }
