@@ -6,7 +6,7 @@ FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLD
 hold this. Fails on an error, a
 spill, local memory, a missing entry point, more shared memory than the plan says, and on memory accesses that a source promises to
 be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have them. Where nvdisasm is installed
-beside NVRTC, the machine code for sm_90a is read too: matrix instructions where they are promised, no local memory anywhere.
+beside NVRTC, the machine code for sm_90a is read too: matrix instructions and pairs of f16 where they are promised, no local memory anywhere.
 """
 
 import ctypes
@@ -91,7 +91,7 @@ def promises(kernel, ptx):
             if entry != "read" and not re.search(r"st\.global\.v4\.(f|b|u)32", body):
                 yield f"{entry}: no 16-byte store"
         if kernel["op"] == "fma":
-            wanted, found = 8 * kernel["tunables"]["CHAINS"], len(re.findall(r"fma\.rn\.f(?:32|64)", body))
+            wanted, found = 8 * kernel["tunables"]["CHAINS"], len(re.findall(r"fma\.rn\.f(?:32|64|16x2)", body))
             if found < wanted:
                 yield f"{entry}: {found} multiply-adds, expected at least {wanted}"
 
@@ -126,6 +126,11 @@ def machine_promises(kernel, found):
         wanted = INSTRUCTION.get(kernel["unit"])
         if wanted and not any(name.startswith(wanted) for name in own):
             yield f"{entry}: no {wanted}"
+        if kernel["op"] == "fma" and kernel["precision"] == "f16":
+            # Compilers move constants with it too.
+            wanted, found = 8 * kernel["tunables"]["CHAINS"], sum(name.startswith("HFMA2") for name in own)
+            if found < wanted:
+                yield f"{entry}: {found} HFMA2, expected at least {wanted}"
         if (kernel["op"], kernel["variant"]) == ("matmul", "pipelined") and entry == "whole":
             if not all(any(name.startswith(wide) for name in own) for wide in ("LDG.E.128", "LDS.128", "STG.E.128")):
                 yield f"{entry}: an access is not 16 bytes wide"

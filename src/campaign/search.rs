@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::sweep::resident;
 use super::{Campaign, Winner};
 use crate::error::Result;
+use crate::op::fma::of_register;
 use crate::op::stream::Kind;
 use crate::op::{self, Size};
 use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, Tuned, Unit};
@@ -244,7 +245,7 @@ impl Campaign<'_> {
     }
 }
 
-/// Chains enough to fill the device, in whole vectors and groups of every candidate.
+/// Registers of chains enough to fill the device, in whole vectors and groups of every candidate.
 pub(super) fn chains(tuned: &Tuned, device: &DeviceInfo) -> u64 {
     let lanes = match (device.language, device.kind) {
         (Language::Host, _) => 64,
@@ -259,7 +260,7 @@ fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceI
     // In f32 one trip in a thousand must show; f16 cannot tell more than 64 trips apart.
     let trips = if precision == Precision::F16 { 64 } else { 1024 }.min(steps / 8);
     let inner = (steps / trips / 8).max(1) * 8;
-    json!({"elements": chains(tuned, device), "trips": trips, "steps": inner})
+    json!({"elements": chains(tuned, device) * of_register(device.language, precision), "trips": trips, "steps": inner})
 }
 
 /// A configuration of the stream probe.

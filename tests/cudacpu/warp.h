@@ -1,4 +1,4 @@
-// What kernels/warp.cuh has in PTX, on the CPU.
+// What kernels/warp.cuh and some kernels have in PTX, on the CPU.
 #pragma once
 
 inline void copy_async(void* to, const void* from, bool exists) {
@@ -25,6 +25,14 @@ template <int PENDING> void copies_wait() {
 }
 
 namespace cudacpu {
+
+// To nearest, ties to even, rounded once: what a float cannot hold leaves a last bit that says so.
+inline unsigned short half_of_double(double x) {
+    const float near = (float)x;
+    if (near == x || !std::isfinite(near)) return half_of_float(near);
+    const unsigned cut = std::fabs((double)near) > std::fabs(x) ? bits_of_float(near) - 1 : bits_of_float(near);
+    return half_of_float(float_of_bits(cut | 1));
+}
 
 // A number of T from its bits; of tf32 the units take the upper 19.
 template <class T> float element(unsigned bits) {
@@ -79,5 +87,14 @@ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsign
 
 } // namespace cudacpu
 
+// kernels/fma/chains.cu has it in PTX: products and sums of f16 are exact in double but for numbers that are 2^53 apart.
+inline unsigned fma_pair(unsigned a, unsigned x, unsigned b) {
+    unsigned y = 0;
+    for (unsigned at = 0; at < 32; at += 16) {
+        const auto of = [&](unsigned both) { return (double)half_to_float((unsigned short)(both >> at)); };
+        y |= (unsigned)cudacpu::half_of_double(of(a) * of(x) + of(b)) << at;
+    }
+    return y;
+}
 inline void load_matrices(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, false); }
 inline void load_matrices_transposed(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, true); }
