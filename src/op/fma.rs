@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Arithmetic, Definition, Entry, OpRole, Real, TensorSpec, Tensors, Traffic, parse_over};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Demand, Dispatch, Implementation, Precision, Source, Tunable, Tuned, Unit, Variant, fold};
+use crate::plan::{Demand, Dispatch, Implementation, Language, Precision, Source, Tunable, Tuned, Unit, Variant, fold};
 
 /// `elements` chains of `trips × steps` multiply-adds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,9 +111,9 @@ impl Definition for Fma {
 }
 
 /// Chains of a lane on devices: enough to hide the latency of a multiply-add, few enough to stay in registers.
-const DEVICE_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[8, 4, 2, 1, 12, 16] };
+pub(super) const DEVICE_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[8, 4, 2, 1, 12, 16] };
 /// Invocations of a work-group on devices.
-const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 128, 256] };
+pub(super) const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 128, 256] };
 /// The WGSL kernel also chooses how many steps it unrolls; 16 candidates in all, because a software device takes a quarter of
 /// a second to compile each.
 const WGSL_TUNABLES: &[Tunable] = &[
@@ -122,14 +122,22 @@ const WGSL_TUNABLES: &[Tunable] = &[
     Tunable { name: "UNROLL", values: &[4, 8] },
 ];
 
-/// One dispatch whose lanes hold `CHAINS` chains each, in groups of `BLOCK`.
-pub(super) fn in_lanes(entry: &'static str, elements: u64, tuned: &Tuned) -> Dispatch {
-    let chains = tuned.0.get("CHAINS").copied().unwrap_or(1) as u64;
-    let block = tuned.0.get("BLOCK").copied().unwrap_or(1);
-    Dispatch::over(3, entry, fold(elements.div_ceil(chains).div_ceil(block as u64)), [block, 1, 1])
+/// Chains of a register: CUDA has an instruction for two of f16.
+pub const fn of_register(language: Language, precision: Precision) -> u64 {
+    match (language, precision) {
+        (Language::Cuda, Precision::F16) => 2,
+        _ => 1,
+    }
 }
 
-/// Each lane holds `CHAINS` chains in registers: chain c of lane l is element `c · lanes + l`, lanes = ⌈elements / CHAINS⌉.
+/// One dispatch whose lanes hold `CHAINS` registers each, in groups of `BLOCK`; `registers` is how many there are in all.
+pub(super) fn in_lanes(entry: &'static str, registers: u64, tuned: &Tuned) -> Dispatch {
+    let chains = tuned.0.get("CHAINS").copied().unwrap_or(1) as u64;
+    let block = tuned.0.get("BLOCK").copied().unwrap_or(1);
+    Dispatch::over(3, entry, fold(registers.div_ceil(chains).div_ceil(block as u64)), [block, 1, 1])
+}
+
+/// Each lane holds its chains in `CHAINS` registers: chain c of lane l is element `c · lanes + l`, lanes = ⌈elements / chains of a lane⌉.
 const CHAINS: Variant<Fma> = Variant {
     name: "chains",
     unit: Unit::Vector,
@@ -146,11 +154,11 @@ const CHAINS: Variant<Fma> = Variant {
         },
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/fma/chains.cu")),
-            precisions: &[Precision::F32, Precision::F64],
+            precisions: &[Precision::F32, Precision::F64, Precision::F16],
             tunables: &[DEVICE_CHAINS, BLOCK],
         },
     ],
-    dispatches: |p, s| vec![in_lanes("chains", p.elements, s.tuned)],
+    dispatches: |p, s| vec![in_lanes("chains", p.elements.div_ceil(of_register(s.language, s.precision)), s.tuned)],
     // Replaced by `traffic`.
     demand: |_, _| Demand::new(0, 0),
 };

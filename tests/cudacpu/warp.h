@@ -1,4 +1,4 @@
-// What kernels/warp.cuh has in PTX, on the CPU.
+// What kernels/warp.cuh and some kernels have in PTX, on the CPU.
 #pragma once
 
 inline void copy_async(void* to, const void* from, bool exists) {
@@ -26,12 +26,20 @@ template <int PENDING> void copies_wait() {
 
 namespace cudacpu {
 
+// To nearest, ties to even, rounded once: what a float cannot hold leaves a last bit that says so.
+inline unsigned short half_of_double(double x) {
+    const float near = (float)x;
+    if (near == x || !std::isfinite(near)) return half_of_float(near);
+    const unsigned cut = std::fabs((double)near) > std::fabs(x) ? bits_of_float(near) - 1 : bits_of_float(near);
+    return half_of_float(float_of_bits(cut | 1));
+}
+
 // A number of T from its bits; of tf32 the units take the upper 19.
-template <class T> float element(unsigned bits) {
+template <class T, class V = float> V element(unsigned bits) {
     if (sizeof(T) == 4) bits &= ~0x1fffu;
     T x;
     memcpy(&x, &bits, sizeof x);
-    return static_cast<float>(x);
+    return static_cast<V>(x);
 }
 
 // What every lane of the warp has.
@@ -54,9 +62,9 @@ inline void load_matrices(unsigned (&r)[4], const void* row, bool transposed) {
     }
 }
 
-// d += a . b with 32 bytes of k in elements of `width` bytes; layouts of mma.m16n8k16 (PTX ISA, "Matrix Fragments").
-template <class Decode>
-void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsigned width, Decode decode) {
+// d += a . b with 32 bytes of k in elements of `width` bytes; layouts of mma.m16n8k16 and k32 (PTX ISA, "Matrix Fragments").
+template <class V, class Decode>
+void mma(V (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsigned width, Decode decode) {
     struct Operands {
         unsigned a[4], b[2];
     };
@@ -64,13 +72,13 @@ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsign
     const unsigned lane = current % WARP, pack = 4 / width, depth = 8 * pack;
     const auto half = [&](unsigned k) { return k / (4 * pack); }; // which register along k
     const auto from = [&](unsigned k) { return k % (4 * pack) / pack; };
-    const auto bits = [&](unsigned word, unsigned k) { return pack == 1 ? word : word >> k % 2 * 16 & 0xffff; };
+    const auto bits = [&](unsigned word, unsigned k) { return pack == 1 ? word : word >> k % pack * 8 * width & ((1u << 8 * width) - 1); };
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = lane / 4, col = lane % 4 * 2 + i % 2;
-        float sum = d[i];
+        V sum = d[i];
         for (unsigned k = 0; k < depth; k++) {
-            const float x = decode(bits(all[row * 4 + from(k)].a[2 * half(k) + i / 2], k));
-            const float y = decode(bits(all[col * 4 + from(k)].b[half(k)], k));
+            const V x = decode(bits(all[row * 4 + from(k)].a[2 * half(k) + i / 2], k));
+            const V y = decode(bits(all[col * 4 + from(k)].b[half(k)], k));
             sum += x * y;
         }
         d[i] = sum;
@@ -79,5 +87,19 @@ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsign
 
 } // namespace cudacpu
 
+// kernels/fma/chains.cu has it in PTX: products and sums of f16 are exact in double but for numbers that are 2^53 apart.
+inline unsigned fma_pair(unsigned a, unsigned x, unsigned b) {
+    unsigned y = 0;
+    for (unsigned at = 0; at < 32; at += 16) {
+        const auto of = [&](unsigned both) { return (double)half_to_float((unsigned short)(both >> at)); };
+        y |= (unsigned)cudacpu::half_of_double(of(a) * of(x) + of(b)) << at;
+    }
+    return y;
+}
+// kernels/dot/chains.cu has it.
+inline int dot_of_four(unsigned a, unsigned b, int s) {
+    for (unsigned at = 0; at < 32; at += 8) s += (signed char)(a >> at) * (signed char)(b >> at);
+    return s;
+}
 inline void load_matrices(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, false); }
 inline void load_matrices_transposed(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, true); }
