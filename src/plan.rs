@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::host::Call;
-use crate::op::{DType, Definition, Op, Role, TensorSpec};
+use crate::op::{DType, Definition, Role, TensorSpec};
 
+mod cost;
 mod custom;
 mod device;
 mod grid;
@@ -23,6 +24,7 @@ mod render;
 mod transfer;
 mod variant;
 
+pub use cost::Cost;
 pub use custom::Custom;
 pub use device::{DeviceInfo, DeviceKind, Limits, Sensors};
 pub use grid::Grid;
@@ -107,29 +109,6 @@ pub fn fold(groups: u64) -> [u32; 3] {
 pub const fn tiles(extent: u64, tile: u64) -> u32 {
     let count = extent.div_ceil(tile);
     if count > u32::MAX as u64 { u32::MAX } else { count as u32 }
-}
-
-/// The work of one call. Multiply-adds and bytes are never mixed; METHODOLOGY.md, "Counting", says what each column means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Cost {
-    /// Multiply-adds, padding taps included; softmax, scaling and index arithmetic not.
-    pub macs: u64,
-    /// Floating-point operations: 2 × MACs.
-    pub flops: u64,
-    /// Exponentials.
-    pub exponentials: u64,
-    /// Each tensor once at its storage width.
-    pub compulsory: u64,
-    /// The written part of `compulsory`.
-    pub written: u64,
-    /// Tensors that each dispatch reads and writes, summed.
-    pub moved: u64,
-    /// Distinct bytes each work-group loads and stores, summed; absent where nobody counted them.
-    pub requested: Option<u64>,
-    /// Bytes that all lanes name; absent likewise.
-    pub lane: Option<u64>,
-    /// Scratch memory beyond the tensors.
-    pub workspace: u64,
 }
 
 /// The program of a plan.
@@ -237,7 +216,7 @@ impl Plan {
         let (code, source_hash) = render::render(problem, source, precision, tunables, &tuned, &dims, &tensors);
         // Nobody knows what a library's groups load.
         let demand = if matches!(code, Code::Library(_)) { None } else { Some((variant.demand)(problem, &setting)) };
-        let mut cost = cost_of(problem, precision, &memory, &dispatches, demand);
+        let mut cost = cost::of(problem, precision, &memory, &dispatches, demand);
         if let Code::Library(call) = &code {
             cost.workspace += call.workspace;
         }
@@ -354,38 +333,6 @@ fn checked_scratch(named: &str, memory: &[TensorSpec], device: &DeviceInfo) -> R
             let what = format!("{named} with its {} of {:?}", largest.name, largest.shape);
             Err(Error::OutOfMemory { what, need, have: device.memory_bytes })
         }
-    }
-}
-
-/// The work of one call; `memory` is the tensors, then scratch.
-fn cost_of(op: &dyn Op, precision: Precision, memory: &[TensorSpec], dispatches: &[Dispatch], demand: Option<Demand>) -> Cost {
-    let (macs, flops, exponentials) = (op.macs(), op.flops(), op.exponentials());
-    if let Some(traffic) = op.traffic(precision) {
-        let all = traffic.read + traffic.written;
-        return Cost {
-            macs,
-            flops,
-            exponentials,
-            compulsory: all,
-            written: traffic.written,
-            moved: all,
-            requested: Some(all),
-            lane: Some(all),
-            workspace: 0,
-        };
-    }
-    let bytes = |numbers: &[usize]| numbers.iter().map(|&t| memory[t].bytes()).sum::<u64>();
-    let of = |wanted: fn(Role) -> bool| memory.iter().filter(move |t| wanted(t.role)).map(TensorSpec::bytes).sum::<u64>();
-    Cost {
-        macs,
-        flops,
-        exponentials,
-        compulsory: of(|role| role != Role::Scratch),
-        written: of(|role| role == Role::Output),
-        moved: dispatches.iter().map(|d| bytes(&d.reads) + bytes(&d.writes)).sum(),
-        requested: demand.map(|d| d.requested),
-        lane: demand.map(|d| d.lane),
-        workspace: demand.map_or(0, |d| d.workspace) + of(|role| role == Role::Scratch),
     }
 }
 

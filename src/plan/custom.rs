@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceInfo, Dispatch, Grid, Language, Plan, Precision, Tuned, Unit, checked_dims, cost_of, fnv1a, render};
+use super::{DeviceInfo, Dispatch, Grid, Language, Plan, Precision, Tuned, Unit, checked_dims, cost, fnv1a, render};
 use crate::error::{Error, Result};
 use crate::op::{Op, Role, checked_precision, checked_shape};
 
@@ -67,7 +67,7 @@ impl Custom {
         let (reads, writes) = (of(Role::is_input), of(|role| role == Role::Output));
         let launch = Dispatch::over(tensors.len(), self.entry.clone(), grid, self.group.unwrap_or([1; 3]));
         let dispatches = vec![Dispatch { reads, writes, ..launch }];
-        let cost = cost_of(op, precision, &tensors, &dispatches, None);
+        let cost = cost::of(op, precision, &tensors, &dispatches, None);
         let names: Vec<_> = tensors.iter().map(|t| t.name).collect();
         Ok(Plan {
             op: op.name(),
