@@ -1,5 +1,6 @@
 //! Studies on the fake device, whose roof is known: what they measure, what they tell, and that a file tells the same again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -196,4 +197,29 @@ fn a_study_that_is_cut_short_tells_what_it_can() {
 fn studies_are_listed_with_their_questions() {
     let listed = text(&rooftrace(&scratch("list"), SCRIPT, &["study"]));
     assert!(STUDIES.iter().all(|study| listed.contains(study.name) && listed.contains(study.question)), "{listed}");
+}
+
+#[test]
+fn recordings_of_one_machine_tell_the_same_verdict() {
+    let mut verdicts: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for device in folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("results")) {
+        for recording in folders(&device).into_iter().filter(|folder| folder.join("records.jsonl").exists()) {
+            let view = view(&recording);
+            let Some(study) = study::Study::of(&view) else { continue };
+            let key = (device.display().to_string(), study.name.to_string());
+            verdicts.entry(key).or_default().push((study.tell)(&view).sentences[0].clone());
+        }
+    }
+    let repeated: Vec<_> = verdicts.iter().filter(|(_, told)| told.len() > 1).collect();
+    for (of, told) in &repeated {
+        assert!(told.iter().all(|verdict| *verdict == told[0]), "{of:?}: {told:#?}");
+    }
+    let studies: BTreeSet<_> = repeated.iter().map(|((_, study), _)| study.as_str()).collect();
+    assert_eq!(studies.len(), study::STUDIES.len(), "recorded twice on one machine: {studies:?}");
+}
+
+/// Folders in a folder.
+fn folders(within: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(within).expect("results are there").map(|entry| entry.expect("they can be listed").path());
+    entries.filter(|path| path.is_dir()).collect()
 }
