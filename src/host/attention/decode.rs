@@ -13,7 +13,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::fused::HIDDEN;
+use super::fused::{HIDDEN, Tiles};
 use crate::host::exp::exp2;
 use crate::host::lanes::{Kernel, Lanes, dispatch, prefetch};
 use crate::host::{Call, Output, share, tally};
@@ -84,11 +84,11 @@ pub(crate) fn flash_decode(p: &Attention, call: &Call<'_>) {
         // Without memory for sums, the definition still gives the answer.
         return crate::host::naive(p, call);
     };
-    let (memory, next) = (Scratch(scratch.start().cast()), AtomicUsize::new(0));
+    let (memory, next) = (Tiles(scratch.start().cast()), AtomicUsize::new(0));
     let [q, k, v] = [0, 1, 2].map(|tensor| call.input::<f32>(tensor));
     call.pool.run(&|worker, _| {
         // SAFETY: within the scratch, and this worker's own part of it.
-        let kept = unsafe { memory.at(left + worker * cut.kept) };
+        let kept = unsafe { memory.part(left + worker * cut.kept) };
         let work = Splits { p, cut: &cut, q, k, v, left: &memory, kept, next: &next };
         match cut.rows {
             1 => dispatch(call.isa, Blocks::<1>(work)),
@@ -100,21 +100,9 @@ pub(crate) fn flash_decode(p: &Attention, call: &Call<'_>) {
         for row in share(p.rows() as usize, worker, workers) {
             let _group = tally::group();
             // SAFETY: the splits have left theirs of every row, and rows belong to one worker each.
-            unsafe { combine(&cut, memory.at(row * cut.splits * cut.left), row, p.head_dim as usize, &o) };
+            unsafe { combine(&cut, memory.part(row * cut.splits * cut.left), row, p.head_dim as usize, &o) };
         }
     });
-}
-
-/// Memory that workers use in disjoint parts.
-struct Scratch(*mut f32);
-// SAFETY: an address; who dereferences it keeps to its own part.
-unsafe impl Sync for Scratch {}
-
-impl Scratch {
-    unsafe fn at(&self, from: usize) -> *mut f32 {
-        // SAFETY: within the memory by the caller's promise.
-        unsafe { self.0.add(from) }
-    }
 }
 
 /// The output of a row, of what its splits left at `from`.
@@ -143,7 +131,7 @@ struct Splits<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
-    left: &'a Scratch,
+    left: &'a Tiles,
     /// Queries [ROWS, d], sums [ROWS, d], scores [ROWS, split].
     kept: *mut f32,
     next: &'a AtomicUsize,
@@ -208,7 +196,7 @@ impl<const R: usize> Blocks<'_, R> {
             sums.write_bytes(0, R * d);
             self.values::<V, C>(&seen, scores, sums);
             for r in 0..R.min(all - block * R) {
-                let to = self.0.left.at((row(r) * cut.splits + split) * cut.left);
+                let to = self.0.left.part((row(r) * cut.splits + split) * cut.left);
                 tally::store(to, cut.left);
                 to.copy_from_nonoverlapping(sums.add(r * d), d);
                 (*to.add(d), *to.add(d + 1)) = states[r];

@@ -63,12 +63,13 @@ pub(in crate::host) fn fused(call: &Call<'_>, pass: &Pass<'_>) -> bool {
 }
 
 /// Memory that workers use in disjoint parts.
-struct Tiles(*mut f32);
+pub(super) struct Tiles(pub(super) *mut f32);
 // SAFETY: an address; who dereferences it keeps to its own part.
 unsafe impl Sync for Tiles {}
 
 impl Tiles {
-    unsafe fn part(&self, from: usize) -> *mut f32 {
+    /// Its part from an element on.
+    pub(super) unsafe fn part(&self, from: usize) -> *mut f32 {
         // SAFETY: within the memory by the caller's promise.
         unsafe { self.0.add(from) }
     }
