@@ -2,7 +2,7 @@
 //!
 //! Row i of A is output pixel i, its columns are (r, s, c): a stretch of input channels for every tap, or zeros where the tap lies
 //! outside the image. B is the filters, transposed from KRSC while packing, a square of registers at a time. Nothing but the packed panels
-//! is ever stored, which `workspace_bytes` tells. 1×1 with stride 1 is the dense product itself.
+//! is ever stored, which `workspace_bytes` tells. 1×1 with stride 1 is the dense product itself. Narrow groups have a form of their own ([`grouped`]).
 //!
 //! FLOPs over peak and bytes over bandwidth are those of a matmul of equal m, n and k, whose packing loads each element of A once:
 //! here it stays in a first- or second-level cache for kh · kw uses. Predicted: the matmul's own time, and less where that waits for A.
@@ -12,14 +12,32 @@
 
 use std::ops::Range;
 
-use super::gemm::{Operands, Target, multiply};
+use super::gemm::{self, Operands, Target, multiply};
 use super::lanes::{Lanes, Scalar, prefetch, transpose};
 use super::{Call, naive};
 use crate::op::conv2d::Conv2d;
-use crate::plan::Precision;
+use crate::plan::{Demand, Precision, Setting};
+
+mod grouped;
+
+use grouped::Grouped;
 
 /// Elements by which filters are asked for ahead while they are transposed: lines of many filters, so a few of each are many.
 const AHEAD: usize = 64;
+
+/// Work-groups.
+pub(crate) fn groups(problem: &Conv2d, s: &Setting<'_>) -> u64 {
+    Grouped::planned(problem, s).map_or_else(|| problem.groups * gemm::units(&problem.extents(), s), |form| form.units() as u64)
+}
+
+/// Requested and lane bytes.
+pub(crate) fn demand(problem: &Conv2d, s: &Setting<'_>) -> Demand {
+    if let Some(form) = Grouped::planned(problem, s) {
+        return form.demand(s);
+    }
+    let one = gemm::demand(&problem.extents(), s);
+    Demand { requested: problem.groups * one.requested, lane: problem.groups * one.lane, workspace: one.workspace }
+}
 
 /// The kernel.
 pub(crate) fn implicit(problem: &Conv2d, call: &Call<'_>) {
@@ -31,13 +49,16 @@ pub(crate) fn implicit(problem: &Conv2d, call: &Call<'_>) {
 
 fn all<S: Scalar>(problem: &Conv2d, call: &Call<'_>) {
     let e = problem.extents();
-    for group in 0..problem.groups as usize {
-        let gathered = Gathered::of(problem, group, call.input::<S>(0), call.input::<S>(1));
-        let to = Target::whole(call.output(2), problem.c_out as usize, group * e.n);
-        if !multiply(call, &e, &gathered, &to) {
-            // Without memory to pack into, the definition still gives the answer.
-            return naive(problem, call);
-        }
+    let done = match Grouped::of(problem, call.isa, call.precision) {
+        Some(form) => form.run::<S>(call),
+        None => (0..problem.groups as usize).all(|group| {
+            let gathered = Gathered::of(problem, group, call.input::<S>(0), call.input::<S>(1));
+            multiply(call, &e, &gathered, &Target::whole(call.output(2), problem.c_out as usize, group * e.n))
+        }),
+    };
+    if !done {
+        // Without memory to pack into, the definition still gives the answer.
+        naive(problem, call);
     }
 }
 

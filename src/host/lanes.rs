@@ -75,6 +75,18 @@ pub(crate) trait Lanes: Copy {
             Self::load(lanes.as_ptr())
         }
     }
+    /// For each lane the one whose number is `which` among its `width` neighbours, a power of two that divides the lanes.
+    #[inline(always)]
+    unsafe fn spread(self, width: usize, which: usize) -> Self {
+        let mut lanes = [bytemuck::Zeroable::zeroed(); 16];
+        let mut spread = lanes;
+        // SAFETY: the arrays hold a register, and by the trait's contract.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            (0..Self::COUNT).for_each(|lane| spread[lane] = lanes[lane / width * width + which]);
+            Self::load(spread.as_ptr())
+        }
+    }
     /// Lanes of both in turn, beginning with `self`: those of their lower halves, then those of the upper ones.
     #[inline(always)]
     unsafe fn interleave(self, other: Self) -> [Self; 2] {

@@ -87,11 +87,13 @@ impl Conv2d {
         Conv2d { n, h: hw, w: hw, c_in, c_out, kh: k, kw: k, stride: 1, padding: k / 2, dilation: 1, groups: 1 }
     }
 
-    fn rows(&self) -> Axis {
+    /// The filter along an image's rows.
+    pub(crate) fn rows(&self) -> Axis {
         Axis { input: self.h, taps: self.kh, stride: self.stride, padding: self.padding, dilation: self.dilation }
     }
 
-    fn columns(&self) -> Axis {
+    /// The filter along its columns.
+    pub(crate) fn columns(&self) -> Axis {
         Axis { input: self.w, taps: self.kw, stride: self.stride, padding: self.padding, dilation: self.dilation }
     }
 
@@ -137,6 +139,10 @@ pub const ENTRY: Entry = Entry {
             [1, 6, 40, 64, 70, 3, 1, 1, 1, 1],
             // Vectors of every width within a group, several tiles of pixels and of channels.
             [2, 13, 9, 32, 48, 3, 1, 2, 2, 2],
+            // Whole groups in registers of every width, several in one, one in two; more columns than a block, not a multiple of them.
+            [2, 6, 9, 32, 32, 3, 2, 1, 1, 8],
+            [1, 7, 10, 16, 16, 3, 1, 2, 2, 4],
+            [1, 3, 8, 64, 64, 3, 1, 1, 1, 2],
             // More channels than the widest tile of any kernel takes at once.
             [1, 4, 6, 128, 20, 3, 2, 1, 1, 1],
         ]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// One axis of a convolution.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     /// Positions of the input.
     pub(super) input: u64,
     /// Taps of the filter.
@@ -32,13 +32,13 @@ impl Axis {
     }
 
     /// Taps inside the input, summed over all outputs.
-    pub(super) fn inside(&self) -> u64 {
+    pub(crate) fn inside(&self) -> u64 {
         let taps = |output| (0..self.taps).filter(|&tap| self.position(output, tap).is_some()).count() as u64;
         (0..self.outputs().unwrap_or(0)).map(taps).sum()
     }
 
     /// Distinct input positions, and distinct taps with one inside, of runs of `run` neighbouring outputs, each summed over the runs.
-    pub(super) fn touched(&self, run: u64) -> (u64, u64) {
+    pub(crate) fn touched(&self, run: u64) -> (u64, u64) {
         let outputs = self.outputs().unwrap_or(0);
         let (mut positions, mut taps) = (0, 0);
         for first in (0..outputs).step_by(run.max(1) as usize) {

@@ -79,6 +79,15 @@ unsafe fn interleave(self, other: Self) -> [Self; 2] {
         let (low, high) = (_mm256_unpacklo_ps(self, other), _mm256_unpackhi_ps(self, other));
         [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
     }
+}
+#[inline(always)]
+unsafe fn spread(self, width: usize, which: usize) -> Self {
+    // SAFETY: as for `splat`.
+    unsafe {
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let first = _mm256_andnot_si256(_mm256_set1_epi32(width as i32 - 1), lanes);
+        _mm256_permutevar8x32_ps(self, _mm256_add_epi32(first, _mm256_set1_epi32(which as i32)))
+    }
 });
 lanes!(__m256d, f64, 4, 16, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_stream_pd _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd
     _mm256_max_pd _mm256_castpd_si256 _mm256_castsi256_pd _mm256_add_epi64 _mm256_slli_epi64 52
@@ -88,6 +97,17 @@ unsafe fn interleave(self, other: Self) -> [Self; 2] {
     unsafe {
         let (low, high) = (_mm256_unpacklo_pd(self, other), _mm256_unpackhi_pd(self, other));
         [_mm256_permute2f128_pd::<0x20>(low, high), _mm256_permute2f128_pd::<0x31>(low, high)]
+    }
+}
+#[inline(always)]
+unsafe fn spread(self, width: usize, which: usize) -> Self {
+    // SAFETY: as for `splat`.
+    unsafe {
+        // Halves of the lanes, as a permutation of these is what there is.
+        let halves = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let first = _mm256_andnot_si256(_mm256_set1_epi32(2 * width as i32 - 2), halves);
+        let from = _mm256_add_epi32(first, _mm256_set1_epi32(2 * which as i32));
+        _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(self), from))
     }
 });
 lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps
@@ -119,6 +139,15 @@ unsafe fn interleave(self, other: Self) -> [Self; 2] {
         let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
         [_mm512_permutex2var_ps(self, low, other), _mm512_permutex2var_ps(self, high, other)]
     }
+}
+#[inline(always)]
+unsafe fn spread(self, width: usize, which: usize) -> Self {
+    // SAFETY: as for `splat`.
+    unsafe {
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let first = _mm512_andnot_si512(_mm512_set1_epi32(width as i32 - 1), lanes);
+        _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(which as i32)), self)
+    }
 });
 lanes!(__m512d, f64, 8, 32, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_stream_pd _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd
     _mm512_max_pd _mm512_castpd_si512 _mm512_castsi512_pd _mm512_add_epi64 _mm512_slli_epi64 52
@@ -129,5 +158,14 @@ unsafe fn interleave(self, other: Self) -> [Self; 2] {
         let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
         let high = _mm512_add_epi64(low, _mm512_set1_epi64(4));
         [_mm512_permutex2var_pd(self, low, other), _mm512_permutex2var_pd(self, high, other)]
+    }
+}
+#[inline(always)]
+unsafe fn spread(self, width: usize, which: usize) -> Self {
+    // SAFETY: as for `splat`.
+    unsafe {
+        let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+        let first = _mm512_andnot_si512(_mm512_set1_epi64(width as i64 - 1), lanes);
+        _mm512_permutexvar_pd(_mm512_add_epi64(first, _mm512_set1_epi64(which as i64)), self)
     }
 });

@@ -55,7 +55,7 @@ pub(super) const IMPLICIT: Variant<Conv2d> = Variant {
     ],
     dispatches: |p, s| {
         if s.language == Language::Host {
-            return vec![Dispatch::over(3, "implicit", fold(p.groups * host::gemm::units(&p.extents(), s)), [1, 1, 1])];
+            return vec![Dispatch::over(3, "implicit", fold(host::conv2d::groups(p, s)), [1, 1, 1])];
         }
         // Vector loads need every pixel, and every tap of a filter, to start on a vector.
         let entry = if p.channels().0.is_multiple_of(4) { "whole" } else { "ragged" };
@@ -70,10 +70,7 @@ pub(super) const IMPLICIT: Variant<Conv2d> = Variant {
         vec![Dispatch { shared_bytes, ..Dispatch::over(3, entry, grid, [256, 1, 1]) }]
     },
     demand: |p, s| match s.language {
-        Language::Host => {
-            let one = host::gemm::demand(&p.extents(), s);
-            Demand { requested: p.groups * one.requested, lane: p.groups * one.lane, workspace: one.workspace }
-        }
+        Language::Host => host::conv2d::demand(p, s),
         _ => implicit_demand(p, s, Tiles::of(s)),
     },
 };
