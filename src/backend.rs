@@ -71,6 +71,10 @@ pub struct Facts {
     /// Device memory allocated for all sets, in bytes, as the allocator reports it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub allocated_bytes: Option<u64>,
+    /// How its launches reach the device, where there are several ways: `graph`, all of a sample as one, or `stream`, one by one, with the
+    /// reason where a graph was wanted and refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub launched: Option<String>,
     /// Instruction set or other path chosen at run time.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path: Option<String>,

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUresult;
@@ -20,6 +21,7 @@ use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Precision, Unit};
 mod cache;
 mod compile;
 mod fill;
+mod graph;
 mod kernels;
 mod library;
 mod link;
@@ -31,6 +33,7 @@ mod sensors;
 
 use cache::Cache;
 use compile::{Compiled, Request};
+use graph::Graphs;
 use library::Chosen;
 pub use library::absent;
 use loaded::Program;
@@ -50,6 +53,8 @@ pub struct Cuda {
     architecture: String,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    /// By which many small launches go as one.
+    graphs: Rc<Graphs>,
     /// Modules by all that their code depends on: options and text.
     compiled: RefCell<HashMap<String, Arc<Compiled>>>,
     /// Code compiled by earlier processes.
@@ -89,6 +94,7 @@ impl Cuda {
             architecture,
             context,
             stream,
+            graphs: Graphs::of_driver(),
             compiled: RefCell::default(),
             cache: Cache::of_user(),
             release: probe::nvrtc_release()?,
@@ -149,7 +155,7 @@ impl Backend for Cuda {
         let (text, checked) = (fill::SOURCE, Checks::Trusted);
         let draws = Request { name: "draw.cu", text, defines: &[], architecture, checks: checked, strict: true, release };
         let draws = self.compiled(&draws)?;
-        Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, program, &draws, plan, seeded, sets, checks)?))
+        Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, &self.graphs, program, &draws, plan, seeded, sets, checks)?))
     }
 
     /// What the whole device has given out, to other processes too: it is compared over a moment only.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::sampling::chosen;
+use super::sampling::{chosen, whole};
 use crate::backend::{Backend, Checks, Loaded, Sample};
 use crate::draw::{Draw, Seeded};
 use crate::error::Result;
@@ -109,7 +109,7 @@ impl<'b> Bird<'b> {
         let mut loaded = backend.load(&plan, Seeded { draw: Draw::Dense, seed: 0 }, sets, Checks::Trusted)?;
         loaded.sample(sets, 0)?;
         let one = chosen(clock, &loaded.sample(1, 0)?).max(1);
-        let launches = (LENGTH_NS / SLICES).div_ceil(one).clamp(1, 4096) as u32;
+        let launches = whole((LENGTH_NS / SLICES).div_ceil(one).clamp(1, 4096) as u32, sets);
         Ok(Bird { loaded, launches, sets, next: 0, bytes: plan.cost.compulsory })
     }
 

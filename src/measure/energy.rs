@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::sampling::whole;
 use crate::backend::Loaded;
 use crate::backend::meter::{Meter, Reading, unreadable};
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ fn rate(uj: u64, ns: u64) -> u64 {
 /// # Errors
 /// [`Error::Unavailable`] where the counter cannot be read any more, or moves too seldom; those of launching.
 pub fn busy(loaded: &mut dyn Loaded, meter: &mut dyn Meter, sets: u32, idle: Idle) -> Result<Energy> {
-    let (batch, mut first) = (batch(loaded, sets)?, 0);
+    let (batch, mut first) = (whole(batch(loaded, sets)?, sets), 0);
     let start = meter.read()?;
     let (mut window, mut seen, mut launches) = (None::<Reading>, start, 0u64);
     loop {

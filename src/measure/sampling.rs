@@ -40,6 +40,11 @@ pub fn chosen(clock: &Clock, sample: &Sample) -> u64 {
     }
 }
 
+/// Launches cut to whole rotations through the sets, where they hold one: every sample of them is then the same.
+pub fn whole(launches: u32, sets: u32) -> u32 {
+    if launches < sets { launches } else { launches - launches % sets }
+}
+
 /// Samples one loaded plan.
 pub struct Sampler<'a> {
     loaded: &'a mut dyn Loaded,

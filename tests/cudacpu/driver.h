@@ -5,17 +5,21 @@
 // only a GPU has: asynchrony, real limits, real times.
 //
 // Mistakes on demand: with CUDACPU_MISTAKE=halved, copies between page-locked and device memory stop halfway; with
-// CUDACPU_REFUSES=page-locked, there is no such memory; with CUDACPU_NO_COMPILER, nothing is compiled. CUDACPU_L2 is the size of
+// CUDACPU_REFUSES=page-locked, there is no such memory; with `capture`, `captured-launch`, `end`, `instantiate`, `upload` or `graph-launch`
+// that step of a graph fails, and with CUDACPU_MISTAKE=no-events its events are not recorded; with CUDACPU_NO_COMPILER, nothing is compiled. CUDACPU_L2 is the size of
 // the cache in bytes.
 #pragma once
 #include "jobs.h"
 
 #include <chrono>
+#include <functional>
 #include <map>
+#include <memory>
 
 namespace {
 
-constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, INVALID_IMAGE = 200;
+constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801;
+constexpr int CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
 constexpr size_t MEMORY = size_t(256) << 20;
 constexpr int MAJOR = 8, MINOR = 0; // has no unit that a CPU cannot run
 
@@ -50,6 +54,15 @@ std::string module_name(std::string file) {
 
 using Time = std::chrono::steady_clock::time_point;
 
+// Launches and event records, with copies of their arguments.
+using Graph = std::vector<std::function<void()>>;
+std::unique_ptr<Graph> capturing; // what the one stream captures now
+bool spoilt;                      // by a call that no capture allows
+constexpr size_t NODES = 4096;    // bytes of memory that a graph takes, whole or instantiated
+
+// Whether a call that would wait has to be refused, as a capture is under way: that spoils the capture.
+bool waits() { return capturing && (spoilt = true); }
+
 struct Program {
     std::string name, log;
 };
@@ -78,13 +91,14 @@ int cuDevicePrimaryCtxRetain(void** made, int) { return *made = &context, OK; }
 int cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 int cuCtxSetCurrent(void* to) { return current = to != nullptr, OK; }
 int cuCtxGetCurrent(void** now) { return *now = current ? &context : nullptr, OK; }
-int cuCtxSynchronize() { return OK; }
+int cuCtxSynchronize() { return waits() ? CAPTURE_UNSUPPORTED : OK; }
 int cuStreamCreate(void** stream, unsigned) { return *stream = new int(0), OK; }
 int cuStreamDestroy_v2(void* stream) { return delete static_cast<int*>(stream), OK; }
-int cuStreamSynchronize(void*) { return OK; }
+int cuStreamSynchronize(void*) { return waits() ? CAPTURE_UNSUPPORTED : OK; }
 
 int cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = MEMORY - allocated, *total = MEMORY, OK; }
 int cuMemAlloc_v2(void** made, size_t bytes) {
+    if (waits()) return CAPTURE_UNSUPPORTED;
     if (bytes == 0) return INVALID;
     if (bytes > MEMORY - allocated) return OUT_OF_MEMORY;
     char* start = static_cast<char*>(std::aligned_alloc(512, (bytes + 511) / 512 * 512));
@@ -100,14 +114,17 @@ int cuMemFree_v2(void* at) {
     return std::free(at), OK;
 }
 int cuMemsetD8_v2(void* at, unsigned char byte, size_t bytes) {
+    if (waits()) return CAPTURE_UNSUPPORTED;
     if (!holds(at, bytes)) return INVALID;
     return memset(at, byte, bytes), OK;
 }
 int cuMemcpyHtoD_v2(void* to, const void* from, size_t bytes) {
+    if (waits()) return CAPTURE_UNSUPPORTED;
     if (!holds(to, bytes)) return INVALID;
     return memcpy(to, from, bytes), OK;
 }
 int cuMemcpyDtoH_v2(void* to, const void* from, size_t bytes) {
+    if (waits()) return CAPTURE_UNSUPPORTED;
     if (!holds(from, bytes)) return INVALID;
     return memcpy(to, from, bytes), OK;
 }
@@ -134,8 +151,18 @@ int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void*) {
 
 int cuEventCreate(void** event, unsigned flags) { return *event = new Time(), flags == 0 ? OK : INVALID; }
 int cuEventDestroy_v2(void* event) { return delete static_cast<Time*>(event), OK; }
-int cuEventRecord(void* event, void*) { return *static_cast<Time*>(event) = std::chrono::steady_clock::now(), OK; }
-int cuEventSynchronize(void*) { return OK; }
+int cuEventRecord(void* event, void*) {
+    // In a capture it would make no node, and the times would be none of the graph's.
+    if (waits()) return CAPTURE_UNSUPPORTED;
+    return *static_cast<Time*>(event) = std::chrono::steady_clock::now(), OK;
+}
+int cuEventRecordWithFlags(void* event, void*, unsigned flags) {
+    if (!capturing || flags != 1) return INVALID;
+    const bool asleep = asked("CUDACPU_MISTAKE", "no-events");
+    capturing->push_back([=] { if (!asleep) *static_cast<Time*>(event) = std::chrono::steady_clock::now(); });
+    return OK;
+}
+int cuEventSynchronize(void*) { return waits() ? CAPTURE_UNSUPPORTED : OK; }
 int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
     *milliseconds = std::chrono::duration<float, std::milli>(*static_cast<Time*>(end) - *static_cast<Time*>(start)).count();
     return OK;
@@ -153,6 +180,7 @@ int cuModuleGetFunction(const void** function, void* module, const char* name) {
 int cuFuncSetAttribute(const void*, int, int) { return OK; }
 int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned, void*,
                    void** parameters, void**) {
+    if (capturing && asked("CUDACPU_REFUSES", "captured-launch")) return spoilt = true, CAPTURE_UNSUPPORTED;
     const auto* entry = static_cast<const cudacpu::Entry*>(function);
     std::vector<cudacpu::Any> pointers;
     for (unsigned i = 0; i < entry->pointers; i++) {
@@ -160,9 +188,41 @@ int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, 
         if (!holds(at, 1)) return INVALID;
         pointers.push_back({at});
     }
-    cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), 0, [&] { entry->call(pointers.data(), parameters[entry->pointers], 0); });
+    const char* const given = static_cast<const char*>(parameters[entry->pointers]);
+    const std::vector<char> value(given, given + entry->bytes);
+    const auto run = [=] {
+        cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), 0, [&] { entry->call(pointers.data(), value.data(), value.size()); });
+    };
+    if (capturing) capturing->push_back(run);
+    else run();
     return OK;
 }
+
+int cuStreamBeginCapture_v2(void*, int mode) {
+    if (asked("CUDACPU_REFUSES", "capture")) return NOT_SUPPORTED;
+    if (capturing || mode != 1) return INVALID;
+    capturing = std::make_unique<Graph>();
+    return spoilt = false, OK;
+}
+int cuStreamEndCapture(void*, Graph** made) {
+    if (!capturing) return INVALID;
+    const bool refused = asked("CUDACPU_REFUSES", "end");
+    *made = spoilt || refused ? nullptr : (allocated += NODES, capturing.release());
+    capturing.reset();
+    return refused ? NOT_SUPPORTED : spoilt ? CAPTURE_INVALIDATED : OK;
+}
+int cuGraphInstantiateWithFlags(Graph** made, const Graph* of, unsigned long long flags) {
+    if (asked("CUDACPU_REFUSES", "instantiate")) return NOT_SUPPORTED;
+    return *made = new Graph(*of), allocated += NODES, flags == 0 ? OK : INVALID;
+}
+int cuGraphUpload(Graph*, void*) { return asked("CUDACPU_REFUSES", "upload") ? NOT_SUPPORTED : OK; }
+int cuGraphLaunch(Graph* graph, void*) {
+    if (asked("CUDACPU_REFUSES", "graph-launch")) return NOT_SUPPORTED;
+    for (const auto& node : *graph) node();
+    return OK;
+}
+int cuGraphExecDestroy(Graph* graph) { return delete graph, allocated -= NODES, OK; }
+int cuGraphDestroy(Graph* graph) { return delete graph, allocated -= NODES, OK; }
 
 int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 0, OK; }
 int nvrtcGetNumSupportedArchs(int* count) { return *count = 2, OK; }

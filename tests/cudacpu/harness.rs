@@ -106,7 +106,9 @@ fn table(folder: &Path, modules: &[Module]) -> String {
         for (entry, pointers) in entries {
             let arguments: String = (0..*pointers).map(|i| format!("t[{i}], ")).collect();
             let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(v, n))");
-            table += &format!("{{\"{name} {entry}\", {pointers}, [](const cudacpu::Any* t, const void* v, size_t n) {{ {call}; }}}},\n");
+            table += &format!(
+                "{{\"{name} {entry}\", {pointers}, sizeof({name}::{value}), [](const cudacpu::Any* t, const void* v, size_t n) {{ {call}; }}}},\n"
+            );
         }
     }
     format!("#include \"jobs.h\"\n{includes}{table}}};\nstatic const size_t COUNT = sizeof ENTRIES / sizeof *ENTRIES;\n")
@@ -137,6 +139,13 @@ pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, St
 pub fn build_driver(cxx: &str, folder: &Path, modules: &[Module], library: &Path) -> Result<(), String> {
     let main = table(folder, modules) + "#include \"driver.h\"\n";
     compile(cxx, folder, &main, &["-shared", "-fPIC", "-O2"], library)
+}
+
+/// Compiles modules, `driver.h` and a `main` over it into one program; the compiler's messages where it refuses.
+pub fn build_over_driver(cxx: &str, folder: &Path, modules: &[Module], main: &str) -> Result<PathBuf, String> {
+    let path = folder.join("over-driver");
+    compile(cxx, folder, &(table(folder, modules) + "#include \"driver.h\"\n" + main), &[], &path)?;
+    Ok(path)
 }
 
 impl Program {

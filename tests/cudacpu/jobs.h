@@ -30,6 +30,7 @@ template <class T> T by_value(const void* at, size_t bytes) {
 struct Entry {
     const char* name; // MODULE and ENTRY, apart by a blank
     unsigned pointers; // taken before the by-value struct
+    size_t bytes;      // of the by-value struct
     void (*call)(const Any* tensors, const void* value, size_t bytes);
 };
 

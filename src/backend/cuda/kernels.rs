@@ -51,6 +51,11 @@ impl Kernels {
         Ok(Kernels { named: format!("{}/{}", plan.op, plan.variant), launches, apart: plan.tensors.len(), dims: packed(plan) })
     }
 
+    /// Launches of one call.
+    pub fn launches(&self) -> u64 {
+        self.launches.len() as u64
+    }
+
     /// Largest use of any entry that the plan launches; the driver is asked where the log says nothing.
     pub fn facts(&self, compiled: &Compiled) -> Facts {
         let mut facts = Facts { compile_ns: Some(compiled.compile_ns), ..Facts::default() };
