@@ -98,6 +98,7 @@ fn allotted(size: Size, kind: DeviceKind) -> Option<Duration> {
 fn matters(ceiling: &Ceiling) -> bool {
     match (ceiling.kind, ceiling.level.as_deref()) {
         (CeilingKind::Compute, _) | (CeilingKind::Bandwidth, Some("dram")) => true,
+        (CeilingKind::Bandwidth, Some("pcie")) => false,
         (CeilingKind::Bandwidth, _) => ceiling.direction.as_deref() == Some("read"),
         (CeilingKind::Latency, level) => level.is_none(),
     }

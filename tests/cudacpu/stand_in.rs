@@ -56,7 +56,7 @@ pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> 
                     Precision::F32 | Precision::TF32 => "float",
                     Precision::F16 => "Half",
                     Precision::BF16 => "Brain",
-                    Precision::Int8 => "signed char",
+                    Precision::Int8 => "signed_char",
                 };
                 let clean = module(format!("{}_{}_cu_{alias}", entry.name, variant.name), &plans);
                 made.extend(patched(entry.name, clean.text.clone()).map(|text| Module { text, ..clean }));
