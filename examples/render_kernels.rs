@@ -22,10 +22,11 @@ fn main() -> Result<()> {
     let mut manifest = vec![draw(folder)?];
     for entry in OPS {
         // Every problem of an op renders to the same text; entry points may depend on it, so all awkward ones are asked.
-        let problems = (entry.awkward)().iter().map(entry.parse).collect::<Result<Vec<_>, _>>()?;
-        for variant in problems[0].variants() {
+        let variants = (entry.parse)(&json!({}))?.variants();
+        for variant in variants {
             let Some(source) = variant.source(Language::Cuda).filter(|source| source.library.is_none()) else { continue };
             for &precision in source.precisions {
+                let problems = entry.awkward_in(precision).iter().map(entry.parse).collect::<Result<Vec<_>, _>>()?;
                 for tuned in Tuned::all(source.tunables) {
                     manifest.push(render(folder, &problems, variant.name, precision, &tuned)?);
                 }
@@ -68,7 +69,8 @@ fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, pre
 
 /// The fill kernels belong to no op.
 fn draw(folder: &Path) -> Result<Value> {
-    let entries = ["draw", "changed"].map(|what| ["f64", "f32", "f16", "bf16", "u32"].map(|dtype| format!("{what}_{dtype}"))).concat();
+    let entries =
+        ["draw", "changed"].map(|what| ["f64", "f32", "f16", "bf16", "u32", "i8", "i32"].map(|dtype| format!("{what}_{dtype}"))).concat();
     write(folder, "draw.cu", include_str!("../kernels/draw.cu"))?;
     Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries,
         "unit": "memory", "shared": {}}))

@@ -100,6 +100,10 @@ __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, float
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, double& out) { out = element(d, i); }
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, Half& out) { out = half_of(element(d, i)); }
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, Brain& out) { out = brain_of(element(d, i)); }
+// Integers in [-16, 16), under either draw.
+__device__ __forceinline__ int small(const Draw& d, unsigned long long i) { return (int)(mix(place(i) + d.keys[0]) >> 27) - 16; }
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, signed char& out) { out = (signed char)small(d, i); }
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, int& out) { out = small(d, i); }
 // A word is its hash, under either draw.
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, unsigned& out) { out = mix(place(i) + d.keys[0]); }
 
@@ -121,6 +125,8 @@ __device__ __forceinline__ bool same(double a, double b) {
 __device__ __forceinline__ bool same(Half a, Half b) { return a.bits == b.bits; }
 __device__ __forceinline__ bool same(Brain a, Brain b) { return a.bits == b.bits; }
 __device__ __forceinline__ bool same(unsigned a, unsigned b) { return a == b; }
+__device__ __forceinline__ bool same(signed char a, signed char b) { return a == b; }
+__device__ __forceinline__ bool same(int a, int b) { return a == b; }
 
 __device__ __forceinline__ unsigned long long first() { return (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ unsigned long long stride() { return (unsigned long long)gridDim.x * blockDim.x; }
@@ -144,6 +150,8 @@ extern "C" __global__ void __launch_bounds__(256) draw_f64(double* out, const Dr
 extern "C" __global__ void __launch_bounds__(256) draw_f16(Half* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_bf16(Brain* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_u32(unsigned* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_i8(signed char* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_i32(int* out, const Draw d) { fill(out, d); }
 
 extern "C" __global__ void __launch_bounds__(256) changed_f32(const float* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
@@ -158,5 +166,11 @@ extern "C" __global__ void __launch_bounds__(256) changed_bf16(const Brain* data
     compare(data, changed, d);
 }
 extern "C" __global__ void __launch_bounds__(256) changed_u32(const unsigned* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_i8(const signed char* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_i32(const int* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
 }

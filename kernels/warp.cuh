@@ -57,24 +57,25 @@ template <> __device__ __forceinline__ unsigned packed<Brain>(float low, float h
     return both;
 }
 
-// d += a . b for a 16 x K of rows, b K x 8 of columns, K elements of T in 32 bytes.
-#define WARP_MMA(T, NAME)                                                                                                          \
-    template <> __device__ __forceinline__ void mma<T>(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) { \
-        asm("mma.sync.aligned." NAME " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                                        \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                                        \
+// d += a . b for a 16 x K of rows, b K x 8 of columns, K elements of T in 32 bytes; sums of V in registers that HOLD them.
+#define WARP_MMA(T, V, HOLD, NAME)                                                                                                \
+    template <> __device__ __forceinline__ void mma<T, V>(V (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) { \
+        asm("mma.sync.aligned." NAME " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                            \
+            : HOLD(d[0]), HOLD(d[1]), HOLD(d[2]), HOLD(d[3])                                                                       \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                                       \
     }
 #else
 inline float power_of_two(float x) { return exp2f(x); }
 template <class T> unsigned packed(float low, float high) { return T(low).bits | (unsigned)T(high).bits << 16; }
-#define WARP_MMA(T, NAME)                                                                                                  \
-    template <> void mma<T>(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) {                  \
-        cudacpu::mma(d, a, b0, b1, sizeof(T), [](unsigned bits) { return cudacpu::element<T>(bits); });                     \
+#define WARP_MMA(T, V, HOLD, NAME)                                                                                         \
+    template <> void mma<T, V>(V (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1) {                   \
+        cudacpu::mma(d, a, b0, b1, sizeof(T), [](unsigned bits) { return cudacpu::element<T, V>(bits); });                  \
     }
 #endif
 
-template <class T> __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1);
-WARP_MMA(Half, "m16n8k16.row.col.f32.f16.f16.f32")
-WARP_MMA(Brain, "m16n8k16.row.col.f32.bf16.bf16.f32")
-WARP_MMA(float, "m16n8k8.row.col.f32.tf32.tf32.f32")
+template <class T, class V> __device__ __forceinline__ void mma(V (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1);
+WARP_MMA(Half, float, "+f", "m16n8k16.row.col.f32.f16.f16.f32")
+WARP_MMA(Brain, float, "+f", "m16n8k16.row.col.f32.bf16.bf16.f32")
+WARP_MMA(float, float, "+f", "m16n8k8.row.col.f32.tf32.tf32.f32")
+WARP_MMA(signed char, int, "+r", "m16n8k32.row.col.s32.s8.s8.s32")
 #undef WARP_MMA

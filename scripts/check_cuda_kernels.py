@@ -21,6 +21,7 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120
 HAVE = {"mma": ARCHITECTURES[1:], "wgmma": ["sm_90a"]}
 READ = "sm_90a"
 INSTRUCTION = {"mma": "HMMA", "wgmma": "HGMMA"}
+OF_INTEGERS = {"mma": "IMMA", "wgmma": "IGMMA"}
 
 
 def library(folder):
@@ -94,6 +95,10 @@ def promises(kernel, ptx):
             wanted, found = 8 * kernel["tunables"]["CHAINS"], len(re.findall(r"fma\.rn\.f(?:32|64|16x2)", body))
             if found < wanted:
                 yield f"{entry}: {found} multiply-adds, expected at least {wanted}"
+        if kernel["op"] == "dot":
+            wanted, found = 8 * kernel["tunables"]["CHAINS"], len(re.findall(r"dp4a\.s32\.s32", body))
+            if found < wanted:
+                yield f"{entry}: {found} products of four, expected at least {wanted}"
 
 
 def disassembled(libraries, cubin):
@@ -123,7 +128,7 @@ def machine_promises(kernel, found):
         local = [name for name in own if re.match(r"(LDL|STL)\b", name)]
         if local:
             yield f"{entry}: {len(local)} accesses to local memory"
-        wanted = INSTRUCTION.get(kernel["unit"])
+        wanted = (OF_INTEGERS if kernel["precision"] == "int8" else INSTRUCTION).get(kernel["unit"])
         if wanted and not any(name.startswith(wanted) for name in own):
             yield f"{entry}: no {wanted}"
         if kernel["op"] == "fma" and kernel["precision"] == "f16":
@@ -131,6 +136,10 @@ def machine_promises(kernel, found):
             wanted, found = 8 * kernel["tunables"]["CHAINS"], sum(name.startswith("HFMA2") for name in own)
             if found < wanted:
                 yield f"{entry}: {found} HFMA2, expected at least {wanted}"
+        if kernel["op"] == "dot":
+            wanted, found = 8 * kernel["tunables"]["CHAINS"], sum(name.startswith("IDP.4A.S8.S8") for name in own)
+            if found < wanted:
+                yield f"{entry}: {found} IDP.4A, expected at least {wanted}"
         if (kernel["op"], kernel["variant"]) == ("matmul", "pipelined") and entry == "whole":
             if not all(any(name.startswith(wide) for name in own) for wide in ("LDG.E.128", "LDS.128", "STG.E.128")):
                 yield f"{entry}: an access is not 16 bytes wide"

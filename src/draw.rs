@@ -4,8 +4,8 @@
 //! *dense* draw is the sum of four 22-bit hashes, near-normal with σ 0.577, rounded once to the storage type; an *exact* draw
 //! has multiples of 1/64 in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit. Attention's queries
 //! and keys have a fill of their own ([`Rows`]), because softmax hides nearly everything about scores that are all alike; the lines that a
-//! chase of loads goes through have another ([`Cycle`]), and so have factors of weights, which are positive ([`scale`]). Words are hashes ([`word`]).
-//! The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
+//! chase of loads goes through have another ([`Cycle`]), and so have factors of weights, which are positive ([`scale`]). Words are hashes ([`word`]),
+//! integers small ([`small`]). The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
 
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +203,12 @@ pub const fn word(keys: &[u32; 4], index: u64) -> u32 {
     mix(place(index).wrapping_add(keys[0]))
 }
 
+/// Integer `index` of 8 or 32 bits, in [−16, 16), under either draw.
+#[inline]
+pub const fn small(keys: &[u32; 4], index: u64) -> i32 {
+    (word(keys, index) >> 27) as i32 - 16
+}
+
 /// Scale `index` before rounding to the storage type, in [1/64, 1/32): a multiple of 2⁻²² under a dense draw; 1/64 or 1/32 under an exact one.
 #[inline]
 pub fn scale(draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
@@ -258,6 +264,7 @@ impl Drawn {
         }
         let drawn = match fill {
             Fill::Values(values) => return values[index as usize],
+            _ if dtype.is_integer() => return small(keys, index) as f64,
             Fill::Draw => element(self.draw, keys, index),
             Fill::Scale => scale(self.draw, keys, index),
             Fill::Rows(rows) => rows.element(self.draw, keys, index),
@@ -266,7 +273,7 @@ impl Drawn {
         match dtype {
             DType::F16 => half::f16::from_f32(drawn).to_f64(),
             DType::BF16 => half::bf16::from_f32(drawn).to_f64(),
-            DType::F32 | DType::F64 | DType::U32 => drawn as f64,
+            DType::F32 | DType::F64 | DType::U32 | DType::I8 | DType::I32 => drawn as f64,
         }
     }
 }
@@ -314,6 +321,15 @@ mod tests {
         let drawn: Vec<f32> = (0..10_000).map(|i| element(Draw::Exact, &keys, i)).collect();
         assert!(drawn.iter().all(|x| x.abs() <= 1.0 && (x * 64.0).fract() == 0.0));
         assert!(drawn.contains(&1.0) && drawn.contains(&-1.0) && drawn.contains(&0.0));
+    }
+
+    #[test]
+    fn integers_are_spread_evenly_over_five_bits() {
+        let keys = keys(7, 1);
+        let mut counts = [0u32; 32];
+        (0..32_000).for_each(|i| counts[(small(&keys, i) + 16) as usize] += 1);
+        // 1000 each, with a standard deviation of 31.
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
     }
 
     #[test]

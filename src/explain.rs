@@ -105,8 +105,9 @@ impl Elements {
 /// Explains a problem in a precision.
 ///
 /// # Errors
-/// Those of [`Op::tensors`]; [`Error::Usage`] where a recorded roof lacks this precision or memory.
+/// Those of [`Op::tensors`]; [`Error::Usage`] for a precision of probes alone, and where a recorded roof lacks this precision or memory.
 pub fn explain(op: &dyn Op, precision: Precision, peaks: Option<&Peaks<'_>>) -> Result<Explanation> {
+    op::checked_precision(op, precision)?;
     let tensors = op.tensors(precision)?;
     let bytes = |role: fn(Role) -> bool| tensors.iter().filter(|t| role(t.role)).map(TensorSpec::bytes).sum::<u64>();
     let Elements { params, activations } = Elements::of(op, &tensors);

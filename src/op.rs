@@ -14,12 +14,13 @@ use serde_json::Value;
 
 use crate::draw::{Drawn, Fill};
 use crate::error::{Error, Result};
-use crate::plan::{Precision, Setting, Unit, Variant};
+use crate::plan::{Precision, Setting, Unit, Variant, VariantInfo};
 
 pub mod attention;
 pub mod chase;
 pub mod conv2d;
 pub mod depthwise;
+pub mod dot;
 mod dtype;
 pub mod exp;
 pub mod fma;
@@ -39,8 +40,8 @@ mod size;
 pub mod stream;
 mod window;
 
-pub use dtype::DType;
 pub(crate) use dtype::bf16_of;
+pub use dtype::{DType, stored_i32};
 pub use inputs::{Kept, Tensors};
 pub use layers::{LAYERS, Layer, layer_name};
 pub use object::{Op, samples};
@@ -280,6 +281,14 @@ pub struct Entry {
     pub awkward: fn() -> Vec<Value>,
 }
 
+impl Entry {
+    /// Those of the awkward problems that this precision can take.
+    pub fn awkward_in(&self, precision: Precision) -> Vec<Value> {
+        let legal = |fields: &Value| (self.parse)(fields).is_ok_and(|op| op.tensors(precision).is_ok());
+        (self.awkward)().into_iter().filter(legal).collect()
+    }
+}
+
 /// All built-in ops. Used by the command line, the record reader and the worker only.
 pub const OPS: &[Entry] = &[
     matmul::ENTRY,
@@ -291,6 +300,7 @@ pub const OPS: &[Entry] = &[
     performer::ENTRY,
     stream::ENTRY,
     fma::ENTRY,
+    dot::ENTRY,
     matrix::ENTRY,
     ramp::ENTRY,
     launch::ENTRY,
@@ -308,6 +318,21 @@ pub fn find(name: &str) -> Result<&'static Entry> {
         let known: Vec<_> = OPS.iter().map(|entry| entry.name).collect();
         Error::usage(format!("there is no op '{name}'; known ops are {}", known.join(", ")))
     })
+}
+
+/// Refuses integers where no kernel is written in them.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub(crate) fn checked_precision(op: &dyn Op, precision: Precision) -> Result<()> {
+    let known = |variant: VariantInfo| variant.sources.iter().any(|source| source.precisions.contains(&precision));
+    if precision.is_integer() && !op.variants().into_iter().any(known) {
+        return Err(Error::usage(format!(
+            "{} has no kernel in {precision}, which probes alone compute in; choose another precision",
+            op.name()
+        )));
+    }
+    Ok(())
 }
 
 /// Reads a problem over its defaults, and checks its shape once. `known` are the fields that it may have.

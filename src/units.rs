@@ -6,6 +6,10 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct FlopRate(pub f64);
 
+/// Integer operations a second, two for a multiply and an add, shown as `260 TOP/s`.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct OpRate(pub f64);
+
 /// Exponentials a second, shown as `4.1 Gexp/s`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct ExpRate(pub f64);
@@ -66,6 +70,12 @@ impl fmt::Display for FlopRate {
     }
 }
 
+impl fmt::Display for OpRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&scaled(self.0, &[(1e15, "POP/s"), (1e12, "TOP/s"), (1e9, "GOP/s"), (1e6, "MOP/s"), (1e3, "kOP/s"), (1.0, "OP/s")]))
+    }
+}
+
 impl fmt::Display for ExpRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&scaled(self.0, &[(1e12, "Texp/s"), (1e9, "Gexp/s"), (1e6, "Mexp/s"), (1.0, "exp/s")]))
@@ -118,7 +128,7 @@ mod tests {
 
     #[test]
     fn rates_are_decimal_and_capacities_binary() {
-        assert_eq!(FlopRate(74.6e9).to_string(), "74.6 GFLOP/s");
+        assert_eq!((FlopRate(74.6e9).to_string(), OpRate(1.979e15).to_string()), ("74.6 GFLOP/s".into(), "1.98 POP/s".into()));
         assert_eq!(ByteRate(999.96e9).to_string(), "1.00 TB/s");
         assert_eq!(Capacity(32 << 20).to_string(), "32.0 MiB");
         assert_eq!(Nanos(1_250_000.0).to_string(), "1.25 ms");

@@ -11,7 +11,7 @@ mod harness;
 
 use cases::{Case, DRAW, cases, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
-use rooftrace::draw::{Cycle, Draw, Fill, Rows, Seeded, element, keys, scale, word};
+use rooftrace::draw::{Cycle, Draw, Fill, Rows, Seeded, element, keys, scale, small, word};
 use rooftrace::mutant;
 use rooftrace::op::{Entry, OPS};
 use rooftrace::plan::{Language, Tuned, Unit, VariantInfo};
@@ -120,6 +120,8 @@ fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64, fill: &F
     });
     match dtype {
         "u32" => (0..elements).flat_map(|i| word(&keys, i).to_ne_bytes()).collect(),
+        "i8" => (0..elements).flat_map(|i| (small(&keys, i) as i8).to_ne_bytes()).collect(),
+        "i32" => (0..elements).flat_map(|i| small(&keys, i).to_ne_bytes()).collect(),
         "f64" => all.flat_map(|x| (x as f64).to_ne_bytes()).collect(),
         "f32" => all.flat_map(|x| x.to_ne_bytes()).collect(),
         "bf16" => all.flat_map(|x| half::bf16::from_f32(x).to_ne_bytes()).collect(),
@@ -137,7 +139,7 @@ fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
     let fills = [(Fill::Draw, 100_003), (queries, 100_003), (cycle, 32 * 4096), (Fill::Scale, 100_003)];
     let draws = [Draw::Dense, Draw::Exact].into_iter().flat_map(|draw| fills.clone().map(|(fill, elements)| (draw, fill, elements)));
     for (draw, fill, elements) in draws {
-        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16"), (3, "bf16"), (4, "u32")] {
+        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16"), (3, "bf16"), (4, "u32"), (5, "i8"), (6, "i32")] {
             let seeded = Seeded { draw, seed: 3 };
             let mut expected = drawn_bytes(dtype, seeded, tensor, elements, &fill);
             let job = |entry: &str, tensors| Job {

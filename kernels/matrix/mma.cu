@@ -5,13 +5,16 @@
 // Traffic: A and B are loaded once, the sums of C's columns are stored once; between them there is nothing but products.
 // Guards:  none; groups past the last leave at once.
 
-constexpr unsigned K = 16, N = 256;
+constexpr unsigned K = sizeof(T) == 1 ? 32 : 16, N = 256;
 constexpr unsigned PRODUCTS = K * sizeof(T) / 32; // of 32 bytes of k each
 constexpr unsigned PACK = 4 / sizeof(T);          // elements of a register, neighbours along k
 
-// Two neighbours along k of one 16-bit operand, or one word rounded as the unit would cut it.
+// Neighbours along k of one operand, two of 16 bits or four of 8, or one word rounded as the unit would cut it.
 __device__ __forceinline__ unsigned packed(const T* from, unsigned apart) {
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (sizeof(T) == 1) {
+        const unsigned char* const bits = reinterpret_cast<const unsigned char*>(from);
+        return bits[0] | bits[apart] << 8 | bits[2 * apart] << 16 | (unsigned)bits[3 * apart] << 24;
+    } else if constexpr (sizeof(T) == 2) {
         const unsigned short* const bits = reinterpret_cast<const unsigned short*>(from);
         return bits[0] | (unsigned)bits[apart] << 16;
     } else {
@@ -19,9 +22,9 @@ __device__ __forceinline__ unsigned packed(const T* from, unsigned apart) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, // [64, 16]
-                                                       const T* __restrict__ b, // [16, 256]
-                                                       float* __restrict__ c,   // [groups, 256]
+extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, // [64, K]
+                                                       const T* __restrict__ b, // [K, 256]
+                                                       S* __restrict__ c,       // [groups, 256]
                                                        const Dims d) {
     const unsigned group = blockIdx.y * gridDim.x + blockIdx.x;
     if (group >= d.groups) return;
@@ -40,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, 
             right[p][j / 2][j % 2] = packed(b + step * PACK * N + col + j / 2 * 8 + lane / 4, N);
         }
     }
-    float sum[4][8][4] = {};
+    S sum[4][8][4] = {};
 #pragma unroll 1
     for (unsigned trip = 0; trip < d.trips; ++trip) {
 #pragma unroll
@@ -51,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, 
     }
 #pragma unroll
     for (unsigned j = 0; j < 16; ++j) {
-        float total = 0;
+        S total = 0;
 #pragma unroll
         for (unsigned i = 0; i < 8; ++i) total += sum[i / 2][j / 2][j % 2 + i % 2 * 2];
         // Lanes that differ in their upper three bits hold other rows of the column.

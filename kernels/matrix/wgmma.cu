@@ -6,7 +6,7 @@
 // Guards:  none; groups past the last leave at once.
 // Changed: from mma: one instruction is 64 x 256 outputs, and its operands never pass through registers.
 
-constexpr unsigned K = 16, N = 256;
+constexpr unsigned K = sizeof(T) == 1 ? 32 : 16, N = 256;
 constexpr unsigned PRODUCTS = K * sizeof(T) / 32; // of 32 bytes of k each
 constexpr unsigned WIDE = 16 / sizeof(T);
 constexpr unsigned BLOCK = 128, ROWS = K / WIDE * BLOCK; // from one block to the next along k, and along rows
@@ -28,11 +28,12 @@ __device__ __forceinline__ void stash(unsigned char* at, T x) {
     else *reinterpret_cast<T*>(at) = x;
 }
 
-template <class U> __device__ __forceinline__ void product(float (&s)[128], unsigned long long a, unsigned long long b);
+template <class U, class V> __device__ __forceinline__ void product(V (&s)[128], unsigned long long a, unsigned long long b);
 
-#define F(i) "+f"(s[i])
-#define PRODUCT(U, NAME, TAIL) \
-    template <> __device__ __forceinline__ void product<U>(float (&s)[128], unsigned long long a, unsigned long long b) { \
+// Sums of V in registers that HOLD them. Integers have neither signs of operands nor transposed ones.
+#define F(HOLD, i) HOLD(s[i])
+#define PRODUCT(U, V, HOLD, NAME, TAIL) \
+    template <> __device__ __forceinline__ void product<U, V>(V (&s)[128], unsigned long long a, unsigned long long b) { \
         asm volatile("{.reg .pred add; setp.ne.b32 add, 1, 0; wgmma.mma_async.sync.aligned." NAME " {" \
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
@@ -42,30 +43,31 @@ template <class U> __device__ __forceinline__ void product(float (&s)[128], unsi
             "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
             "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
             "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127" \
-            "}, %128, %129, add, 1, 1" TAIL ";}" \
+            "}, %128, %129, add" TAIL ";}" \
             : \
-            F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12), F(13), F(14), F(15),  \
-            F(16), F(17), F(18), F(19), F(20), F(21), F(22), F(23), F(24), F(25), F(26), F(27), F(28), F(29), F(30), F(31),  \
-            F(32), F(33), F(34), F(35), F(36), F(37), F(38), F(39), F(40), F(41), F(42), F(43), F(44), F(45), F(46), F(47),  \
-            F(48), F(49), F(50), F(51), F(52), F(53), F(54), F(55), F(56), F(57), F(58), F(59), F(60), F(61), F(62), F(63),  \
-            F(64), F(65), F(66), F(67), F(68), F(69), F(70), F(71), F(72), F(73), F(74), F(75), F(76), F(77), F(78), F(79),  \
-            F(80), F(81), F(82), F(83), F(84), F(85), F(86), F(87), F(88), F(89), F(90), F(91), F(92), F(93), F(94), F(95),  \
-            F(96), F(97), F(98), F(99), F(100), F(101), F(102), F(103), F(104), F(105), F(106), F(107), F(108), F(109), F(110), F(111),  \
-            F(112), F(113), F(114), F(115), F(116), F(117), F(118), F(119), F(120), F(121), F(122), F(123), F(124), F(125), F(126), F(127) \
+            F(HOLD, 0), F(HOLD, 1), F(HOLD, 2), F(HOLD, 3), F(HOLD, 4), F(HOLD, 5), F(HOLD, 6), F(HOLD, 7), F(HOLD, 8), F(HOLD, 9), F(HOLD, 10), F(HOLD, 11), F(HOLD, 12), F(HOLD, 13), F(HOLD, 14), F(HOLD, 15),  \
+            F(HOLD, 16), F(HOLD, 17), F(HOLD, 18), F(HOLD, 19), F(HOLD, 20), F(HOLD, 21), F(HOLD, 22), F(HOLD, 23), F(HOLD, 24), F(HOLD, 25), F(HOLD, 26), F(HOLD, 27), F(HOLD, 28), F(HOLD, 29), F(HOLD, 30), F(HOLD, 31),  \
+            F(HOLD, 32), F(HOLD, 33), F(HOLD, 34), F(HOLD, 35), F(HOLD, 36), F(HOLD, 37), F(HOLD, 38), F(HOLD, 39), F(HOLD, 40), F(HOLD, 41), F(HOLD, 42), F(HOLD, 43), F(HOLD, 44), F(HOLD, 45), F(HOLD, 46), F(HOLD, 47),  \
+            F(HOLD, 48), F(HOLD, 49), F(HOLD, 50), F(HOLD, 51), F(HOLD, 52), F(HOLD, 53), F(HOLD, 54), F(HOLD, 55), F(HOLD, 56), F(HOLD, 57), F(HOLD, 58), F(HOLD, 59), F(HOLD, 60), F(HOLD, 61), F(HOLD, 62), F(HOLD, 63),  \
+            F(HOLD, 64), F(HOLD, 65), F(HOLD, 66), F(HOLD, 67), F(HOLD, 68), F(HOLD, 69), F(HOLD, 70), F(HOLD, 71), F(HOLD, 72), F(HOLD, 73), F(HOLD, 74), F(HOLD, 75), F(HOLD, 76), F(HOLD, 77), F(HOLD, 78), F(HOLD, 79),  \
+            F(HOLD, 80), F(HOLD, 81), F(HOLD, 82), F(HOLD, 83), F(HOLD, 84), F(HOLD, 85), F(HOLD, 86), F(HOLD, 87), F(HOLD, 88), F(HOLD, 89), F(HOLD, 90), F(HOLD, 91), F(HOLD, 92), F(HOLD, 93), F(HOLD, 94), F(HOLD, 95),  \
+            F(HOLD, 96), F(HOLD, 97), F(HOLD, 98), F(HOLD, 99), F(HOLD, 100), F(HOLD, 101), F(HOLD, 102), F(HOLD, 103), F(HOLD, 104), F(HOLD, 105), F(HOLD, 106), F(HOLD, 107), F(HOLD, 108), F(HOLD, 109), F(HOLD, 110), F(HOLD, 111),  \
+            F(HOLD, 112), F(HOLD, 113), F(HOLD, 114), F(HOLD, 115), F(HOLD, 116), F(HOLD, 117), F(HOLD, 118), F(HOLD, 119), F(HOLD, 120), F(HOLD, 121), F(HOLD, 122), F(HOLD, 123), F(HOLD, 124), F(HOLD, 125), F(HOLD, 126), F(HOLD, 127) \
             : "l"(a), "l"(b)); \
     }
-PRODUCT(Half, "m64n256k16.f32.f16.f16", ", 0, 0")
-PRODUCT(Brain, "m64n256k16.f32.bf16.bf16", ", 0, 0")
-PRODUCT(float, "m64n256k8.f32.tf32.tf32", "")
+PRODUCT(Half, float, "+f", "m64n256k16.f32.f16.f16", ", 1, 1, 0, 0")
+PRODUCT(Brain, float, "+f", "m64n256k16.f32.bf16.bf16", ", 1, 1, 0, 0")
+PRODUCT(float, float, "+f", "m64n256k8.f32.tf32.tf32", ", 1, 1")
+PRODUCT(signed char, int, "+r", "m64n256k32.s32.s8.s8", "")
 #undef PRODUCT
 #undef F
 
-extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, // [64, 16]
-                                                       const T* __restrict__ b, // [16, 256]
-                                                       float* __restrict__ c,   // [groups, 256]
+extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, // [64, K]
+                                                       const T* __restrict__ b, // [K, 256]
+                                                       S* __restrict__ c,       // [groups, 256]
                                                        const Dims d) {
     __shared__ __align__(128) unsigned char left[64 * K * sizeof(T)], right[N * K * sizeof(T)];
-    __shared__ float totals[4][N];
+    __shared__ S totals[4][N];
     const unsigned group = blockIdx.y * gridDim.x + blockIdx.x;
     if (group >= d.groups) return; // the whole group at once, before any barrier
     for (unsigned i = threadIdx.x; i < 64 * K; i += 128) stash(left + place(i / K, i % K), a[i]);
@@ -73,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, 
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); // what lanes have stored, the unit may read
     __syncthreads();
     const unsigned long long from_a = description(left), from_b = description(right);
-    float sum[128] = {};
+    S sum[128] = {};
 #pragma unroll 1
     for (unsigned trip = 0; trip < d.trips; trip += BATCH) {
         asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -88,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, 
     const unsigned lane = threadIdx.x % 32;
 #pragma unroll
     for (unsigned j = 0; j < N / 4; ++j) {
-        float total = sum[j / 2 * 4 + j % 2] + sum[j / 2 * 4 + j % 2 + 2];
+        S total = sum[j / 2 * 4 + j % 2] + sum[j / 2 * 4 + j % 2 + 2];
         // Lanes that differ in their upper three bits, and the other warps, hold other rows of the column.
 #pragma unroll
         for (unsigned other = 4; other < 32; other *= 2) total += __shfl_xor_sync(~0u, total, other);

@@ -191,6 +191,7 @@ fn fits(plan: &Plan, dispatch: &Dispatch, device: &DeviceInfo) -> Result<()> {
 fn has_unit(plan: &Plan, architecture: &str) -> Result<()> {
     let number = architecture.trim_start_matches("sm_").trim_end_matches('a').parse().unwrap_or(0);
     let (has, need) = match plan.unit {
+        Unit::Vector if plan.precision.is_integer() => (number >= 61, "sm_61 or later"),
         Unit::Vector | Unit::Exp | Unit::Memory => (true, ""),
         Unit::Mma => (number >= 80, "sm_80 or later"),
         Unit::Wgmma => (architecture == "sm_90a", "sm_90a"),
@@ -256,6 +257,30 @@ fn failed(doing: &str, error: DriverError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op;
+    use crate::plan::{Language, Tuned};
+
+    #[test]
+    fn a_unit_that_an_architecture_has_not_is_refused_in_integers_too() {
+        let plan = |op: &str, variant: &str, problem: serde_json::Value, precision| {
+            let op = (op::find(op).unwrap().parse)(&problem).unwrap();
+            op.plan(variant, precision, Language::Cuda, &Tuned::default(), &crate::backend::host::device()).unwrap()
+        };
+        let deep = || serde_json::json!({"depth": 32});
+        let plans = [
+            plan("fma", "chains", serde_json::json!({}), Precision::F16),
+            plan("dot", "chains", serde_json::json!({}), Precision::Int8),
+            plan("matrix", "mma", deep(), Precision::Int8),
+            plan("matrix", "wgmma", deep(), Precision::Int8),
+        ];
+        let of = |architecture: &str| plans.each_ref().map(|plan| has_unit(plan, architecture).is_ok());
+        assert_eq!(of("sm_60"), [true, false, false, false]);
+        assert_eq!(of("sm_75"), [true, true, false, false]);
+        assert_eq!(of("sm_90a"), [true; 4]);
+        assert_eq!(of("sm_120"), [true, true, true, false]);
+        let why = has_unit(&plans[2], "sm_75").unwrap_err().to_string();
+        assert!(why.contains("matrix/mma on mma") && why.contains("sm_80 or later"), "{why}");
+    }
 
     #[test]
     fn codes_that_end_a_context_are_told_from_those_that_do_not() {

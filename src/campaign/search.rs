@@ -82,7 +82,7 @@ impl Campaign<'_> {
     }
 
     fn search_fma(&mut self, precision: Precision, device: &DeviceInfo) -> Result<()> {
-        let candidates = candidates("fma", "chains", precision, device);
+        let candidates = candidates(chained(precision), "chains", precision, device);
         if candidates.is_empty() {
             return Ok(());
         }
@@ -101,7 +101,8 @@ impl Campaign<'_> {
         for variant in variants.into_iter().filter(|variant| variant.has(device.language, precision)) {
             self.watcher.stage(&format!("{precision} {}, {} candidates", variant.unit, GROUPS.len()), GROUPS.len());
             let of = |groups| {
-                let problem = json!({"groups": device.compute_units as u64 * groups, "trips": TRIPS});
+                let groups = device.compute_units as u64 * groups;
+                let problem = json!({"groups": groups, "trips": TRIPS, "depth": op::matrix::depth(precision)});
                 Item { precision, ..self.item("matrix", variant.name, problem, GLANCE) }
             };
             let items = GROUPS.map(of);
@@ -223,7 +224,7 @@ impl Campaign<'_> {
 
     fn fma_item(&mut self, tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Item {
         let problem = fma_problem(tuned, steps, precision, device);
-        Item { precision, tunables: tuned.clone(), ..self.item("fma", "chains", problem, GLANCE) }
+        Item { precision, tunables: tuned.clone(), ..self.item(chained(precision), "chains", problem, GLANCE) }
     }
 
     pub(super) fn ceiling(&self, name: &str, doubt: Option<String>) -> Ceiling {
@@ -255,10 +256,15 @@ pub(super) fn chains(tuned: &Tuned, device: &DeviceInfo) -> u64 {
     device.compute_units as u64 * lanes * tuned.get("CHAINS") as u64
 }
 
+/// The probe of vector units in a precision.
+const fn chained(precision: Precision) -> &'static str {
+    if precision.is_integer() { "dot" } else { "fma" }
+}
+
 /// So many steps a chain, in trips enough to show that one is missing.
 fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Value {
-    // In f32 one trip in a thousand must show; f16 cannot tell more than 64 trips apart.
-    let trips = if precision == Precision::F16 { 64 } else { 1024 }.min(steps / 8);
+    // In f32 one trip in a thousand must show; f16 cannot tell more than 64 trips apart, and b of int8 grows no longer.
+    let trips = if matches!(precision, Precision::F16 | Precision::Int8) { 64 } else { 1024 }.min(steps / 8);
     let inner = (steps / trips / 8).max(1) * 8;
     json!({"elements": chains(tuned, device) * of_register(device.language, precision), "trips": trips, "steps": inner})
 }

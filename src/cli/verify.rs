@@ -57,18 +57,17 @@ pub fn run(args: &Verifying) -> Result<i32> {
 fn variants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Result<Vec<Tally>> {
     let mut tallies = Vec::new();
     for entry in op::OPS.iter().filter(|e| args.scope.op.is_empty() || args.scope.op.iter().any(|o| o == e.name)) {
-        let mut problems = (entry.awkward)();
-        if args.scope.common.size == Size::Small {
-            problems.truncate(FEW);
-        }
-        let Some(first) = problems.first() else { continue };
-        for variant in (entry.parse)(first)?.variants() {
+        for variant in (entry.parse)(&json!({}))?.variants() {
             if !args.scope.variant.is_empty() && !args.scope.variant.iter().any(|v| v == variant.name) {
                 continue;
             }
             for precision in Precision::ALL.into_iter().filter(|&p| variant.has(device.language, p)) {
                 if !args.scope.precision.is_empty() && !args.scope.precision.contains(&precision) {
                     continue;
+                }
+                let mut problems = entry.awkward_in(precision);
+                if args.scope.common.size == Size::Small {
+                    problems.truncate(FEW);
                 }
                 let whose = if variant.library().is_some() { " (reference)" } else { "" };
                 let mut tally = Tally::new(format!("{}/{} {precision}{whose}", entry.name, variant.name), problems.len());
@@ -95,7 +94,7 @@ fn mutants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Resu
         let mut survived = true;
         let entry = op::find(mutant.op)?;
         let precision = first_precision(entry, mutant.variant, device)?;
-        for problem in (entry.awkward)().iter().rev() {
+        for problem in entry.awkward_in(precision).iter().rev() {
             match ask(bench, args, mutant.op, mutant.variant, precision, problem, Some(mutant.name))? {
                 Answer::Done(_) => {}
                 Answer::Failed(State::Wrong | State::DeviceLost | State::Timeout, _) => {

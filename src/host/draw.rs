@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::{bf16, f16};
 
 use super::{Isa, Memory, Pool, share};
-use crate::draw::{Cycle, Draw, Fill, element, scale, word};
+use crate::draw::{Cycle, Draw, Fill, element, scale, small, word};
 use crate::op::DType;
 
 /// What a tensor holds: everything needed to write or check any part of it.
@@ -85,6 +85,34 @@ impl Stored for u32 {
     }
 }
 
+impl Stored for i8 {
+    #[inline(always)]
+    fn of_draw(x: f32) -> Self {
+        x as i8
+    }
+    fn of_value(x: f64) -> Self {
+        x as i8
+    }
+    #[inline(always)]
+    fn drawn(_: Draw, keys: &[u32; 4], index: u64) -> Self {
+        small(keys, index) as i8
+    }
+}
+
+impl Stored for i32 {
+    #[inline(always)]
+    fn of_draw(x: f32) -> Self {
+        x as i32
+    }
+    fn of_value(x: f64) -> Self {
+        x as i32
+    }
+    #[inline(always)]
+    fn drawn(_: Draw, keys: &[u32; 4], index: u64) -> Self {
+        small(keys, index)
+    }
+}
+
 /// Elements drawn at a time when comparing.
 const BLOCK: usize = 1024;
 
@@ -96,6 +124,8 @@ pub(crate) fn fill(pool: &Pool, isa: Isa, memory: Memory, content: Content<'_>) 
         DType::F16 => fill_as::<f16>(pool, isa, memory, content),
         DType::BF16 => fill_as::<bf16>(pool, isa, memory, content),
         DType::U32 => fill_as::<u32>(pool, isa, memory, content),
+        DType::I8 => fill_as::<i8>(pool, isa, memory, content),
+        DType::I32 => fill_as::<i32>(pool, isa, memory, content),
     }
 }
 
@@ -116,6 +146,8 @@ pub(crate) fn differences(pool: &Pool, isa: Isa, memory: Memory, content: Conten
         DType::F16 => differences_as::<f16>(pool, isa, memory, content),
         DType::BF16 => differences_as::<bf16>(pool, isa, memory, content),
         DType::U32 => differences_as::<u32>(pool, isa, memory, content),
+        DType::I8 => differences_as::<i8>(pool, isa, memory, content),
+        DType::I32 => differences_as::<i32>(pool, isa, memory, content),
     }
 }
 

@@ -16,6 +16,10 @@ pub enum DType {
     BF16,
     /// 32 bits that hold several small integers: no number by itself.
     U32,
+    /// A signed integer of 8 bits; of inputs only, as no value of it could stand for "not written".
+    I8,
+    /// A signed integer of 32 bits. All ones, −1, is none of its values: that is what unwritten memory holds, and ops that store it never make it.
+    I32,
 }
 
 impl DType {
@@ -23,8 +27,9 @@ impl DType {
     pub const fn bytes(self) -> u64 {
         match self {
             DType::F64 => 8,
-            DType::F32 | DType::U32 => 4,
+            DType::F32 | DType::U32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
+            DType::I8 => 1,
         }
     }
 
@@ -35,7 +40,7 @@ impl DType {
             DType::F32 => f32::EPSILON as f64,
             DType::F16 => 9.765625e-4,
             DType::BF16 => 7.8125e-3,
-            DType::U32 => 1.0,
+            DType::U32 | DType::I8 | DType::I32 => 1.0,
         }
     }
 
@@ -47,8 +52,20 @@ impl DType {
             DType::F16 => half::f16::from_f64(value).to_f64(),
             DType::BF16 => bf16_of(value).to_f64(),
             DType::U32 => value as u32 as f64,
+            DType::I8 => value as i8 as f64,
+            DType::I32 => value as i32 as f64,
         }
     }
+
+    /// Whether its elements are integers, whose sums nothing rounds.
+    pub const fn is_integer(self) -> bool {
+        matches!(self, DType::I8 | DType::I32)
+    }
+}
+
+/// The value of an [`DType::I32`]: not a number where its bits are those of unwritten memory.
+pub const fn stored_i32(bits: i32) -> f64 {
+    if bits == -1 { f64::NAN } else { bits as f64 }
 }
 
 /// The nearest bf16, rounded once. `half` drops half of an f64's bits first and then takes what lies just above a tie for one.
@@ -66,6 +83,12 @@ pub(crate) fn bf16_of(value: f64) -> half::bf16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn integers_of_32_bits_are_themselves_but_for_those_of_unwritten_memory() {
+        assert!([0, 1, -2, i32::MIN, i32::MAX].iter().all(|&x| stored_i32(x) == x as f64) && stored_i32(-1).is_nan());
+        assert_eq!((DType::I8.round(-128.0), DType::I32.round(2147483647.0)), (-128.0, 2147483647.0));
+    }
 
     #[test]
     fn a_value_just_off_a_tie_rounds_to_its_own_side_in_bf16() {

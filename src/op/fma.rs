@@ -111,9 +111,9 @@ impl Definition for Fma {
 }
 
 /// Chains of a lane on devices: enough to hide the latency of a multiply-add, few enough to stay in registers.
-const DEVICE_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[8, 4, 2, 1, 12, 16] };
+pub(super) const DEVICE_CHAINS: Tunable = Tunable { name: "CHAINS", values: &[8, 4, 2, 1, 12, 16] };
 /// Invocations of a work-group on devices.
-const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 128, 256] };
+pub(super) const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 128, 256] };
 /// The WGSL kernel also chooses how many steps it unrolls; 16 candidates in all, because a software device takes a quarter of
 /// a second to compile each.
 const WGSL_TUNABLES: &[Tunable] = &[

@@ -2,7 +2,7 @@
 //!
 //! The sums of C's columns are stored and verified, so no sum can be left out. One trip in two hundred shows: matrix units cut sums
 //! instead of rounding them, and the error grows with the trips. Time tells the rest: the probe is refused when doubling the trips does
-//! not double its time.
+//! not double its time. In int8 sums are exact, and one trip left out shows in any number of them.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::{Arithmetic, Definition, Entry, OpRole, Real, TensorSpec, Tensors, Tr
 use crate::error::{Error, Result};
 use crate::plan::{Demand, Dispatch, Implementation, Precision, Setting, Source, Unit, Variant, fold};
 
-/// `groups` times the same 64 × 256 matrix C, summed `trips` times over a k of 16.
+/// `groups` times the same 64 × 256 matrix C, summed `trips` times over a k of `depth`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
@@ -21,19 +21,34 @@ pub struct Matrix {
     pub groups: u64,
     /// How often the product is added; a multiple of 8, so that kernels unroll without a tail.
     pub trips: u64,
+    /// Products of an element of C in one trip: 16, or 32 in int8, whose instructions take as many.
+    pub depth: u64,
 }
 
 const ROWS: u64 = 64;
 const COLUMNS: u64 = 256;
-const DEPTH: u64 = 16;
+
+/// The depth that a precision's kernels have.
+pub const fn depth(precision: Precision) -> u64 {
+    if precision.is_integer() { 32 } else { 16 }
+}
+
+/// Trips at most in int8. A factor is 16 at most ([`crate::draw::small`]), so a trip adds 32 · 16² = 2¹³ at most to an element and 64 times
+/// that to the sum of a column, which is 2¹⁹ and must stay below 2³¹ after the last. A multiple of 8 trips makes multiples of 8: never −1,
+/// which stands for an output that was not written.
+const MOST: u64 = (1 << 12) - 8;
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: Matrix::NAME,
     role: OpRole::Probe,
-    fields: &["groups", "trips"],
-    parse: |fields| parse_over(ENTRY.fields, &Matrix { groups: 2, trips: 64 }, fields),
-    awkward: || [(1u64, 8u64), (3, 16), (2, 256)].iter().map(|(groups, trips)| json!({"groups": groups, "trips": trips})).collect(),
+    fields: &["groups", "trips", "depth"],
+    parse: |fields| parse_over(ENTRY.fields, &Matrix { groups: 2, trips: 64, depth: 16 }, fields),
+    awkward: || {
+        let cases =
+            [16u64, 32].into_iter().flat_map(|depth| [(1u64, 8u64), (3, 16), (2, 256)].map(|(groups, trips)| (groups, trips, depth)));
+        cases.map(|(groups, trips, depth)| json!({"groups": groups, "trips": trips, "depth": depth})).collect()
+    },
 };
 
 impl Definition for Matrix {
@@ -46,16 +61,27 @@ impl Definition for Matrix {
         if self.trips == 0 || !self.trips.is_multiple_of(8) {
             return Err(Error::usage(format!("matrix: trips {} must be a multiple of 8", self.trips)));
         }
+        if precision.is_integer() && self.trips > MOST {
+            return Err(Error::usage(format!(
+                "matrix: {} trips in {precision} may sum to more than 32 bits hold; use at most {MOST}",
+                self.trips
+            )));
+        }
+        // No kernel of it is in f32 or f64, which stand here for a problem in no precision yet.
+        let free = matches!(precision, Precision::F32 | Precision::F64) && [16, 32].contains(&self.depth);
+        if !free && self.depth != depth(precision) {
+            return Err(Error::usage(format!("matrix: depth {} in {precision}; it is {} there", self.depth, depth(precision))));
+        }
         Ok(vec![
-            TensorSpec::input("a", &[ROWS, DEPTH], dtype),
-            TensorSpec::weight("b", &[DEPTH, COLUMNS], dtype),
+            TensorSpec::input("a", &[ROWS, self.depth], dtype),
+            TensorSpec::weight("b", &[self.depth, COLUMNS], dtype),
             TensorSpec::output("c", &[self.groups, COLUMNS], precision.sum()),
         ])
     }
 
     /// Those of the closed form: a product is formed once and added in every trip.
     fn macs(&self) -> u64 {
-        (ROWS * COLUMNS * DEPTH).saturating_mul(self.groups)
+        (ROWS * COLUMNS * self.depth).saturating_mul(self.groups)
     }
 
     fn flops(&self) -> u64 {
@@ -67,7 +93,7 @@ impl Definition for Matrix {
             *c = R::from_f64(0.0);
             for row in 0..ROWS {
                 let zero = R::from_f64(0.0);
-                let product = (0..DEPTH).fold(zero, |sum, p| sum.mac(x.at(0, row * DEPTH + p), x.at(1, p * COLUMNS + col)));
+                let product = (0..self.depth).fold(zero, |sum, p| sum.mac(x.at(0, row * self.depth + p), x.at(1, p * COLUMNS + col)));
                 *c = c.plus((0..self.trips).fold(zero, |sum, _| sum.plus(product)));
             }
         }
@@ -78,21 +104,22 @@ impl Definition for Matrix {
     }
 
     fn label(&self) -> String {
-        format!("{} groups x{}", self.groups, self.trips)
+        let depth = if self.depth == 16 { String::new() } else { format!(" k{}", self.depth) };
+        format!("{} groups x{}{depth}", self.groups, self.trips)
     }
 
-    /// Sums as the units make them, in every precision.
-    fn arithmetic(&self, _precision: Precision, _unit: Unit) -> Arithmetic {
-        Arithmetic::Matrix
+    /// Sums as the units make them: cut, but for integers, which are exact.
+    fn arithmetic(&self, precision: Precision, _unit: Unit) -> Arithmetic {
+        if precision.is_integer() { Arithmetic::F64 } else { Arithmetic::Matrix }
     }
 
     fn traffic(&self, precision: Precision) -> Option<Traffic> {
-        let read = (ROWS + COLUMNS) * DEPTH * precision.storage().bytes();
+        let read = (ROWS + COLUMNS) * self.depth * precision.storage().bytes();
         Some(Traffic { read, written: self.groups * COLUMNS * precision.sum().bytes() })
     }
 }
 
-const PRECISIONS: &[Precision] = &[Precision::F16, Precision::BF16, Precision::TF32];
+const PRECISIONS: &[Precision] = &[Precision::F16, Precision::BF16, Precision::TF32, Precision::Int8];
 
 fn dispatches(p: &Matrix, _: &Setting<'_>) -> Vec<Dispatch> {
     vec![Dispatch::over(3, "rate", fold(p.groups), [128, 1, 1])]
@@ -118,10 +145,27 @@ const WGMMA: Variant<Matrix> = Variant {
         tunables: &[],
     }],
     dispatches: |p, s| {
-        let operands = (ROWS + COLUMNS) * DEPTH * s.precision.storage().bytes();
+        let operands = (ROWS + COLUMNS) * p.depth * s.precision.storage().bytes();
         let totals = 4 * COLUMNS * 4;
         dispatches(p, s).into_iter().map(|d| Dispatch { shared_bytes: (operands + totals) as u32, ..d }).collect()
     },
     // Replaced by `traffic`.
     demand: |_, _| Demand::new(0, 0),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_precision_has_one_depth_and_int8_no_more_trips_than_32_bits_hold() {
+        let of = |depth, trips, precision| Matrix { groups: 1, trips, depth }.tensors(precision);
+        for precision in PRECISIONS {
+            let legal = [16, 32].map(|depth| of(depth, 64, *precision).is_ok());
+            assert_eq!(legal, [16, 32].map(|own| own == depth(*precision)), "{precision}");
+        }
+        assert!(of(32, MOST, Precision::Int8).is_ok() && of(16, 1 << 14, Precision::F16).is_ok());
+        assert!(of(32, MOST + 8, Precision::Int8).is_err_and(|e| e.to_string().contains("at most 4088")));
+        assert!(MOST * ROWS * 32 * 16 * 16 < 1 << 31 && MOST.is_multiple_of(8));
+    }
+}

@@ -27,10 +27,10 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// The arithmetic that sums in `dtype`; no unit sums in bf16 itself, and nothing in words.
+    /// The arithmetic that sums in `dtype`; no unit sums in bf16 itself, and nothing in words. Sums of integers are exact, as f64 has them.
     pub const fn of(dtype: DType) -> Self {
         match dtype {
-            DType::F64 => Arithmetic::F64,
+            DType::F64 | DType::I8 | DType::I32 => Arithmetic::F64,
             DType::F32 | DType::BF16 | DType::U32 => Arithmetic::F32,
             DType::F16 => Arithmetic::F16,
         }

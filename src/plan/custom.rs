@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceInfo, Dispatch, Grid, Language, Plan, Precision, Tuned, Unit, checked_dims, cost_of, fnv1a, render};
 use crate::error::{Error, Result};
-use crate::op::{Op, Role, checked_shape};
+use crate::op::{Op, Role, checked_precision, checked_shape};
 
 /// Names that the rendering gives to types.
 const TAKEN: [&str; 3] = ["T", "S", "Dims"];
@@ -56,6 +56,7 @@ impl Custom {
             return Err(Error::usage(format!("entry '{}' is no name; write that of a function in {}", self.entry, self.file)));
         }
         self.check_tile(op)?;
+        checked_precision(op, precision)?;
         let tensors = op.tensors(precision)?;
         for tensor in &tensors {
             checked_shape(op.name(), tensor.name, &tensor.shape)?;

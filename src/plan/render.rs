@@ -151,6 +151,9 @@ const fn wgsl_type(dtype: DType) -> &'static str {
         // No device has it in WGSL, and no variant lists it.
         DType::BF16 => "bf16",
         DType::U32 => "u32",
+        // The same.
+        DType::I8 => "i8",
+        DType::I32 => "i32",
     }
 }
 
@@ -161,6 +164,8 @@ const fn cuda_type(dtype: DType) -> &'static str {
         DType::F16 => "Half",
         DType::BF16 => "Brain",
         DType::U32 => "unsigned",
+        DType::I8 => "signed char",
+        DType::I32 => "int",
     }
 }
 

@@ -22,19 +22,22 @@ pub enum Precision {
     BF16,
     /// f32 in, sums and out; factors rounded to tf32's eleven bits.
     TF32,
+    /// 8-bit integers in, 32-bit integer sums and outputs; of probes alone.
+    Int8,
 }
 
 impl Precision {
     /// Every precision, in table order.
-    pub const ALL: [Precision; 5] = [Precision::F32, Precision::F64, Precision::F16, Precision::BF16, Precision::TF32];
+    pub const ALL: [Precision; 6] = [Precision::F32, Precision::F64, Precision::F16, Precision::BF16, Precision::TF32, Precision::Int8];
 
-    /// Type of inputs and outputs in memory.
+    /// Type of inputs and outputs in memory; the outputs of int8 have that of its sums.
     pub const fn storage(self) -> DType {
         match self {
             Precision::F32 | Precision::TF32 => DType::F32,
             Precision::F64 => DType::F64,
             Precision::F16 => DType::F16,
             Precision::BF16 => DType::BF16,
+            Precision::Int8 => DType::I8,
         }
     }
 
@@ -43,7 +46,13 @@ impl Precision {
         match self {
             Precision::F32 | Precision::F16 | Precision::BF16 | Precision::TF32 => DType::F32,
             Precision::F64 => DType::F64,
+            Precision::Int8 => DType::I32,
         }
+    }
+
+    /// Whether it computes in integers: its rates are of operations, not FLOPs.
+    pub const fn is_integer(self) -> bool {
+        self.storage().is_integer()
     }
 
     /// Name in commands and records.
@@ -54,6 +63,7 @@ impl Precision {
             Precision::F16 => "f16",
             Precision::BF16 => "bf16",
             Precision::TF32 => "tf32",
+            Precision::Int8 => "int8",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::{doubted, is_reference, keys, verified};
 use crate::plan::{Precision, Unit};
 use crate::record::{CeilingKind, State};
-use crate::units::{ByteRate, FlopRate};
+use crate::units::{ByteRate, FlopRate, OpRate};
 use crate::view::{CeilingView, Row, View};
 
 /// FLOP/byte that an axis can reach.
@@ -52,11 +52,13 @@ pub(super) struct Point {
     pub reference: bool,
 }
 
-/// A roof: FLOP/s, or byte/s where it is a slope.
+/// A roof: FLOP/s or integer operations a second, or byte/s where it is a slope.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Roof {
     pub name: String,
     pub slope: bool,
+    /// Whether it counts operations of integers: then no kernel is judged by it.
+    pub integer: bool,
     pub value: f64,
     pub low: f64,
     pub high: f64,
@@ -72,7 +74,11 @@ pub(super) struct Roof {
 impl Roof {
     /// The value with its unit.
     pub fn text(&self) -> String {
-        if self.slope { ByteRate(self.value).to_string() } else { FlopRate(self.value).to_string() }
+        match (self.slope, self.integer) {
+            (true, _) => ByteRate(self.value).to_string(),
+            (_, true) => OpRate(self.value).to_string(),
+            _ => FlopRate(self.value).to_string(),
+        }
     }
 }
 
@@ -162,6 +168,7 @@ fn roof(ceiling: &CeilingView) -> Result<Roof, String> {
     Ok(Roof {
         name: ceiling.name.clone(),
         slope,
+        integer: ceiling.precision.is_some_and(Precision::is_integer),
         value: ceiling.value,
         low: interval[0].min(ceiling.value),
         high: interval[1].max(ceiling.value),
@@ -211,7 +218,7 @@ fn main_precision(view: &View, points: &[Point]) -> Precision {
 
 fn ridge(roofs: &[Roof], precision: Precision) -> Option<Ridge> {
     let compute = roofs.iter().find(|r| !r.slope && r.main && r.group == precision.name());
-    let compute = compute.or_else(|| roofs.iter().find(|r| !r.slope))?;
+    let compute = compute.or_else(|| roofs.iter().find(|r| !r.slope && !r.integer))?;
     let dram = roofs.iter().find(|r| r.slope && r.main && r.group == "dram")?;
     let x = compute.value / dram.value;
     usable(x, X_LIMITS).then_some(Ridge { x, y: compute.value })

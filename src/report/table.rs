@@ -10,9 +10,9 @@ pub(super) use grid::escape;
 use super::{Style, cache_word, doubted, heading, is_reference, keys, state_word, text, verified};
 use crate::grid::{Column, Grid};
 use crate::op;
-use crate::plan::Unit;
+use crate::plan::{Precision, Unit};
 use crate::record::{CeilingKind, State};
-use crate::units::{ByteRate, Capacity, ExpRate, FlopRate, Intensity, Nanos};
+use crate::units::{ByteRate, Capacity, ExpRate, FlopRate, Intensity, Nanos, OpRate};
 use crate::view::{CeilingView, Row, View};
 
 /// Causes of a point above its roof, likeliest first, where the view names none.
@@ -183,6 +183,7 @@ fn ceilings(view: &View) -> Grid {
     let rows = view.ceilings.iter().map(|c| {
         let show = |value: f64| match c.kind {
             CeilingKind::Compute if c.unit == Some(Unit::Exp) => ExpRate(value).to_string(),
+            CeilingKind::Compute if c.precision.is_some_and(Precision::is_integer) => OpRate(value).to_string(),
             CeilingKind::Compute => FlopRate(value).to_string(),
             CeilingKind::Bandwidth => ByteRate(value).to_string(),
             CeilingKind::Latency => Nanos(value).to_string(),

@@ -46,15 +46,17 @@ pub fn again(test: &str, folder: &Path) -> (String, String) {
 pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> {
     let mut made = vec![draw_module("draw_cu", DRAW)];
     for entry in OPS {
-        let problems: Vec<Arc<dyn Op>> = (entry.awkward)().iter().map(|fields| (entry.parse)(fields).expect("legal")).collect();
-        for variant in problems[0].variants().into_iter().filter(runs_here) {
+        let parsed = |fields: &serde_json::Value| (entry.parse)(fields).expect("legal");
+        for variant in parsed(&(entry.awkward)()[0]).variants().into_iter().filter(runs_here) {
             for &precision in variant.source(Language::Cuda).map_or(&[][..], |source| source.precisions) {
+                let problems: Vec<Arc<dyn Op>> = entry.awkward_in(precision).iter().map(parsed).collect();
                 let plans: Vec<_> = problems.iter().map(|problem| planned(problem, variant.name, precision)).collect();
                 let alias = match precision {
                     Precision::F64 => "double",
                     Precision::F32 | Precision::TF32 => "float",
                     Precision::F16 => "Half",
                     Precision::BF16 => "Brain",
+                    Precision::Int8 => "signed_char",
                 };
                 let clean = module(format!("{}_{}_cu_{alias}", entry.name, variant.name), &plans);
                 made.extend(patched(entry.name, clean.text.clone()).map(|text| Module { text, ..clean }));

@@ -35,11 +35,11 @@ inline unsigned short half_of_double(double x) {
 }
 
 // A number of T from its bits; of tf32 the units take the upper 19.
-template <class T> float element(unsigned bits) {
+template <class T, class V = float> V element(unsigned bits) {
     if (sizeof(T) == 4) bits &= ~0x1fffu;
     T x;
     memcpy(&x, &bits, sizeof x);
-    return static_cast<float>(x);
+    return static_cast<V>(x);
 }
 
 // What every lane of the warp has.
@@ -62,9 +62,9 @@ inline void load_matrices(unsigned (&r)[4], const void* row, bool transposed) {
     }
 }
 
-// d += a . b with 32 bytes of k in elements of `width` bytes; layouts of mma.m16n8k16 (PTX ISA, "Matrix Fragments").
-template <class Decode>
-void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsigned width, Decode decode) {
+// d += a . b with 32 bytes of k in elements of `width` bytes; layouts of mma.m16n8k16 and k32 (PTX ISA, "Matrix Fragments").
+template <class V, class Decode>
+void mma(V (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsigned width, Decode decode) {
     struct Operands {
         unsigned a[4], b[2];
     };
@@ -72,13 +72,13 @@ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsign
     const unsigned lane = current % WARP, pack = 4 / width, depth = 8 * pack;
     const auto half = [&](unsigned k) { return k / (4 * pack); }; // which register along k
     const auto from = [&](unsigned k) { return k % (4 * pack) / pack; };
-    const auto bits = [&](unsigned word, unsigned k) { return pack == 1 ? word : word >> k % 2 * 16 & 0xffff; };
+    const auto bits = [&](unsigned word, unsigned k) { return pack == 1 ? word : word >> k % pack * 8 * width & ((1u << 8 * width) - 1); };
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = lane / 4, col = lane % 4 * 2 + i % 2;
-        float sum = d[i];
+        V sum = d[i];
         for (unsigned k = 0; k < depth; k++) {
-            const float x = decode(bits(all[row * 4 + from(k)].a[2 * half(k) + i / 2], k));
-            const float y = decode(bits(all[col * 4 + from(k)].b[half(k)], k));
+            const V x = decode(bits(all[row * 4 + from(k)].a[2 * half(k) + i / 2], k));
+            const V y = decode(bits(all[col * 4 + from(k)].b[half(k)], k));
             sum += x * y;
         }
         d[i] = sum;
@@ -95,6 +95,11 @@ inline unsigned fma_pair(unsigned a, unsigned x, unsigned b) {
         y |= (unsigned)cudacpu::half_of_double(of(a) * of(x) + of(b)) << at;
     }
     return y;
+}
+// kernels/dot/chains.cu has it.
+inline int dot_of_four(unsigned a, unsigned b, int s) {
+    for (unsigned at = 0; at < 32; at += 8) s += (signed char)(a >> at) * (signed char)(b >> at);
+    return s;
 }
 inline void load_matrices(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, false); }
 inline void load_matrices_transposed(unsigned (&r)[4], const void* row) { cudacpu::load_matrices(r, row, true); }

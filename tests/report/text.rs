@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use rooftrace::cost::{self, Asked, Limit, Nominal};
+use rooftrace::plan::Precision;
 use rooftrace::record::{Energy, State};
-use rooftrace::report::{self, Style, chart, table, verdict};
+use rooftrace::report::{self, Style, chart, svg, table, verdict};
 use rooftrace::view::{Interval, View};
 
 use super::fixture;
@@ -320,4 +321,16 @@ fn all_shares_of_a_kernel_are_listed_where_they_are_known() {
     view.rows[3].shares = vec![share("compute (vector)", 0.74), share("exp", 0.071), share("dram", 0.004)];
     let text = table::shares(&view, &style);
     assert!(text.contains("D matmul blocked 512x512x512 cold: compute (vector) 74%, exp 7.1%, dram 0.4%"), "{text}");
+}
+
+#[test]
+fn ceilings_of_integers_are_told_in_operations_and_make_no_ridge() {
+    let mut view = fixture::host();
+    view.ceilings.push(fixture::compute("int8 vector", Precision::Int8, 260.0e9));
+    let (table, chart) = (table::terminal(&view, &style(140)), chart::terminal(&view, &style(140)));
+    assert!(line(&table, "int8 vector").contains("260 GOP/s") && line(&chart, "int8 vector").contains("int8 vector 260 GOP/s"));
+    assert!(svg::roofline(&view).expect("drawn").svg.contains("260 GOP/s"));
+    assert_eq!(verdict::sentences(&view), verdict::sentences(&fixture::host()));
+    view.ceilings.retain(|ceiling| ceiling.precision.is_none_or(Precision::is_integer));
+    assert!(!chart::terminal(&view, &style(140)).contains("ridge at"));
 }

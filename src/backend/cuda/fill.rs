@@ -41,8 +41,8 @@ fn grid(elements: u64) -> u32 {
 
 /// The kernels, ready.
 pub struct Filler {
-    draw: [CudaFunction; 5],
-    changed: [CudaFunction; 5],
+    draw: [CudaFunction; 7],
+    changed: [CudaFunction; 7],
 }
 
 const fn slot(dtype: DType) -> usize {
@@ -52,6 +52,8 @@ const fn slot(dtype: DType) -> usize {
         DType::F16 => 2,
         DType::BF16 => 3,
         DType::U32 => 4,
+        DType::I8 => 5,
+        DType::I32 => 6,
     }
 }
 
@@ -63,8 +65,24 @@ impl Filler {
     pub fn new(compiled: &Compiled) -> Result<Self> {
         let find = |name: &str| compiled.module.load_function(name).map_err(|e| failed("finding a fill kernel", e));
         Ok(Filler {
-            draw: [find("draw_f64")?, find("draw_f32")?, find("draw_f16")?, find("draw_bf16")?, find("draw_u32")?],
-            changed: [find("changed_f64")?, find("changed_f32")?, find("changed_f16")?, find("changed_bf16")?, find("changed_u32")?],
+            draw: [
+                find("draw_f64")?,
+                find("draw_f32")?,
+                find("draw_f16")?,
+                find("draw_bf16")?,
+                find("draw_u32")?,
+                find("draw_i8")?,
+                find("draw_i32")?,
+            ],
+            changed: [
+                find("changed_f64")?,
+                find("changed_f32")?,
+                find("changed_f16")?,
+                find("changed_bf16")?,
+                find("changed_u32")?,
+                find("changed_i8")?,
+                find("changed_i32")?,
+            ],
         })
     }
 

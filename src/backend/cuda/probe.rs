@@ -224,6 +224,10 @@ fn precisions(major: i32, minor: i32) -> Vec<Precision> {
     if major >= 8 {
         all.extend([Precision::BF16, Precision::TF32]);
     }
+    // Products of four 8-bit integers.
+    if (major, minor) >= (6, 1) {
+        all.push(Precision::Int8);
+    }
     all
 }
 
@@ -256,6 +260,15 @@ mod tests {
     #[test]
     fn driver_numbers_read_as_releases() {
         assert_eq!((release(13000), release(12080), release(11040)), ("13.0".into(), "12.8".into(), "11.4".into()));
+    }
+
+    #[test]
+    fn each_precision_comes_with_the_architecture_that_has_instructions_for_it() {
+        use Precision::*;
+        assert_eq!(precisions(5, 2), [F32, F64]);
+        assert_eq!(precisions(6, 0), [F32, F64, F16]);
+        assert_eq!(precisions(7, 5), [F32, F64, F16, Int8]);
+        assert_eq!(precisions(9, 0), [F32, F64, F16, BF16, TF32, Int8]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::backend::Audit;
 use crate::draw::{Drawn, Seeded};
 use crate::host;
-use crate::op::{DType, Role, TensorSpec};
+use crate::op::{DType, Role, TensorSpec, stored_i32};
 
 /// Bytes of a guard; also the alignment.
 const GUARD: usize = 64;
@@ -35,6 +35,8 @@ impl Buffer {
             DType::F16 => bytemuck::pod_read_unaligned::<half::f16>(at).to_f64(),
             DType::BF16 => bytemuck::pod_read_unaligned::<half::bf16>(at).to_f64(),
             DType::U32 => bytemuck::pod_read_unaligned::<u32>(at) as f64,
+            DType::I8 => bytemuck::pod_read_unaligned::<i8>(at) as f64,
+            DType::I32 => stored_i32(bytemuck::pod_read_unaligned(at)),
         }
     }
 
@@ -47,6 +49,9 @@ impl Buffer {
             DType::F16 => at.copy_from_slice(bytemuck::bytes_of(&half::f16::from_f64(value))),
             DType::BF16 => at.copy_from_slice(bytemuck::bytes_of(&crate::op::bf16_of(value))),
             DType::U32 => at.copy_from_slice(bytemuck::bytes_of(&(value as u32))),
+            DType::I8 => at.copy_from_slice(bytemuck::bytes_of(&(value as i8))),
+            DType::I32 if value.is_nan() => at.fill(0xff),
+            DType::I32 => at.copy_from_slice(bytemuck::bytes_of(&(value as i32))),
         }
     }
 

@@ -161,6 +161,8 @@ impl Memory {
                 DType::F16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::f16>(b).to_f64())),
                 DType::BF16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::bf16>(b).to_f64())),
                 DType::U32 => values.extend(bytes.chunks_exact(4).map(|b| bytemuck::pod_read_unaligned::<u32>(b) as f64)),
+                DType::I8 => values.extend(bytes.iter().map(|&b| b as i8 as f64)),
+                DType::I32 => values.extend(bytes.chunks_exact(4).map(|b| crate::op::stored_i32(bytemuck::pod_read_unaligned(b)))),
             }
             start = end;
         }
@@ -190,6 +192,9 @@ impl Memory {
             DType::F16 => 2,
             DType::U32 => 3,
             DType::BF16 => return Err(Error::unsupported(format!("tensor {} in WGSL", self.spec.name), "bf16", "no such type")),
+            DType::I8 | DType::I32 => {
+                return Err(Error::unsupported(format!("tensor {} in WGSL", self.spec.name), "int8", "no such probe"));
+            }
         };
         let mode = match mode {
             Mode::Drawn(Draw::Dense) => 0,
@@ -233,6 +238,8 @@ fn narrowed(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
         DType::BF16 => crate::op::bf16_of(*value).to_le_bytes().to_vec(),
         DType::U32 => (*value as u32).to_le_bytes().to_vec(),
+        DType::I8 => (*value as i8).to_le_bytes().to_vec(),
+        DType::I32 => (*value as i32).to_le_bytes().to_vec(),
     };
     values.iter().flat_map(bytes).collect()
 }

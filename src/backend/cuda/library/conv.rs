@@ -52,7 +52,8 @@ const fn stored(dtype: DType) -> u32 {
         DType::F16 => dnn::cudnnDataType_t::CUDNN_DATA_HALF,
         DType::BF16 => dnn::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
         // It knows no unsigned words, and no convolution stores any.
-        DType::U32 => dnn::cudnnDataType_t::CUDNN_DATA_INT32,
+        DType::U32 | DType::I32 => dnn::cudnnDataType_t::CUDNN_DATA_INT32,
+        DType::I8 => dnn::cudnnDataType_t::CUDNN_DATA_INT8,
     }) as u32
 }
 
@@ -61,7 +62,7 @@ const fn math(precision: Precision) -> u32 {
     (match precision {
         Precision::F32 | Precision::F64 => dnn::cudnnMathType_t::CUDNN_FMA_MATH,
         Precision::TF32 => dnn::cudnnMathType_t::CUDNN_DEFAULT_MATH,
-        Precision::F16 | Precision::BF16 => dnn::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        Precision::F16 | Precision::BF16 | Precision::Int8 => dnn::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
     }) as u32
 }
 
