@@ -132,7 +132,9 @@ fn depthwise_kernels_follow_the_definition_on_awkward_shapes() {
 fn conv2d_kernels_follow_the_definition_on_awkward_shapes() {
     // Past one row block and two depth slices, one of which ends inside a tap.
     let deep = json!({"n": 1, "h": 16, "w": 15, "c_in": 60, "c_out": 34, "k": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1});
-    check_all("conv2d", &[deep]);
+    // Few pixels: the other tile of a kernel that has two, several depth slices, whole squares of filters and a part of one.
+    let few = json!({"n": 1, "h": 5, "w": 6, "c_in": 60, "c_out": 130, "k": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1});
+    check_all("conv2d", &[deep, few]);
 }
 
 #[test]

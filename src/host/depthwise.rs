@@ -19,7 +19,9 @@
 //! Out of caches arithmetic and instructions are the limit: 0.51 to 0.58 of `fma` on two shared cores of a Zen 5 (28×28×256 and 56×56×128, warm,
 //! medians of interleaved samples), where asking ahead costs 6 % and blocks one row short at the image's edge gain 9 %. Tried and left: strips of six
 //! columns that slide down the image load each input once instead of twice, and were 1.1 times as fast as long as a second-level cache was theirs
-//! alone, but half as fast beside a neighbour, as no hardware asks ahead across rows.
+//! alone, but half as fast beside a neighbour, as no hardware asks ahead across rows. Blocks of three columns where six touch more than a first-level cache
+//! holds: 1.02 times as fast at 28×28×256, 0.9 at 14×14×576; 256 bytes of every pixel of a row before the next ones: 0.9. A launch's own 1.5 µs are an eighth of
+//! the time at 28×28×256.
 
 use std::ops::Range;
 

@@ -4,7 +4,7 @@
 //! slice of `KC`: all threads pack the slice of A into panels of MR rows and that of B into panels of NR columns
 //! (zero-padded at the edges), then take units off a counter. A unit is a block of C: up to 168 rows (its A block fits half a
 //! second-level cache) by a column block; inside it a B panel (KC × NR, half a first-level cache) meets every A panel. The
-//! micro-kernel keeps MR × NR sums in registers: 6 × 2 registers of 16, or 14 × 2 of 32 ([`tile`]). Products that are short on one side
+//! micro-kernel keeps MR × NR sums in registers: 6 × 2 registers of 16, or 14 × 2 or 10 × 2 of 32 ([`tile`]). Products that are short on one side
 //! pack the other one where it is used ([`slabs`]).
 //!
 //! FLOPs over peak: a step of the micro-kernel is 12 multiply-adds (six cycles) and eight loads (four cycles), so the multiply-add units
@@ -79,7 +79,12 @@ impl Blocking {
         let most = if short == Some(Short::Rows) && e.m <= SHORT / 2 { SHALLOW } else { u32::MAX };
         // KC is given in f32: panels keep their bytes.
         let kc = kc.min(most) as usize * 4 / precision.storage().bytes() as usize;
-        let mr = if isa.registers() == 32 { 14 } else { 6 };
+        let mr = match isa.registers() {
+            // Sums of ten rows are enough to hide a multiply-add's latency too: of both the tile that leaves fewer rows empty.
+            32 if short == Some(Short::Rows) && e.m.next_multiple_of(10) < e.m.next_multiple_of(14) => 10,
+            32 => 14,
+            _ => 6,
+        };
         let nr = 2 * isa.register_bytes() / precision.storage().bytes() as usize;
         let even = |extent: usize, most: usize, step: usize| extent.div_ceil(extent.div_ceil(most)).next_multiple_of(step);
         // Twelve units a worker even out what a noisy machine takes from one of them.
@@ -295,10 +300,12 @@ impl<S: Scalar, O: Operands<S>> Kernel<S> for Packing<'_, '_, S, O> {
                     return;
                 } else if group >= a_groups {
                     self.slice.pack_b::<V>(panels(group - a_groups, self.b_panels));
-                } else if V::REGISTERS == 32 {
-                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<V, 14>(panel));
                 } else {
-                    panels(group, self.a_panels).for_each(|panel| self.slice.pack_a::<V, 6>(panel));
+                    panels(group, self.a_panels).for_each(|panel| match self.slice.blocking.mr {
+                        14 if V::REGISTERS == 32 => self.slice.pack_a::<V, 14>(panel),
+                        10 if V::REGISTERS == 32 => self.slice.pack_a::<V, 10>(panel),
+                        _ => self.slice.pack_a::<V, 6>(panel),
+                    });
                 }
             }
         }
@@ -335,7 +342,13 @@ impl<S: Scalar, O: Operands<S>> Kernel<S> for Unit<'_, '_, S, O> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         let Unit { slice, rows, columns } = self;
-        // SAFETY: by the caller's promise; `Blocking` chose the same micro-kernel from the same register count.
-        unsafe { if V::REGISTERS == 32 { slice.block::<V, 14>(rows, columns) } else { slice.block::<V, 6>(rows, columns) } }
+        // SAFETY: by the caller's promise; `Blocking` chose the micro-kernel from the same register count.
+        unsafe {
+            match slice.blocking.mr {
+                14 if V::REGISTERS == 32 => slice.block::<V, 14>(rows, columns),
+                10 if V::REGISTERS == 32 => slice.block::<V, 10>(rows, columns),
+                _ => slice.block::<V, 6>(rows, columns),
+            }
+        }
     }
 }
