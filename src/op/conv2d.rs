@@ -197,15 +197,16 @@ impl Definition for Conv2d {
         let (oh, ow) = self.out();
         let (image, y, z) = (row / (oh * ow), row / ow % oh, row % ow);
         let (c_in, c_out) = self.channels();
+        let zero = R::from_f64(0.0);
         for (acc, col) in out.iter_mut().zip(cols) {
-            *acc = R::from_f64(0.0);
+            *acc = zero;
             for (r, s) in (0..self.kh).flat_map(|r| (0..self.kw).map(move |s| (r, s))) {
                 let pixel = self.rows().position(y, r).zip(self.columns().position(z, s));
-                let pixel = pixel.map(|(h, w)| ((image * self.h + h) * self.w + w) * self.c_in + col / c_out * c_in);
-                for c in 0..c_in {
+                let filter = ((col * self.kh + r) * self.kw + s) * c_in;
+                match pixel.map(|(h, w)| ((image * self.h + h) * self.w + w) * self.c_in + col / c_out * c_in) {
+                    Some(at) => (0..c_in).for_each(|c| *acc = acc.mac(x.at(0, at + c), x.at(1, filter + c))),
                     // A padding tap multiplies by zero and counts as work.
-                    let tap = pixel.map_or(R::from_f64(0.0), |at| x.at(0, at + c));
-                    *acc = acc.mac(tap, x.at(1, ((col * self.kh + r) * self.kw + s) * c_in + c));
+                    None => (0..c_in).for_each(|c| *acc = acc.mac(zero, x.at(1, filter + c))),
                 }
             }
         }

@@ -118,19 +118,16 @@ impl Definition for Depthwise {
     fn row<R: Real, T: Tensors>(&self, x: &T, row: u64, cols: Range<u64>, out: &mut [R]) {
         let (oh, ow) = self.out();
         let (image, y, z) = (row / (oh * ow), row / ow % oh, row % ow);
-        out.fill(R::from_f64(0.0));
-        for r in 0..self.k {
-            for s in 0..self.k {
-                let (h, w) = (y * self.stride + r * self.dilation, z * self.stride + s * self.dilation);
-                let inside = h >= self.padding && w >= self.padding && h < self.h + self.padding && w < self.w + self.padding;
-                for (acc, c) in out.iter_mut().zip(cols.clone()) {
-                    // A padding tap multiplies by zero and counts as work.
-                    let tap = match inside {
-                        true => x.at(0, ((image * self.h + h - self.padding) * self.w + w - self.padding) * self.c + c),
-                        false => R::from_f64(0.0),
-                    };
-                    *acc = acc.mac(tap, x.at(1, (r * self.k + s) * self.c + c));
-                }
+        let zero = R::from_f64(0.0);
+        out.fill(zero);
+        for (r, s) in (0..self.k).flat_map(|r| (0..self.k).map(move |s| (r, s))) {
+            let (h, w) = (y * self.stride + r * self.dilation, z * self.stride + s * self.dilation);
+            let inside = h >= self.padding && w >= self.padding && h < self.h + self.padding && w < self.w + self.padding;
+            let (taps, filter) = (out.iter_mut().zip(cols.clone()), (r * self.k + s) * self.c);
+            match inside.then(|| ((image * self.h + h - self.padding) * self.w + w - self.padding) * self.c) {
+                Some(at) => taps.for_each(|(acc, c)| *acc = acc.mac(x.at(0, at + c), x.at(1, filter + c))),
+                // A padding tap multiplies by zero and counts as work.
+                None => taps.for_each(|(acc, c)| *acc = acc.mac(zero, x.at(1, filter + c))),
             }
         }
     }
