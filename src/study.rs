@@ -51,6 +51,9 @@ const LONGEST_NS: f64 = 200e6;
 /// Bytes of memory below which figures are not fitted: what a process takes besides would count.
 const FITTED: u64 = 64 << 20;
 
+/// Times that no verdict tells apart.
+const SAME_TIME: &str = "about the same time";
+
 /// An item's time where lengths matter more than the last percent.
 const BRIEF: Effort = Effort { samples: 5, least_ns: 50_000_000, budget_ns: 300_000_000, canary: true };
 
@@ -198,10 +201,10 @@ fn about(ratio: f64) -> String {
 
 /// How a noisy ratio of an old time to a new one is told.
 fn time_saved(ratio: f64) -> String {
-    match (about(ratio), about(1.0 / ratio)) {
-        (same, _) if same == "1" => "about the same time".into(),
-        (less, _) if ratio >= 1.0 => format!("about {less} times less time"),
-        (_, more) => format!("about {more} times more time"),
+    match (about(ratio.max(1.0 / ratio)), ratio >= 1.0) {
+        (same, _) if same == "1" => SAME_TIME.into(),
+        (times, true) => format!("about {times} times less time"),
+        (times, false) => format!("about {times} times more time"),
     }
 }
 
@@ -253,6 +256,7 @@ mod tests {
             assert_eq!(about(ratio), told, "{ratio}");
         }
         assert_eq!(time_saved(2.1), "about 2 times less time");
+        assert_eq!((time_saved(0.82), time_saved(0.7)), ("about the same time".into(), "about 1.5 times more time".into()));
         assert_eq!((time_saved(0.48), time_saved(1.1)), ("about 2 times more time".into(), "about the same time".into()));
         assert_eq!([0.93, 1.06, 1.8, 1.97, 0.4].map(power), ["1.0", "1.0", "1.75", "2.0", "0.5"]);
         assert_eq!((portion(0.94), portion(0.019)), ("nearly all".into(), "about 2 %".into()));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::told::{COLUMNS, Told};
-use super::{Figure, Line, Look, Panel, Setting, Study, Telling, fastest, peaks, portion, time_saved};
+use super::{Figure, Line, Look, Panel, SAME_TIME, Setting, Study, Telling, fastest, peaks, portion, time_saved};
 use crate::error::Result;
 use crate::explain::explain;
 use crate::grid::Grid;
@@ -117,7 +117,7 @@ fn tell(view: &View) -> Telling {
             lines.push(Line { name: String::new(), look: Look::Points, family: lines.len(), marks });
         }
         if let [one, other] = both.as_slice() {
-            sentences.push(compared(one, other));
+            sentences.extend(compared(one, other));
         }
     }
     if sentences.is_empty() {
@@ -138,21 +138,22 @@ fn figure(view: &View, lines: Vec<Line>) -> Figure {
     Figure { title: "Chains of equal FLOPs and their parts: the lower, the longer".into(), panels: panels.into_iter().collect() }
 }
 
-/// The slower of two chains, and how much of it placement explains.
-fn compared(one: &(Vec<Told<'_>>, Told<'_>), other: &(Vec<Told<'_>>, Told<'_>)) -> String {
-    let ((slow_parts, slow), (_, fast)) = if one.1.time() >= other.1.time() { (one, other) } else { (other, one) };
+/// The slower of two chains, and how much of it placement explains; where their times differ, its longest part too.
+fn compared(one: &(Vec<Told<'_>>, Told<'_>), other: &(Vec<Told<'_>>, Told<'_>)) -> Vec<String> {
     let takes = |ratio: f64| time_saved(1.0 / ratio);
+    let apart = takes(one.1.time() / other.1.time()) != SAME_TIME;
+    let ((slow_parts, slow), (_, fast)) = if apart && one.1.time() < other.1.time() { (other, one) } else { (one, other) };
     let verdict = format!("{} against {}, equal FLOPs: {}", slow.name, fast.name, takes(slow.time() / fast.time()));
     let roofs = match (slow.bound(), fast.bound()) {
         (Some(slow), Some(fast)) => format!(", where their roofs allow {}.", takes(slow / fast)),
         _ => ".".into(),
     };
     let part = slow_parts.iter().max_by(|a, b| a.time().total_cmp(&b.time()));
-    let most = part.filter(|_| slow_parts.len() > 1).map_or(String::new(), |part| {
+    let most = part.filter(|_| apart && slow_parts.len() > 1).map(|part| {
         let flops = 100.0 * part.flops() / slow.flops();
         let reached = part.bound().map_or(String::new(), |bound| format!(", and reaches {} of its roof", portion(bound / part.time())));
         let (time, intensity) = (portion(part.time() / slow.time()), Intensity(part.intensity()));
-        format!(" Of its time {time} goes into {}, which has {flops:.0} % of the FLOPs at {intensity} FLOP/byte{reached}.", part.name)
+        format!("Of its time {time} goes into {}, which has {flops:.0} % of the FLOPs at {intensity} FLOP/byte{reached}.", part.name)
     });
-    verdict + &roofs + &most
+    [verdict + &roofs].into_iter().chain(most).collect()
 }
