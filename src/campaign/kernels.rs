@@ -1,6 +1,7 @@
 //! Which kernels a run measures, and for how long.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -10,12 +11,25 @@ use crate::error::{Error, Result};
 use crate::op::{self, Entry, OpRole, Size};
 use crate::plan::{DeviceInfo, Language, Plan, Precision, VariantInfo};
 use crate::record::{Cache, State};
-use crate::worker::{Effort, Item};
+use crate::worker::{Effort, Goal, Item};
 
 /// A launch predicted to pass this is left out where there is no watchdog that would end it earlier.
 const LONGEST_NS: f64 = 10e9;
 /// The same where a study's time is short: an item launches it eight times at least.
 const LONGEST_STUDY_NS: f64 = 1.5e9;
+
+/// Seconds that the kernels of a standard run take in the mean, loading and verifying included: what some leave, others may take, and so many
+/// more. A noisy machine, on which nothing settles, would make the run twice as long.
+const MEAN: f64 = 1.0;
+const MORE: f64 = 10.0;
+/// The least that an item is given then.
+const LEAST: Duration = Duration::from_millis(600);
+
+/// What an item may take of its budget, when so many are done in this time.
+fn paced(budget: Duration, done: usize, taken: Duration) -> Duration {
+    let left = Duration::from_secs_f64(MORE + MEAN * (done + 1) as f64).saturating_sub(taken);
+    left.clamp(LEAST.min(budget), budget)
+}
 
 /// Effort of one kernel.
 pub(super) fn effort(size: Size) -> Effort {
@@ -158,7 +172,8 @@ impl Campaign<'_> {
         let longest = self.bench.device().limits.launch_ns.map_or(LONGEST_NS, |ns| ns as f64);
         let longest = if self.ends.is_some() { longest.min(LONGEST_STUDY_NS) } else { longest };
         let mut slowest: HashMap<(String, String, Precision), f64> = HashMap::new();
-        for item in items {
+        let (started, hurried) = (Instant::now(), (self.kernel_size, self.scope.size) == (Size::Standard, Size::Standard));
+        for (done, item) in items.iter().enumerate() {
             if self.over() {
                 self.skip(item, State::Skipped, "the time of this size ended before it; --size large has all".into())?;
                 continue;
@@ -176,7 +191,10 @@ impl Campaign<'_> {
                 self.skip(item, State::Skipped, why)?;
                 continue;
             }
-            let item = self.numbered(Item { llc_bytes: self.llc, ..item.clone() });
+            let mut item = self.numbered(Item { llc_bytes: self.llc, ..item.clone() });
+            if let (Goal::Measure(effort), true) = (&mut item.goal, hurried) {
+                effort.budget_ns = paced(Duration::from_nanos(effort.budget_ns), done, started.elapsed()).as_nanos() as u64;
+            }
             if let Some(measured) = self.run_item(item)?
                 && let Some(time) = super::search::fastest(&measured)
             {
@@ -205,6 +223,15 @@ mod tests {
             energy: false,
         };
         scope.kernels(&device).expect("there are some").iter().map(|w| (w.variant, w.precision)).collect()
+    }
+
+    #[test]
+    fn items_share_time_and_none_gets_less_than_its_least_or_more_than_its_budget() {
+        let [budget, second] = [3, 1].map(Duration::from_secs);
+        assert_eq!(paced(budget, 0, Duration::ZERO), budget, "the first has all it wants");
+        assert_eq!(paced(budget, 99, 108 * second), 2 * second, "others were slow");
+        assert_eq!(paced(budget, 99, 120 * second), LEAST, "others were slower");
+        assert_eq!(paced(second / 2, 99, 120 * second), second / 2, "a budget below the least stays");
     }
 
     #[test]
