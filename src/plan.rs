@@ -29,6 +29,7 @@ pub use custom::Custom;
 pub use device::{DeviceInfo, DeviceKind, Limits, Sensors};
 pub use grid::Grid;
 pub use library::{Conv, FilterLayout, Gemm, Library, LibraryCall, Routine};
+pub(crate) use render::written_out;
 pub use render::{coop_feature, fnv1a};
 pub use transfer::Direction;
 pub use variant::{Demand, Implementation, Language, Precision, Setting, Source, SourceInfo, Tunable, Tuned, Unit, Variant, VariantInfo};

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::backend::host;
 use crate::error::{Error, Result};
 use crate::op::{Entry, Op, Role};
-use crate::plan::{Code, Custom, Grid, Language, Precision, Tuned};
+use crate::plan::{Code, Custom, Grid, Language, Precision, Tuned, written_out};
 
 /// The variant of each op that is one launch over its tensors alone, and its grid in expressions.
 const STARTS: &[(&str, &str, &str)] = &[
@@ -53,7 +53,7 @@ pub fn start(entry: &Entry, language: Language) -> Result<Custom> {
         grid: Grid::parse(grid)?,
         unit: plan.unit,
     };
-    let text = format!("{}\n{text}", header(entry, &*op, variant, &custom)?);
+    let text = format!("{}\n{}", header(entry, &*op, variant, &custom)?, written_out(text));
     Ok(Custom { text, ..custom })
 }
 

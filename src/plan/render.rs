@@ -73,6 +73,11 @@ fn wgsl_included(text: &str) -> String {
     text.replace(line, &code.join(" "))
 }
 
+/// A source with what it includes written out, comments and all, so that it can stand alone.
+pub(crate) fn written_out(text: &str) -> String {
+    CUDA_SHARED.iter().chain([&WGSL_SHARED]).fold(text.to_string(), |text, (line, shared)| text.replace(line, shared.trim_end()))
+}
+
 /// WGSL with its prefix on the first line: `enable f16;`, the aliases `T` (storage) and `S` (sums), tunables and `Dims`.
 fn wgsl(text: &str, precision: Precision, tunables: &[Tunable], tuned: &Tuned, dims: &[(&'static str, u32)]) -> String {
     let values = tunables.iter().map(|tunable| (tunable.name, tuned.get(tunable.name)));
