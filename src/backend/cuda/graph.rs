@@ -15,6 +15,7 @@ use cudarc::driver::sys::{self, CUevent, CUgraph, CUgraphExec, CUresult, CUstrea
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
 
 use super::failed;
+use super::library::entries;
 use crate::error::{Error, Result};
 
 /// Kernel launches of a sample from which a graph is worth its capture, and the most that one holds.
@@ -29,39 +30,16 @@ pub fn worth(launches: u64) -> bool {
     WORTH.contains(&launches)
 }
 
-/// The driver's entry points, by the names that drivers of CUDA 12 and 13 both have. The bindings would panic where one is missing.
-macro_rules! entries {
-    ($($name:ident($($argument:ty),*);)*) => {
-        #[allow(non_snake_case)]
-        struct Entries {
-            $($name: unsafe extern "C" fn($($argument),*) -> CUresult,)*
-        }
-
-        #[allow(non_snake_case)]
-        impl Entries {
-            /// Looks all of them up, or names the first that is missing.
-            fn find() -> Result<Self, String> {
-                // SAFETY: the library is loaded, as a device is open.
-                let library = unsafe { sys::culib() };
-                $(
-                    // SAFETY: the types are those of cuda.h.
-                    let $name = unsafe { library.get(concat!(stringify!($name), "\0").as_bytes()) };
-                    let $name = *$name.map_err(|_| concat!("the driver has no ", stringify!($name)))?;
-                )*
-                Ok(Entries { $($name,)* })
-            }
-        }
-    };
-}
-entries! {
-    cuStreamBeginCapture_v2(CUstream, CUstreamCaptureMode);
-    cuStreamEndCapture(CUstream, *mut CUgraph);
-    cuEventRecordWithFlags(CUevent, CUstream, c_uint);
-    cuGraphInstantiateWithFlags(*mut CUgraphExec, CUgraph, c_ulonglong);
-    cuGraphUpload(CUgraphExec, CUstream);
-    cuGraphLaunch(CUgraphExec, CUstream);
-    cuGraphExecDestroy(CUgraphExec);
-    cuGraphDestroy(CUgraph);
+// By the names that drivers of CUDA 12 and 13 both have.
+entries! { Entries from driver:
+    cuStreamBeginCapture_v2(CUstream, CUstreamCaptureMode) -> CUresult;
+    cuStreamEndCapture(CUstream, *mut CUgraph) -> CUresult;
+    cuEventRecordWithFlags(CUevent, CUstream, c_uint) -> CUresult;
+    cuGraphInstantiateWithFlags(*mut CUgraphExec, CUgraph, c_ulonglong) -> CUresult;
+    cuGraphUpload(CUgraphExec, CUstream) -> CUresult;
+    cuGraphLaunch(CUgraphExec, CUstream) -> CUresult;
+    cuGraphExecDestroy(CUgraphExec) -> CUresult;
+    cuGraphDestroy(CUgraph) -> CUresult;
 }
 
 /// The graphs of a device's driver, or why there are none.
@@ -70,7 +48,7 @@ pub struct Graphs(RefCell<Result<Rc<Entries>, String>>);
 impl Graphs {
     /// Those of the driver that is loaded.
     pub fn of_driver() -> Rc<Self> {
-        Rc::new(Graphs(RefCell::new(Entries::find().map(Rc::new))))
+        Rc::new(Graphs(RefCell::new(Entries::find(|name| format!("the driver has no {name}")).map(Rc::new))))
     }
 
     /// Why there are none.

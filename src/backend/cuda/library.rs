@@ -34,21 +34,21 @@ macro_rules! entries {
 
         #[allow(non_snake_case)]
         impl $table {
-            /// Looks all of them up; to be asked of a library that is present only.
-            fn find(named: crate::plan::Library) -> crate::error::Result<Self> {
+            /// Looks all of them up, or tells by its name which is missing; to be asked of a library that is present only.
+            fn find<E>(missing: impl Fn(&'static str) -> E) -> std::result::Result<Self, E> {
                 // SAFETY: it was loaded before, with the same initialisers.
                 let library = unsafe { cudarc::$library::sys::culib() };
                 $(
                     // SAFETY: the types are those of the library's header.
                     let $name = unsafe { library.get(concat!(stringify!($name), "\0").as_bytes()) };
-                    let $name = *$name.map_err(|_| super::without(named, stringify!($name)))?;
+                    let $name = *$name.map_err(|_| missing(stringify!($name)))?;
                 )*
                 Ok($table { $($name,)* })
             }
         }
     };
 }
-use entries;
+pub(super) use entries;
 
 /// Longest that the launches which judge one algorithm may take, but for two at least.
 const JUDGED: Duration = Duration::from_millis(20);

@@ -8,7 +8,7 @@ use cudarc::driver::CudaContext;
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::super::memory::{Allocation, download, upload};
-use super::{Handle, Named, Place, Ready, entries};
+use super::{Handle, Named, Place, Ready, entries, without};
 use crate::error::{Error, Result};
 use crate::op::DType;
 use crate::plan::{Conv, FilterLayout, Precision};
@@ -99,7 +99,7 @@ impl Convolution {
     /// # Errors
     /// The library's status, in our words; [`Error::Unsupported`] where neither algorithm takes the problem.
     pub fn new(named: Named, conv: &Conv, precision: Precision, place: Place, context: &Arc<CudaContext>) -> Result<Self> {
-        let entries = Dnn::find(named.library)?;
+        let entries = Dnn::find(|entry| without(named.library, entry))?;
         let (null, context) = (std::ptr::null_mut(), context.clone());
         let width = precision.storage().bytes();
         let mut made = Convolution {

@@ -9,7 +9,7 @@ use cudarc::cublas::sys as blas;
 use cudarc::cublaslt::sys as lt;
 use cudarc::driver::sys::CUdeviceptr;
 
-use super::{Handle, Named, Place, Ready, entries};
+use super::{Handle, Named, Place, Ready, entries, without};
 use crate::error::{Error, Result};
 use crate::op::DType;
 use crate::plan::{Gemm, Precision};
@@ -113,7 +113,7 @@ impl Plain {
     /// # Errors
     /// The library's status, in our words.
     pub fn new(named: Named, gemm: &Gemm, place: Place) -> Result<Self> {
-        let entries = Blas::find(named.library)?;
+        let entries = Blas::find(|entry| without(named.library, entry))?;
         let narrow = |size: u64| c_int::try_from(size).map_err(|_| Error::unsupported(&named.what, size, c_int::MAX));
         let sizes = [narrow(gemm.m)?, narrow(gemm.n)?, narrow(gemm.k)?];
         let mut handle = std::ptr::null_mut();
@@ -210,7 +210,7 @@ impl Proposed {
     /// # Errors
     /// The library's status, in our words; [`Error::Unsupported`] where it proposes none.
     pub fn new(named: Named, gemm: &Gemm, precision: Precision, place: Place) -> Result<Self> {
-        let entries = Lt::find(named.library)?;
+        let entries = Lt::find(|entry| without(named.library, entry))?;
         let null = std::ptr::null_mut();
         let (layouts, proposals) = ([null; 3], Vec::new());
         // SAFETY: it takes nothing.
