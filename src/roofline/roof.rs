@@ -56,6 +56,7 @@ impl Roof {
                 }
             }
         }
+        doubt_latencies(&mut ceilings);
         Ok((Roof::new(header, ceilings, sweeps(measurements(records))), lost))
     }
 
@@ -65,8 +66,7 @@ impl Roof {
     }
 
     /// The same on a device and its clocks.
-    pub(super) fn on(device: &DeviceInfo, clock: &Clock, mut ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
-        doubt_latencies(&mut ceilings);
+    pub(super) fn on(device: &DeviceInfo, clock: &Clock, ceilings: Vec<CeilingView>, sweeps: Vec<Sweep>) -> Roof {
         let (compute_units, llc_bytes) = (device.compute_units, device.llc_bytes());
         let probed = ceilings.iter().find(|c| c.kind == CeilingKind::Latency && c.name == "launch");
         let launch_ns = probed.map_or(clock.launch_ns as f64, |c| c.value);
