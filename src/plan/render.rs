@@ -69,8 +69,9 @@ fn cuda_included(text: &str) -> String {
 /// A source with what it includes on the line that asks for it, without comments, so that the lines after it keep their numbers.
 fn wgsl_included(text: &str) -> String {
     let (line, shared) = WGSL_SHARED;
+    let Some((before, after)) = text.split_once(line) else { return text.to_string() };
     let code: Vec<&str> = shared.lines().map(|line| line.split("//").next().unwrap_or_default().trim()).collect();
-    text.replace(line, &code.join(" "))
+    format!("{before}{}{after}", code.join(" "))
 }
 
 /// A source with what it includes written out, comments and all, so that it can stand alone.
