@@ -14,7 +14,6 @@ mod harness;
 mod stand_in;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use rooftrace::plan::{Library, Unit, VariantInfo};
 use rooftrace::record::{Measurement, State};
 use rooftrace::worker::{Answer, Bench, Launch};
 use serde_json::{Value, json};
-use stand_in::{CACHE, beside, install, library, stand_in};
+use stand_in::{CACHE, beside, install, library, program, stand_in};
 
 /// Folders with the stand-in for the driver, without libraries and with them; `None`, said aloud, where there is no compiler.
 fn folders() -> Option<&'static (PathBuf, PathBuf)> {
@@ -41,15 +40,6 @@ fn folders() -> Option<&'static (PathBuf, PathBuf)> {
         Some((without, with))
     })
     .as_ref()
-}
-
-/// The program over the stand-ins of a folder: exit code, standard output, standard error.
-fn program(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
-    program.args(arguments).env("LD_LIBRARY_PATH", folder).env(CACHE, "").envs(variables.iter().copied()).env_remove("RUST_BACKTRACE");
-    let done = program.output().expect("it starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (done.status.code().unwrap_or(-1), text(&done.stdout), text(&done.stderr))
 }
 
 const ALL: &str = "cublas,cublaslt,cudnn";

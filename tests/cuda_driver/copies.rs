@@ -1,20 +1,10 @@
 //! The probe of the link between host and device over the stand-in, whose copies can be made to stop halfway.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::stand_in::{CACHE, stand_in};
-
-/// The program over the stand-in of a folder: exit code, standard output, standard error.
-fn program(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
-    program.args(arguments).env("LD_LIBRARY_PATH", folder).env(CACHE, "").envs(variables.iter().copied()).env_remove("RUST_BACKTRACE");
-    let done = program.output().expect("it starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (done.status.code().unwrap_or(-1), text(&done.stdout), text(&done.stderr))
-}
+use crate::stand_in::{program, stand_in};
 
 /// What `verify` says of the copies.
 fn verified(folder: &Path, variables: &[(&str, &str)]) -> (i32, Value) {

@@ -110,3 +110,12 @@ pub fn library(source: &str, to: &Path) {
     let done = command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudacpu").join(source)).output().expect("the compiler starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
+
+/// The program over the stand-ins of a folder: exit code, standard output, standard error.
+pub fn program(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+    program.args(arguments).env("LD_LIBRARY_PATH", folder).env(CACHE, "").envs(variables.iter().copied()).env_remove("RUST_BACKTRACE");
+    let done = program.output().expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (done.status.code().unwrap_or(-1), text(&done.stdout), text(&done.stderr))
+}
