@@ -105,17 +105,17 @@ fn on_the_host_every_variant_takes_the_memory_that_its_plan_says() {
     }
 }
 
-/// Nearly 6 MiB of panels: more than the others may be off by.
+/// Over 6 MiB of panels: more than the others may be off by.
 #[test]
 fn the_scratch_of_packed_panels_is_in_the_plan() {
     if !told() {
         return;
     }
     let mut child = open("host").expect("the host");
-    let m = measured(&mut child, &item("matmul", &json!({"m": 3072, "n": 3072, "k": 256}), "packed", "f32"));
+    let m = measured(&mut child, &item("matmul", &json!({"m": 1536, "n": 1536, "k": 1024}), "packed", "f32"));
     let peak = m.peak_bytes.expect("this system tells");
-    assert_eq!(m.set_bytes, 4 * (2 * 3072 * 256 + 3072 * 3072) + m.workspace_bytes);
-    assert!(m.workspace_bytes > 5 * MIB && peak.abs_diff(m.set_bytes) < 2 * MIB, "{peak} bytes, {} planned", m.set_bytes);
+    assert_eq!(m.set_bytes, 4 * (2 * 1536 * 1024 + 1536 * 1536) + m.workspace_bytes);
+    assert!(m.workspace_bytes > 6 * MIB && peak.abs_diff(m.set_bytes) < 2 * MIB, "{peak} bytes, {} planned", m.set_bytes);
 }
 
 #[test]

@@ -11,6 +11,21 @@ use crate::op::Real;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+/// A block for every row below a constant, 14 at most, the row a constant in each: an array that is indexed by it stays in registers whatever
+/// the compiler makes of loops. Of a loop over rows inside one over steps it has, by turns, made nothing and a store of every sum in every step.
+macro_rules! each_row {
+    ($row:ident < $rows:ident, $block:block) => {
+        each_row!(@ $row $rows $block 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $row:ident $rows:ident $block:block $($number:literal)*) => {$(
+        if $number < $rows {
+            let $row: usize = $number;
+            $block
+        }
+    )*};
+}
+pub(crate) use each_row;
+
 /// A vector register of [`Lanes::COUNT`] scalars.
 ///
 /// # Safety of the methods

@@ -2,25 +2,29 @@
 
 use std::ops::Range;
 
-use super::{Operands, Slice};
-use crate::host::lanes::{Lanes, Scalar, prefetch};
+use super::Operands;
+use super::pieces::Slice;
+use crate::host::lanes::{Lanes, Scalar, each_row, prefetch};
 use crate::host::tally;
 
 impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
-    /// All tiles of a block of the piece, a panel of B at a time.
+    /// All tiles of a block of the slice: rows that are near together, of these a panel of B at a time.
     #[inline(always)]
     pub(super) unsafe fn block<V: Lanes<Scalar = S>, const MR: usize>(&self, rows: Range<usize>, columns: Range<usize>) {
         debug_assert_eq!((MR, 2 * V::COUNT), (self.blocking.mr, self.blocking.nr));
-        for j in columns.clone().step_by(2 * V::COUNT) {
-            for i in rows.clone().step_by(MR) {
-                let extent = (MR.min(rows.end - i), (2 * V::COUNT).min(columns.end - j));
-                // SAFETY: the tile lies in the block, which is the caller's alone.
-                unsafe { self.tile::<V, MR>(i, j, extent) };
+        let near = self.blocking.near;
+        for first in rows.clone().step_by(near) {
+            for j in columns.clone().step_by(2 * V::COUNT) {
+                for i in (first..rows.end.min(first + near)).step_by(MR) {
+                    let extent = (MR.min(rows.end - i), (2 * V::COUNT).min(columns.end - j));
+                    // SAFETY: the tile lies in the block, which is the caller's alone.
+                    unsafe { self.tile::<V, MR>(i, j, extent) };
+                }
             }
         }
     }
 
-    /// MR × NR sums at (i, j) of the piece, of which `extent` exist.
+    /// MR × NR sums at (i, j) of the slice, of which `extent` exist.
     #[inline(always)]
     unsafe fn tile<V: Lanes<Scalar = S>, const MR: usize>(&self, i: usize, j: usize, extent: (usize, usize)) {
         let depth = self.depth.len();
@@ -35,23 +39,25 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
             }
             let sums = product::<V, MR>(self.a_panels.0.add(i * self.blocking.chunked(depth)), self.b_panels.0.add(j * depth), depth);
             if extent == (MR, 2 * V::COUNT) && together >= 2 * V::COUNT {
-                for row in 0..MR {
+                each_row!(row < MR, {
                     let c = self.to.c.start.add(at(row));
-                    for v in 0..2 {
-                        let to = c.add(v * V::COUNT);
-                        let sum = if first { sums[row][v] } else { sums[row][v].add(V::load(to)) };
-                        sum.store(to);
+                    let [mut s0, mut s1] = sums[row];
+                    if !first {
+                        s0 = s0.add(V::load(c));
+                        s1 = s1.add(V::load(c.add(V::COUNT)));
                     }
-                }
+                    s0.store(c);
+                    s1.store(c.add(V::COUNT));
+                });
                 return;
             }
-            // An edge: through a buffer of the largest tile. Constant indices keep the sums in registers.
+            // An edge: through a buffer of the largest tile.
             let mut whole = [S::zeroed(); 14 * 32];
-            for row in 0..MR {
-                for v in 0..2 {
-                    sums[row][v].store(whole.as_mut_ptr().add((row * 2 + v) * V::COUNT));
-                }
-            }
+            each_row!(row < MR, {
+                let to = whole.as_mut_ptr().add(row * 2 * V::COUNT);
+                sums[row][0].store(to);
+                sums[row][1].store(to.add(V::COUNT));
+            });
             let mut done = 0;
             while done < extent.1 {
                 let (start, together) = self.to.column(column + done);
@@ -118,11 +124,11 @@ unsafe fn fold<V: Lanes, const MR: usize>(mut sums: [[V; 2]; MR], a: *const V::S
     // SAFETY: by the caller's promise.
     unsafe {
         let (b0, b1) = (V::load(b), V::load(b.add(V::COUNT)));
-        for row in 0..MR {
+        each_row!(row < MR, {
             let x = V::broadcast(a.add(row * V::COUNT));
             sums[row][0] = x.mul_add(b0, sums[row][0]);
             sums[row][1] = x.mul_add(b1, sums[row][1]);
-        }
+        });
         sums
     }
 }

@@ -1,0 +1,173 @@
+//! What becomes of a packed piece of the shared operand: slabs of the other one are packed beside it, slice by slice, and multiplied.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{ABREAST, Blocking, Operand, Operands, Panels, Target};
+use crate::host::lanes::{Kernel, Lanes, Scalar, dispatch};
+use crate::host::{Call, Isa, tally};
+
+/// Rows or columns of the shared operand, over a range of depth of whole slices.
+pub(super) struct Piece<'a, S, O> {
+    pub(super) operands: &'a O,
+    pub(super) to: &'a Target<'a, S>,
+    pub(super) blocking: &'a Blocking,
+    pub(super) side: Range<usize>,
+    pub(super) depth: Range<usize>,
+    /// Where it is packed, slice by slice.
+    pub(super) packed: &'a Panels<S>,
+}
+
+impl<S: Scalar, O: Operands<S>> Piece<'_, S, O> {
+    /// All threads pack all of its slices at once: one may have less to pack than there are workers.
+    pub(super) fn pack(&self, call: &Call<'_>) {
+        let none = Panels(std::ptr::null_mut());
+        let slices: Vec<_> = self.slices(0..0, &none).map(|slice| (slice, AtomicUsize::new(0))).collect();
+        call.pool.run(&|_, _| slices.iter().for_each(|(slice, next)| slice.pack(call.isa, self.blocking.shared, next)));
+    }
+
+    /// All units. The other operand is `long`; a worker has so many elements at `slabs`.
+    pub(super) fn multiply(&self, call: &Call<'_>, long: usize, (slabs, each): (&Panels<S>, usize)) {
+        let b = self.blocking;
+        let parts = self.side.len().div_ceil(b.part);
+        let units = long.div_ceil(b.slab) * parts;
+        let stretch = |i: usize, step: usize, extent: usize| i * step..((i + 1) * step).min(extent);
+        let next = AtomicUsize::new(0);
+        call.pool.run(&|worker, _| {
+            // SAFETY: within the scratch, and this worker's own part of it.
+            let own = Panels(unsafe { slabs.get().add(worker * each) });
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= units {
+                    return;
+                }
+                let (slab, part) = (stretch(unit / parts, b.slab, long), stretch(unit % parts, b.part, self.side.len()));
+                for slice in self.slices(slab.clone(), &own) {
+                    slice.pack(call.isa, b.shared.other(), &AtomicUsize::new(0));
+                    slice.multiply(call.isa, b.shared.turned((part.clone(), 0..slab.len())));
+                }
+            }
+        });
+    }
+
+    /// Its slices, beside a slab of the other operand that is packed at `own`.
+    fn slices(&self, slab: Range<usize>, own: &Panels<S>) -> impl Iterator<Item = Slice<'_, S, O>> {
+        let (b, own) = (self.blocking, own.get());
+        let (rows, columns) = b.shared.turned((self.side.clone(), slab));
+        self.depth.clone().step_by(b.kc).map(move |p| {
+            let packed = self.packed.get().wrapping_add(b.piece * (p - self.depth.start));
+            let (a, b_panels) = b.shared.turned((packed, own));
+            Slice {
+                operands: self.operands,
+                to: self.to,
+                rows: rows.clone(),
+                columns: columns.clone(),
+                depth: p..(p + b.kc).min(self.depth.end),
+                a_panels: Panels(a),
+                b_panels: Panels(b_panels),
+                blocking: b,
+            }
+        })
+    }
+}
+
+/// One depth slice of a piece and a slab.
+pub(super) struct Slice<'a, S, O> {
+    operands: &'a O,
+    pub(super) to: &'a Target<'a, S>,
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+    pub(super) depth: Range<usize>,
+    pub(super) a_panels: Panels<S>,
+    pub(super) b_panels: Panels<S>,
+    pub(super) blocking: &'a Blocking,
+}
+
+impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
+    /// Packs an operand together with whoever works off the same counter.
+    fn pack(&self, isa: Isa, operand: Operand, next: &AtomicUsize) {
+        match (operand, self.blocking.mr) {
+            (Operand::A, 14) => dispatch(isa, PackA::<_, _, 14>(self, next)),
+            (Operand::A, 10) => dispatch(isa, PackA::<_, _, 10>(self, next)),
+            (Operand::A, 8) => dispatch(isa, PackA::<_, _, 8>(self, next)),
+            (Operand::A, _) => dispatch(isa, PackA::<_, _, 6>(self, next)),
+            (Operand::B, _) => dispatch(isa, PackB(self, next)),
+        }
+    }
+
+    /// One unit's part, which no other worker has: rows and columns counted from the slice's first.
+    fn multiply(&self, isa: Isa, (rows, columns): (Range<usize>, Range<usize>)) {
+        let _group = tally::group();
+        match self.blocking.mr {
+            14 => dispatch(isa, Part::<_, _, 14> { slice: self, rows, columns }),
+            10 => dispatch(isa, Part::<_, _, 10> { slice: self, rows, columns }),
+            8 => dispatch(isa, Part::<_, _, 8> { slice: self, rows, columns }),
+            _ => dispatch(isa, Part::<_, _, 6> { slice: self, rows, columns }),
+        }
+    }
+}
+
+/// Panels of A, taken off a counter by one worker.
+struct PackA<'a, 's, S, O, const MR: usize>(&'a Slice<'s, S, O>, &'a AtomicUsize);
+
+impl<S: Scalar, O: Operands<S>, const MR: usize> Kernel<S> for PackA<'_, '_, S, O, MR> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes<Scalar = S>>(self) {
+        let PackA(slice, next) = self;
+        assert_fits::<V, MR>();
+        let (panels, depth) = (slice.rows.len().div_ceil(MR), &slice.depth);
+        let size = MR * slice.blocking.chunked(depth.len());
+        loop {
+            let panel = next.fetch_add(1, Ordering::Relaxed);
+            if panel >= panels {
+                return;
+            }
+            let first = slice.rows.start + panel * MR;
+            // SAFETY: the panel lies within the scratch, and is this worker's; by the caller's promise.
+            unsafe { slice.operands.pack_a::<V, MR>(first..slice.rows.end, depth.clone(), slice.a_panels.get().add(panel * size)) };
+        }
+    }
+}
+
+/// Groups of panels of B, taken off a counter by one worker.
+struct PackB<'a, 's, S, O>(&'a Slice<'s, S, O>, &'a AtomicUsize);
+
+impl<S: Scalar, O: Operands<S>> Kernel<S> for PackB<'_, '_, S, O> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes<Scalar = S>>(self) {
+        let PackB(slice, next) = self;
+        let (columns, depth) = (slice.columns.len(), &slice.depth);
+        let group = ABREAST * 2 * V::COUNT;
+        loop {
+            let first = next.fetch_add(1, Ordering::Relaxed).saturating_mul(group);
+            if first >= columns {
+                return;
+            }
+            let own = slice.columns.start + first..slice.columns.start + (first + group).min(columns);
+            // SAFETY: the panels lie within the scratch, and are this worker's; by the caller's promise.
+            unsafe { slice.operands.pack_b::<V>(own, depth.clone(), slice.b_panels.get().add(first * depth.len())) };
+        }
+    }
+}
+
+/// A unit's part of a slice: one micro-kernel in a function, or its sums leave their registers.
+struct Part<'a, 's, S, O, const MR: usize> {
+    slice: &'a Slice<'s, S, O>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl<S: Scalar, O: Operands<S>, const MR: usize> Kernel<S> for Part<'_, '_, S, O, MR> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes<Scalar = S>>(self) {
+        assert_fits::<V, MR>();
+        // SAFETY: by the caller's promise.
+        unsafe { self.slice.block::<V, MR>(self.rows, self.columns) };
+    }
+}
+
+/// A tile of more than six rows is planned for 32 registers alone; elsewhere nothing of it is compiled.
+#[inline(always)]
+fn assert_fits<V: Lanes, const MR: usize>() {
+    assert!(MR <= 6 || V::REGISTERS == 32, "a tile of {MR} rows needs 32 registers");
+}
