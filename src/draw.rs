@@ -2,18 +2,20 @@
 //!
 //! The same bits come out on every backend: [`element`] here, `shaders/draw.wgsl` and `kernels/draw.cu` on the devices. A
 //! *dense* draw is the sum of four 22-bit hashes, near-normal with σ 0.577, rounded once to the storage type; an *exact* draw
-//! has multiples of 1/64 in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit. Attention's queries
+//! has multiples of 1/64 (of 8 bits: 1/8) in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit. Attention's queries
 //! and keys have a fill of their own ([`Rows`]), because softmax hides nearly everything about scores that are all alike; the lines that a
-//! chase of loads goes through have another ([`Cycle`]), and so have factors of weights, which are positive ([`scale`]). Words are hashes ([`word`]),
-//! integers small ([`small`]). The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
+//! chase of loads goes through have another ([`Cycle`]), and so have factors of weights, which are positive ([`scale`]), and those of sums that must
+//! stay small ([`Pairs`]). Words are hashes ([`word`]), integers small ([`small`]). The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
 
 use serde::{Deserialize, Serialize};
 
 use crate::op::{DType, Kept, Real, TensorSpec, Tensors};
 
 mod cycle;
+mod pairs;
 
 pub use cycle::Cycle;
+pub use pairs::Pairs;
 
 /// Which distribution the drawn tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub enum Fill {
     Scale,
     /// Each names another element, in one cycle: the same under every draw and seed.
     Cycle(Cycle),
+    /// Factors whose products cancel in pairs, under either draw.
+    Pairs(Pairs),
     /// These values, each exact in the storage type.
     Values(Vec<f64>),
 }
@@ -60,12 +64,14 @@ pub struct Rows {
 }
 
 impl Fill {
-    /// As kernels take it, in order; all zeros stand for a plain draw, no columns but a step for scales, and no keys for a cycle.
+    /// As kernels take it, in order; all zeros stand for a plain draw, no columns but a step for scales (1) and pairs (2), and no keys for a
+    /// cycle.
     pub fn words(&self) -> [u32; 6] {
         match self {
             Fill::Rows(r) => [r.columns, r.rows, r.first, r.keys, r.shift, r.step],
             Fill::Cycle(c) => [c.line, c.lines, 0, 0, c.half(), 0],
             Fill::Scale => [0, 0, 0, 0, 0, 1],
+            Fill::Pairs(p) => [0, p.depth, p.apart, 0, p.opposed as u32, 2],
             Fill::Draw | Fill::Values(_) => [0; 6],
         }
     }
@@ -151,6 +157,12 @@ pub const fn small(keys: &[u32; 4], index: u64) -> i32 {
     (word(keys, index) >> 27) as i32 - 16
 }
 
+/// Element `index` of 8 bits under an exact draw: multiples of 1/8 in [−1, 1].
+#[inline]
+pub fn eighths(keys: &[u32; 4], index: u64) -> f32 {
+    ((((word(keys, index) >> 16) * 17) >> 16) as i32 - 8) as f32 * (1.0 / 8.0)
+}
+
 /// Scale `index` before rounding to the storage type, in [1/64, 1/32): a multiple of 2⁻²² under a dense draw; 1/64 or 1/32 under an exact one.
 #[inline]
 pub fn scale(draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
@@ -207,14 +219,17 @@ impl Drawn {
         let drawn = match fill {
             Fill::Values(values) => return values[index as usize],
             _ if dtype.is_integer() => return small(keys, index) as f64,
+            Fill::Draw if *dtype == DType::F8 && self.draw == Draw::Exact => eighths(keys, index),
             Fill::Draw => element(self.draw, keys, index),
             Fill::Scale => scale(self.draw, keys, index),
+            Fill::Pairs(pairs) => pairs.element(keys, index),
             Fill::Rows(rows) => rows.element(self.draw, keys, index),
             Fill::Cycle(cycle) => cycle.element(index),
         };
         match dtype {
             DType::F16 => half::f16::from_f32(drawn).to_f64(),
             DType::BF16 => half::bf16::from_f32(drawn).to_f64(),
+            DType::F8 => dtype.round(drawn as f64),
             DType::F32 | DType::F64 | DType::U32 | DType::I8 | DType::I32 => drawn as f64,
         }
     }

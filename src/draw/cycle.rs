@@ -17,7 +17,7 @@ pub struct Cycle {
 impl Cycle {
     /// The bits of 1, which names element 0.
     pub const ONE: u32 = 0x3f80_0000;
-    /// Odd factors of the hash, those of [`mix`], and their inverses modulo 2³².
+    /// Odd factors of the hash, those of [`super::mix`], and their inverses modulo 2³².
     const FACTORS: [u32; 2] = [0x7feb_352d, 0x846c_a68b];
     const INVERSES: [u32; 2] = [0x1d69_e2a5, 0x4302_1123];
 
