@@ -65,7 +65,14 @@ inline void load_matrices(unsigned (&r)[4], const void* row, bool transposed) {
 // A sum as units make it in fp8: what lies more than 13 bits below the leading bit of the largest addend is cut from all, and what lies so far
 // below that of the sum from the sum. Measured on Ada (SageAttention2, arXiv:2411.10958) and Hopper (DeepSeek-V3, arXiv:2412.19437, 3.5.2).
 inline float cut_sum(const double* addends, unsigned count) {
-    const auto grain = [](double x) { return x == 0 ? 1 : std::ldexp(1.0, std::ilogb(x) - 13); };
+    // The value of the last bit kept: the leading bit of a number is what its exponent alone stands for.
+    const auto grain = [](double x) {
+        uint64_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        bits &= uint64_t{0x7ff} << 52;
+        memcpy(&x, &bits, sizeof bits);
+        return x == 0 ? 1 : x / (1 << 13);
+    };
     double largest = 0;
     for (unsigned i = 0; i < count; i++) largest = std::max(largest, std::fabs(addends[i]));
     const double common = grain(largest), per = 1 / common;
