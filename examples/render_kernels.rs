@@ -69,8 +69,9 @@ fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, pre
 
 /// The fill kernels belong to no op.
 fn draw(folder: &Path) -> Result<Value> {
-    let entries =
-        ["draw", "changed"].map(|what| ["f64", "f32", "f16", "bf16", "u32", "i8", "i32"].map(|dtype| format!("{what}_{dtype}"))).concat();
+    let entries = ["draw", "changed"]
+        .map(|what| ["f64", "f32", "f16", "bf16", "f8", "u32", "i8", "i32"].map(|dtype| format!("{what}_{dtype}")))
+        .concat();
     write(folder, "draw.cu", include_str!("../kernels/draw.cu"))?;
     Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries,
         "unit": "memory", "shared": {}}))

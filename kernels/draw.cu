@@ -1,14 +1,15 @@
 // draw: fills tensors with their draw and counts elements that no longer equal it; the bits are those of src/draw.rs.
 //
 // Element i is an integer function of (keys, i), converted exactly to f32 and then rounded once to the storage type. Rounding to
-// f16 is done in integers, so that no header is needed and the CPU runs the same text. Grids stride over any number of elements.
+// f16 and E4M3 is done in integers, so that no header is needed and the CPU runs the same text. Grids stride over any number of elements.
 
 // Laid out as `Args` in src/backend/cuda/fill.rs.
 struct Draw {
     unsigned long long elements;
     unsigned keys[4];
-    unsigned exact; // 1: multiples of 1/64 in [-1, 1]; 0: near-normal
-    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; no columns but a step for scales; zeros for a plain draw
+    unsigned exact; // 1: multiples of 1/64 in [-1, 1], of 8 bits 1/8; 0: near-normal
+    // `Fill::words` of src/draw.rs: `Rows`; `Cycle` where there are no keys; no columns but a step for scales (1) and
+    // `Pairs` (2), whose depth is `rows`, apart `first` and opposed `shift`; zeros for a plain draw
     unsigned columns, rows, first, keys_of_head, shift, step;
 };
 
@@ -18,6 +19,10 @@ struct Half {
 
 struct Brain {
     unsigned short bits;
+};
+
+struct Float8 {
+    unsigned char bits;
 };
 
 __device__ __forceinline__ unsigned mix(unsigned x) {
@@ -47,7 +52,24 @@ __device__ __forceinline__ unsigned next(const Draw& d, unsigned i) {
 // What stands for an index in hashes.
 __device__ __forceinline__ unsigned place(unsigned long long i) { return (unsigned)i + (unsigned)(i >> 32) * 0x9e3779b9u; }
 
+// A multiple of 1/8 in [-1, 1].
+__device__ __forceinline__ float eighths(const Draw& d, unsigned long long i) {
+    return (float)((int)(((mix(place(i) + d.keys[0]) >> 16) * 17) >> 16) - 8) * (1.0f / 8.0f);
+}
+
+// One of a pair along k, or one of the first pair, which is small and free.
+__device__ __forceinline__ float paired(const Draw& d, unsigned long long i) {
+    const unsigned k = (unsigned)(i / d.first) & (d.rows - 1), first = k < (k ^ 21) ? k : k ^ 21;
+    if (first == 0) {
+        const unsigned hash = mix(place(i) + d.keys[0]) >> 16;
+        return (float)(d.shift ? (int)((hash * 3) >> 16) - 1 : (int)(hash >> 15)) * (1.0f / 8.0f);
+    }
+    const float x = eighths(d, i - (unsigned long long)(k - first) * d.first);
+    return d.shift && k != first ? -x : x;
+}
+
 __device__ __forceinline__ float element(const Draw& d, unsigned long long i) {
+    if (!d.columns && d.step == 2) return paired(d, i);
     if (d.columns && !d.keys_of_head) {
         Bits b;
         b.u = 0x3f800000u + 4 * next(d, (unsigned)i);
@@ -96,10 +118,27 @@ __device__ __forceinline__ Brain brain_of(float x) {
     return {(unsigned short)((b.u + 0x7fff + (b.u >> 16 & 1)) >> 16)};
 }
 
+// Nearest E4M3, ties to even, for |x| <= 464.
+__device__ __forceinline__ Float8 f8_of(float x) {
+    Bits b;
+    b.f = x;
+    const unsigned sign = b.u >> 24 & 0x80, magnitude = b.u & 0x7fffffff;
+    if (magnitude < 0x3c800000) { // below 2^-6: a multiple of 2^-9, found as that of f16 is
+        b.u = magnitude;
+        b.f += 16384.0f;
+        return {(unsigned char)(sign | (b.u - 0x46800000))};
+    }
+    const unsigned rebased = magnitude - (120u << 23);
+    return {(unsigned char)(sign | ((rebased + 0x7ffff + (rebased >> 20 & 1)) >> 20))};
+}
+
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, float& out) { out = element(d, i); }
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, double& out) { out = element(d, i); }
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, Half& out) { out = half_of(element(d, i)); }
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, Brain& out) { out = brain_of(element(d, i)); }
+__device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, Float8& out) {
+    out = f8_of(d.exact && !d.columns && !d.step ? eighths(d, i) : element(d, i));
+}
 // Integers in [-16, 16), under either draw.
 __device__ __forceinline__ int small(const Draw& d, unsigned long long i) { return (int)(mix(place(i) + d.keys[0]) >> 27) - 16; }
 __device__ __forceinline__ void drawn(const Draw& d, unsigned long long i, signed char& out) { out = (signed char)small(d, i); }
@@ -124,6 +163,7 @@ __device__ __forceinline__ bool same(double a, double b) {
 }
 __device__ __forceinline__ bool same(Half a, Half b) { return a.bits == b.bits; }
 __device__ __forceinline__ bool same(Brain a, Brain b) { return a.bits == b.bits; }
+__device__ __forceinline__ bool same(Float8 a, Float8 b) { return a.bits == b.bits; }
 __device__ __forceinline__ bool same(unsigned a, unsigned b) { return a == b; }
 __device__ __forceinline__ bool same(signed char a, signed char b) { return a == b; }
 __device__ __forceinline__ bool same(int a, int b) { return a == b; }
@@ -152,6 +192,7 @@ extern "C" __global__ void __launch_bounds__(256) draw_bf16(Brain* out, const Dr
 extern "C" __global__ void __launch_bounds__(256) draw_u32(unsigned* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_i8(signed char* out, const Draw d) { fill(out, d); }
 extern "C" __global__ void __launch_bounds__(256) draw_i32(int* out, const Draw d) { fill(out, d); }
+extern "C" __global__ void __launch_bounds__(256) draw_f8(Float8* out, const Draw d) { fill(out, d); }
 
 extern "C" __global__ void __launch_bounds__(256) changed_f32(const float* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
@@ -172,5 +213,8 @@ extern "C" __global__ void __launch_bounds__(256) changed_i8(const signed char* 
     compare(data, changed, d);
 }
 extern "C" __global__ void __launch_bounds__(256) changed_i32(const int* data, unsigned long long* changed, const Draw d) {
+    compare(data, changed, d);
+}
+extern "C" __global__ void __launch_bounds__(256) changed_f8(const Float8* data, unsigned long long* changed, const Draw d) {
     compare(data, changed, d);
 }

@@ -1,4 +1,4 @@
-// Sixteen-bit numbers: storage only; sums are of floats. Stands before every source that stores them, so that no header is needed.
+// Numbers of 16 and 8 bits: storage only; sums are of floats. Stands before every source that stores them, so that no header is needed.
 
 #ifndef CUDACPU // the shim that runs sources on a CPU has conversions of its own
 __device__ __forceinline__ float half_to_float(unsigned short bits) {
@@ -36,5 +36,15 @@ struct Brain {
 #endif
     }
     __device__ __forceinline__ explicit operator float() const { return float_of_bits((unsigned)bits << 16); }
+};
+
+// E4M3, as it lies in memory: matrix units take it so. No infinities, and all seven bits of a magnitude set are no number.
+struct Float8 {
+    unsigned char bits;
+    // Four bits of exponent and three of fraction are those of a binary32 that is 2^120 times too small.
+    __device__ __forceinline__ explicit operator float() const {
+        const unsigned sign = (unsigned)(bits & 0x80) << 24, magnitude = bits & 0x7f;
+        return magnitude == 0x7f ? float_of_bits(0x7fc00000) : float_of_bits(sign | magnitude << 20) * float_of_bits(0x7b800000);
+    }
 };
 

@@ -77,5 +77,6 @@ template <class T, class V> __device__ __forceinline__ void mma(V (&d)[4], const
 WARP_MMA(Half, float, "+f", "m16n8k16.row.col.f32.f16.f16.f32")
 WARP_MMA(Brain, float, "+f", "m16n8k16.row.col.f32.bf16.bf16.f32")
 WARP_MMA(float, float, "+f", "m16n8k8.row.col.f32.tf32.tf32.f32")
+WARP_MMA(Float8, float, "+f", "m16n8k32.row.col.f32.e4m3.e4m3.f32")
 WARP_MMA(signed char, int, "+r", "m16n8k32.row.col.s32.s8.s8.s32")
 #undef WARP_MMA

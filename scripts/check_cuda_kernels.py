@@ -6,7 +6,7 @@ FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLD
 hold this. Fails on an error, a
 spill, local memory, a missing entry point, more shared memory than the plan says, and on memory accesses that a source promises to
 be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have them. Where nvdisasm is installed
-beside NVRTC, the machine code for sm_90a is read too: matrix instructions and pairs of f16 where they are promised, no local memory anywhere.
+beside NVRTC, the machine code for sm_90a (fp8 on mma: sm_89) is read too: matrix instructions and pairs of f16 where they are promised, no local memory anywhere.
 """
 
 import ctypes
@@ -19,9 +19,11 @@ import tempfile
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 HAVE = {"mma": ARCHITECTURES[1:], "wgmma": ["sm_90a"]}
+HAVE_FP8 = {"mma": ["sm_89", "sm_120"], "wgmma": ["sm_90a"]}
 READ = "sm_90a"
+READ_FP8 = {"mma": "sm_89"}
 INSTRUCTION = {"mma": "HMMA", "wgmma": "HGMMA"}
-OF_INTEGERS = {"mma": "IMMA", "wgmma": "IGMMA"}
+OF_8_BITS = {"int8": {"mma": "IMMA", "wgmma": "IGMMA"}, "fp8": {"mma": "QMMA", "wgmma": "QGMMA"}}
 
 
 def library(folder):
@@ -128,7 +130,7 @@ def machine_promises(kernel, found):
         local = [name for name in own if re.match(r"(LDL|STL)\b", name)]
         if local:
             yield f"{entry}: {len(local)} accesses to local memory"
-        wanted = (OF_INTEGERS if kernel["precision"] == "int8" else INSTRUCTION).get(kernel["unit"])
+        wanted = OF_8_BITS.get(kernel["precision"], INSTRUCTION).get(kernel["unit"])
         if wanted and not any(name.startswith(wanted) for name in own):
             yield f"{entry}: no {wanted}"
         if kernel["op"] == "fma" and kernel["precision"] == "f16":
@@ -170,7 +172,7 @@ def check(nvrtc, libraries, folder, kernel, architecture):
         elif entry in kernel["shared"] and found[entry][3] > kernel["shared"][entry]:
             complaints.append(f"{entry}: {found[entry][3]} bytes of shared memory where the plan says {kernel['shared'][entry]}")
     complaints += promises(kernel, ptx)
-    if architecture == READ:
+    if architecture == (READ_FP8.get(kernel["unit"], READ) if kernel["precision"] == "fp8" else READ):
         complaints += machine_promises(kernel, disassembled(libraries, cubin))
     return {entry: use[0] for entry, use in found.items()}, complaints
 
@@ -181,7 +183,8 @@ def main():
     manifest = [kernel for kernel in json.loads((folder / "manifest.json").read_text()) if only in kernel["file"]]
     nvrtc, failures, compiled, rows = Nvrtc(libraries), 0, 0, {}
     for kernel in manifest:
-        for architecture in HAVE.get(kernel["unit"], ARCHITECTURES):
+        have = HAVE_FP8 if kernel["precision"] == "fp8" else HAVE
+        for architecture in have.get(kernel["unit"], ARCHITECTURES):
             registers, complaints = check(nvrtc, libraries, folder, kernel, architecture)
             compiled += 1
             for complaint in complaints:

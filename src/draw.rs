@@ -2,14 +2,20 @@
 //!
 //! The same bits come out on every backend: [`element`] here, `shaders/draw.wgsl` and `kernels/draw.cu` on the devices. A
 //! *dense* draw is the sum of four 22-bit hashes, near-normal with σ 0.577, rounded once to the storage type; an *exact* draw
-//! has multiples of 1/64 in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit. Attention's queries
+//! has multiples of 1/64 (of 8 bits: 1/8) in [−1, 1], whose short sums are exact in f32, so that structure can be checked to the bit. Attention's queries
 //! and keys have a fill of their own ([`Rows`]), because softmax hides nearly everything about scores that are all alike; the lines that a
-//! chase of loads goes through have another ([`Cycle`]), and so have factors of weights, which are positive ([`scale`]). Words are hashes ([`word`]),
-//! integers small ([`small`]). The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
+//! chase of loads goes through have another ([`Cycle`]), and so have factors of weights, which are positive ([`scale`]), and those of sums that must
+//! stay small ([`Pairs`]). Words are hashes ([`word`]), integers small ([`small`]). The hash is Chris Wellons's `lowbias32` (nullprogram.com/blog/2018/07/31).
 
 use serde::{Deserialize, Serialize};
 
 use crate::op::{DType, Kept, Real, TensorSpec, Tensors};
+
+mod cycle;
+mod pairs;
+
+pub use cycle::Cycle;
+pub use pairs::Pairs;
 
 /// Which distribution the drawn tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,6 +38,8 @@ pub enum Fill {
     Scale,
     /// Each names another element, in one cycle: the same under every draw and seed.
     Cycle(Cycle),
+    /// Factors whose products cancel in pairs, under either draw.
+    Pairs(Pairs),
     /// These values, each exact in the storage type.
     Values(Vec<f64>),
 }
@@ -56,12 +64,14 @@ pub struct Rows {
 }
 
 impl Fill {
-    /// As kernels take it, in order; all zeros stand for a plain draw, no columns but a step for scales, and no keys for a cycle.
+    /// As kernels take it, in order; all zeros stand for a plain draw, no columns but a step for scales (1) and pairs (2), and no keys for a
+    /// cycle.
     pub fn words(&self) -> [u32; 6] {
         match self {
             Fill::Rows(r) => [r.columns, r.rows, r.first, r.keys, r.shift, r.step],
             Fill::Cycle(c) => [c.line, c.lines, 0, 0, c.half(), 0],
             Fill::Scale => [0, 0, 0, 0, 0, 1],
+            Fill::Pairs(p) => [0, p.depth, p.apart, 0, p.opposed as u32, 2],
             Fill::Draw | Fill::Values(_) => [0; 6],
         }
     }
@@ -87,68 +97,6 @@ impl Rows {
 
 /// Tells signatures from other hashes.
 const SIGNATURE: u32 = 0x2c1b_3c6d;
-
-/// A tensor of lines, each of which names the next of one cycle through all of them, so that it can be followed by loads that wait for each
-/// other. Lines have ranks: the one of rank r lies at a place that is a hash of r, and names the one of rank r + 1. So where a
-/// walk of any length ends is known without walking it. Element c of a line names element c of the next: its bits exceed those of 1 by how
-/// many bytes that one lies behind element 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct Cycle {
-    /// Elements of a line.
-    pub line: u32,
-    /// Lines: a power of two.
-    pub lines: u32,
-}
-
-impl Cycle {
-    /// The bits of 1, which names element 0.
-    pub const ONE: u32 = 0x3f80_0000;
-    /// Odd factors of the hash, those of [`mix`], and their inverses modulo 2³².
-    const FACTORS: [u32; 2] = [0x7feb_352d, 0x846c_a68b];
-    const INVERSES: [u32; 2] = [0x1d69_e2a5, 0x4302_1123];
-
-    /// Half of a place's bits, rounded up: a shift by so many is undone by itself.
-    #[inline]
-    pub(crate) fn half(&self) -> u32 {
-        self.lines.ilog2().div_ceil(2)
-    }
-
-    /// Where the line of a rank lies; that of rank 0 is the first.
-    #[inline]
-    pub fn place(&self, rank: u32) -> u32 {
-        let (mask, half) = (self.lines - 1, self.half());
-        Self::FACTORS.iter().fold(rank, |at, &factor| {
-            let at = at.wrapping_mul(factor) & mask;
-            at ^ (at >> half)
-        })
-    }
-
-    /// The rank of a line.
-    #[inline]
-    pub fn rank(&self, place: u32) -> u32 {
-        let (mask, half) = (self.lines - 1, self.half());
-        Self::INVERSES.iter().rev().fold(place, |at, &inverse| (at ^ (at >> half)).wrapping_mul(inverse) & mask)
-    }
-
-    /// The element that element 0 of a line names.
-    #[inline]
-    pub fn next(&self, place: u32) -> u32 {
-        self.place(self.rank(place).wrapping_add(1)) * self.line
-    }
-
-    /// The number that names an element.
-    #[inline]
-    pub fn named(element: u32) -> f32 {
-        f32::from_bits(Self::ONE + 4 * element)
-    }
-
-    /// Element `index`.
-    #[inline]
-    pub fn element(&self, index: u64) -> f32 {
-        let index = index as u32;
-        Self::named(self.next(index / self.line) + index % self.line)
-    }
-}
 
 /// A draw and its seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -209,6 +157,12 @@ pub const fn small(keys: &[u32; 4], index: u64) -> i32 {
     (word(keys, index) >> 27) as i32 - 16
 }
 
+/// Element `index` of 8 bits under an exact draw: multiples of 1/8 in [−1, 1].
+#[inline]
+pub fn eighths(keys: &[u32; 4], index: u64) -> f32 {
+    ((((word(keys, index) >> 16) * 17) >> 16) as i32 - 8) as f32 * (1.0 / 8.0)
+}
+
 /// Scale `index` before rounding to the storage type, in [1/64, 1/32): a multiple of 2⁻²² under a dense draw; 1/64 or 1/32 under an exact one.
 #[inline]
 pub fn scale(draw: Draw, keys: &[u32; 4], index: u64) -> f32 {
@@ -265,14 +219,17 @@ impl Drawn {
         let drawn = match fill {
             Fill::Values(values) => return values[index as usize],
             _ if dtype.is_integer() => return small(keys, index) as f64,
+            Fill::Draw if *dtype == DType::F8 && self.draw == Draw::Exact => eighths(keys, index),
             Fill::Draw => element(self.draw, keys, index),
             Fill::Scale => scale(self.draw, keys, index),
+            Fill::Pairs(pairs) => pairs.element(keys, index),
             Fill::Rows(rows) => rows.element(self.draw, keys, index),
             Fill::Cycle(cycle) => cycle.element(index),
         };
         match dtype {
             DType::F16 => half::f16::from_f32(drawn).to_f64(),
             DType::BF16 => half::bf16::from_f32(drawn).to_f64(),
+            DType::F8 => dtype.round(drawn as f64),
             DType::F32 | DType::F64 | DType::U32 | DType::I8 | DType::I32 => drawn as f64,
         }
     }
@@ -360,33 +317,6 @@ mod tests {
         assert!((0..1024).all(|key| score(7, key) == 0.0), "a query of odd number sees all keys alike");
         let dense = |rows: &Rows| rows.element(Draw::Dense, &keys(1, 0), 5);
         assert_eq!(dense(&queries), 8.0 * dense(&keys_));
-    }
-
-    #[test]
-    fn a_walk_from_line_to_line_passes_each_once_and_is_where_its_rank_says() {
-        for lines in [2u32, 4, 16, 32, 1 << 9, 1 << 14] {
-            let cycle = Cycle { line: 32, lines };
-            let (mut at, mut seen) = (0u64, vec![false; lines as usize]);
-            for rank in 0..lines {
-                let place = at as u32 / 32;
-                assert_eq!((cycle.place(rank), cycle.rank(place), at % 32), (place, rank, 0));
-                assert!(!std::mem::replace(&mut seen[place as usize], true), "line {place} of {lines} comes twice");
-                assert_eq!(cycle.element(at + 5).to_bits(), cycle.element(at).to_bits() + 20);
-                at = (cycle.element(at).to_bits() - Cycle::ONE) as u64 / 4;
-            }
-            assert_eq!(at, 0, "it ends where it began");
-        }
-    }
-
-    #[test]
-    fn steps_of_a_cycle_cannot_be_guessed_from_those_before() {
-        let cycle = Cycle { line: 1, lines: 1 << 16 };
-        let step = |rank: u32| cycle.place(rank + 1).wrapping_sub(cycle.place(rank));
-        let all = (1u32 << 16) - 2;
-        let repeated = (0..all).filter(|&rank| step(rank) == step(rank + 1)).count();
-        let near = (0..all).filter(|&rank| (step(rank) as i32).unsigned_abs() <= 64).count();
-        // By chance 1 and 128 of them.
-        assert!(repeated <= 64 && near <= 512, "{repeated} repeated, {near} near");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod depthwise;
 pub mod dot;
 mod dtype;
 pub mod exp;
+mod f8;
 pub mod fma;
 mod inputs;
 pub mod launch;
@@ -43,6 +44,7 @@ mod window;
 
 pub(crate) use dtype::bf16_of;
 pub use dtype::{DType, stored_i32};
+pub use f8::{f8_of, f8_value};
 pub use inputs::{Kept, Tensors};
 pub use layers::{LAYERS, Layer, layer_name};
 pub use object::{Op, samples};
@@ -322,13 +324,13 @@ pub fn find(name: &str) -> Result<&'static Entry> {
     })
 }
 
-/// Refuses integers where no kernel is written in them.
+/// Refuses a precision of probes alone where no kernel is written in it.
 ///
 /// # Errors
 /// [`Error::Usage`].
 pub(crate) fn checked_precision(op: &dyn Op, precision: Precision) -> Result<()> {
     let known = |variant: VariantInfo| variant.sources.iter().any(|source| source.precisions.contains(&precision));
-    if precision.is_integer() && !op.variants().into_iter().any(known) {
+    if precision.is_of_probes() && !op.variants().into_iter().any(known) {
         return Err(Error::usage(format!(
             "{} has no kernel in {precision}, which probes alone compute in; choose another precision",
             op.name()

@@ -11,10 +11,10 @@ mod harness;
 
 use cases::{Case, DRAW, cases, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
-use rooftrace::draw::{Cycle, Draw, Fill, Rows, Seeded, element, keys, scale, small, word};
+use rooftrace::draw::{Cycle, Draw, Fill, Pairs, Rows, Seeded, eighths, element, keys, scale, small, word};
 use rooftrace::mutant;
-use rooftrace::op::{Entry, OPS};
-use rooftrace::plan::{Language, SourceInfo, Tuned, Unit, VariantInfo};
+use rooftrace::op::{Entry, OPS, f8_of, f8_value};
+use rooftrace::plan::{Language, Precision, SourceInfo, Tuned, Unit, VariantInfo};
 
 /// Forward, backward, shuffled.
 const ORDERS: [u32; 3] = [0, 1, 7];
@@ -82,23 +82,26 @@ fn every_mutant_of_a_cuda_source_is_refused() {
     for (entry, variant) in variants() {
         let of: Vec<_> = mutant::all().filter(|m| (m.language, m.op, m.variant) == (Language::Cuda, entry.name, variant.name)).collect();
         assert!(of.len() >= 3, "{}/{} has {} mutants", entry.name, variant.name, of.len());
-        let folder = folder(&format!("mutants-{}-{}", entry.name, variant.name));
-        let precision = variant.source(Language::Cuda).expect("filtered").precisions[0];
-        let cases = cases(&folder, entry, &[precision]);
-        let plans: Vec<_> = cases.iter().map(|case| plan(case, variant.name, &Tuned::default())).collect();
-        let mutated = of.iter().enumerate().map(|(i, mutant)| {
-            let clean = module(format!("m{i}"), &plans);
-            assert_eq!(clean.text.matches(mutant.find).count(), 1, "{}: '{}' is to be found once", mutant.name, mutant.find);
-            Module { text: clean.text.replace(mutant.find, mutant.replace), ..clean }
-        });
-        let modules: Vec<Module> = mutated.collect();
-        let program = build(&cxx, &folder, &modules).unwrap_or_else(|log| panic!("a mutant of {} is no C++: {log}", entry.name));
-        let every: Vec<&Case> = cases.iter().collect();
-        for (module, mutant) in modules.iter().zip(&of) {
-            let refused = complaint(&program, &folder, &module.name, &every, variant.name, &Tuned::default());
-            assert!(refused.is_some(), "{}/{} survives though it {}", entry.name, variant.name, mutant.name);
+        let precisions = variant.source(Language::Cuda).expect("filtered").precisions;
+        // Those of probes alone have sums of their own.
+        for (_, &precision) in precisions.iter().enumerate().filter(|(i, precision)| *i == 0 || precision.is_of_probes()) {
+            let folder = folder(&format!("mutants-{}-{}-{precision}", entry.name, variant.name));
+            let cases = cases(&folder, entry, &[precision]);
+            let plans: Vec<_> = cases.iter().map(|case| plan(case, variant.name, &Tuned::default())).collect();
+            let mutated = of.iter().enumerate().map(|(i, mutant)| {
+                let clean = module(format!("m{i}"), &plans);
+                assert_eq!(clean.text.matches(mutant.find).count(), 1, "{}: '{}' is to be found once", mutant.name, mutant.find);
+                Module { text: clean.text.replace(mutant.find, mutant.replace), ..clean }
+            });
+            let modules: Vec<Module> = mutated.collect();
+            let program = build(&cxx, &folder, &modules).unwrap_or_else(|log| panic!("a mutant of {} is no C++: {log}", entry.name));
+            let every: Vec<&Case> = cases.iter().collect();
+            for (module, mutant) in modules.iter().zip(&of) {
+                let refused = complaint(&program, &folder, &module.name, &every, variant.name, &Tuned::default());
+                assert!(refused.is_some(), "{}/{} survives in {precision} though it {}", entry.name, variant.name, mutant.name);
+            }
+            let _ = std::fs::remove_dir_all(&folder);
         }
-        let _ = std::fs::remove_dir_all(&folder);
     }
 }
 
@@ -116,12 +119,15 @@ fn drawn_bytes(dtype: &str, seeded: Seeded, tensor: u32, elements: u64, fill: &F
         Fill::Rows(rows) => rows.element(seeded.draw, &keys, i),
         Fill::Cycle(cycle) => cycle.element(i),
         Fill::Scale => scale(seeded.draw, &keys, i),
+        Fill::Pairs(pairs) => pairs.element(&keys, i),
+        _ if dtype == "f8" && seeded.draw == Draw::Exact => eighths(&keys, i),
         _ => element(seeded.draw, &keys, i),
     });
     match dtype {
         "u32" => (0..elements).flat_map(|i| word(&keys, i).to_ne_bytes()).collect(),
         "i8" => (0..elements).flat_map(|i| (small(&keys, i) as i8).to_ne_bytes()).collect(),
         "i32" => (0..elements).flat_map(|i| small(&keys, i).to_ne_bytes()).collect(),
+        "f8" => all.map(|x| f8_of(x as f64)).collect(),
         "f64" => all.flat_map(|x| (x as f64).to_ne_bytes()).collect(),
         "f32" => all.flat_map(|x| x.to_ne_bytes()).collect(),
         "bf16" => all.flat_map(|x| half::bf16::from_f32(x).to_ne_bytes()).collect(),
@@ -136,10 +142,11 @@ fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
     let program = build(&cxx, &folder, &[draw_module("draw", DRAW)]).unwrap_or_else(|log| panic!("{log}"));
     let queries = Fill::Rows(Rows { columns: 40, rows: 77, first: 52, keys: 129, shift: 3, step: 2 });
     let cycle = Fill::Cycle(Cycle { line: 32, lines: 4096 });
-    let fills = [(Fill::Draw, 100_003), (queries, 100_003), (cycle, 32 * 4096), (Fill::Scale, 100_003)];
+    let pairs = |apart, opposed| (Fill::Pairs(Pairs { depth: 32, apart, opposed }), 100_003);
+    let fills = [(Fill::Draw, 100_003), (queries, 100_003), (cycle, 32 * 4096), (Fill::Scale, 100_003), pairs(1, false), pairs(256, true)];
     let draws = [Draw::Dense, Draw::Exact].into_iter().flat_map(|draw| fills.clone().map(|(fill, elements)| (draw, fill, elements)));
     for (draw, fill, elements) in draws {
-        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16"), (3, "bf16"), (4, "u32"), (5, "i8"), (6, "i32")] {
+        for (tensor, dtype) in [(0, "f64"), (1, "f32"), (2, "f16"), (3, "bf16"), (4, "u32"), (5, "i8"), (6, "i32"), (7, "f8")] {
             let seeded = Seeded { draw, seed: 3 };
             let mut expected = drawn_bytes(dtype, seeded, tensor, elements, &fill);
             let job = |entry: &str, tensors| Job {
@@ -196,6 +203,77 @@ fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range()
     for (x, found) in floats.iter().zip(halves.as_chunks().0) {
         assert_eq!(u16::from_ne_bytes(*found), half::f16::from_f32(*x).to_bits(), "{x:e}");
     }
+}
+
+#[test]
+fn e4m3_rounding_in_integers_is_that_of_the_draw_in_rust_for_every_float_in_range() {
+    let Some(cxx) = compiler() else { return skipped("E4M3 rounding") };
+    let folder = folder("eights");
+    let probe = "extern \"C\" __global__ void eights(const float* x, Float8* y, const Draw d) { \
+                 for (unsigned long long i = first(); i < d.elements; i += stride()) y[i] = f8_of(x[i]); }";
+    let mut module = draw_module("draw", &format!("{DRAW}\n{probe}"));
+    module.entries.push(("eights".into(), 2));
+    let program = build(&cxx, &folder, &[module]).unwrap_or_else(|log| panic!("{log}"));
+    // All upper halves below that of 464, ties among them, with lower halves that are zero every other time.
+    let lower = |i: u32| if (i / 0x43e8).is_multiple_of(2) { 0 } else { i.wrapping_mul(0x9e37_79b9) >> 16 };
+    let floats: Vec<f32> =
+        (0..1u32 << 18).map(|i| f32::from_bits((i % 0x43e8) << 16 | lower(i) | i << 31)).chain([464.0, -464.0]).collect();
+    assert!(floats.iter().all(|x| x.abs() <= 464.0));
+    std::fs::write(folder.join("x"), floats.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<_>>()).expect("the folder can be written");
+    let elements = floats.len() as u64;
+    let job = Job {
+        module: "draw".into(),
+        entry: "eights".into(),
+        grid: [4, 1, 1],
+        block: [64, 1, 1],
+        order: 0,
+        words: draw_words(Seeded { draw: Draw::Dense, seed: 0 }, 0, elements, &Fill::Draw),
+        tensors: vec![Data::In("x".into(), 4 * elements), Data::Out("y".into(), elements)],
+    };
+    assert_eq!(program.run(&[job]), [Ok(())]);
+    let eights = std::fs::read(folder.join("y")).expect("written");
+    for (x, &found) in floats.iter().zip(&eights) {
+        assert_eq!(found, f8_of(*x as f64), "{x:e}");
+    }
+}
+
+#[test]
+fn the_shim_reads_e4m3_and_cuts_its_sums_as_units_are_reported_to() {
+    let Some(cxx) = compiler() else { return skipped("the shim in fp8") };
+    let folder = folder("cut");
+    let entry = OPS.iter().find(|entry| entry.name == "matrix").expect("built in");
+    let case = cases(&folder, entry, &[Precision::Fp8]).into_iter().next().expect("fp8 has problems");
+    let mut made = module("m".into(), &[plan(&case, "mma", &Tuned::default())]);
+    // One product, 1 · 1, is added to x.
+    made.text += "\nextern \"C\" __global__ void add(const float* x, float* y, const Dims d) { \
+        const unsigned one = threadIdx.x % 4 == 0 ? 0x38 : 0, a[4] = {one, one, 0, 0}; \
+        for (unsigned i = 0; i < d.groups; ++i) { \
+            float sum[4] = {x[i], x[i], x[i], x[i]}; mma<T>(sum, a, one, 0); if (threadIdx.x == 0) y[i] = sum[0]; } }\n\
+        extern \"C\" __global__ void widen(const T* x, float* y, const Dims d) { \
+            for (unsigned i = threadIdx.x; i < d.groups; i += 32) y[i] = float(x[i]); }\n";
+    made.entries.extend(["add", "widen"].map(|entry| (entry.to_string(), 2)));
+    let program = build(&cxx, &folder, &[made]).unwrap_or_else(|log| panic!("{log}"));
+    let run = |entry: &str, x: &[u8], elements: usize| -> Vec<f32> {
+        std::fs::write(folder.join("x"), x).expect("the folder can be written");
+        let job = Job {
+            module: "m".into(),
+            entry: entry.into(),
+            grid: [1, 1, 1],
+            block: [32, 1, 1],
+            order: 0,
+            words: vec![elements as u32, 8],
+            tensors: vec![Data::In("x".into(), x.len() as u64), Data::Out("y".into(), 4 * elements as u64)],
+        };
+        assert_eq!(program.run(&[job]), [Ok(())]);
+        std::fs::read(folder.join("y")).expect("written").as_chunks().0.iter().map(|&b| f32::from_ne_bytes(b)).collect()
+    };
+    let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<_>>();
+    let sums = run("add", &bytes(&[0.0, 0.75, 8191.0, 16383.0, 16384.0, -16384.0, 40_000.0]), 7);
+    assert_eq!(sums, [1.0, 1.75, 8192.0, 16384.0, 16384.0, -16384.0, 40_000.0]);
+    let codes: Vec<u8> = (0..=255).collect();
+    let values = run("widen", &codes, 256);
+    assert!(codes.iter().zip(values).all(|(&code, x)| f8_value(code) == x as f64 || f8_value(code).is_nan() && x.is_nan()));
+    let _ = std::fs::remove_dir_all(&folder);
 }
 
 #[test]

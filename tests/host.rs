@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rooftrace::backend::host::{Host, device};
 use rooftrace::backend::{Backend, Checks};
-use rooftrace::draw::{Draw, Drawn, Seeded, element, keys, small, word};
+use rooftrace::draw::{Draw, Drawn, Seeded, eighths, element, keys, small, word};
 use rooftrace::error::Error;
 use rooftrace::host::{Call, Isa};
 use rooftrace::op::{Arithmetic, OPS, Op, Role, find};
@@ -227,9 +227,10 @@ fn draws_read_back_equal_the_definition_to_the_bit_in_every_storage_type() {
             let read = loaded.read(1, 0, 0..100_003).unwrap();
             let keys = keys(seeded.seed, 1);
             for (i, x) in read.iter().enumerate() {
-                let drawn = match precision.is_integer() {
-                    true => small(&keys, i as u64) as f64,
-                    false => dtype.round(element(seeded.draw, &keys, i as u64) as f64),
+                let drawn = match precision {
+                    Precision::Int8 => small(&keys, i as u64) as f64,
+                    Precision::Fp8 if seeded.draw == Draw::Exact => eighths(&keys, i as u64) as f64,
+                    _ => dtype.round(element(seeded.draw, &keys, i as u64) as f64),
                 };
                 assert_eq!(x.to_bits(), drawn.to_bits(), "{precision} {i}");
             }

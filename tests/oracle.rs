@@ -4,7 +4,7 @@
 use rooftrace::Error;
 use rooftrace::backend::{self, Checks};
 use rooftrace::draw::{Draw, Drawn, Seeded, mix};
-use rooftrace::op::{Arithmetic, OPS};
+use rooftrace::op::{self, Arithmetic, OPS};
 use rooftrace::oracle::{Oracle, named};
 use rooftrace::plan::{Precision, Tuned, Unit};
 use serde_json::json;
@@ -65,5 +65,26 @@ fn a_wrong_element_is_refused_wherever_it_stands() {
             _ => output[(at + 1) % clean.len()],
         };
         assert!(matches!(verdict(&output), Err(Error::Wrong(_))), "trial {trial}: element {at} became {}", output[at]);
+    }
+}
+
+#[test]
+fn in_fp8_one_trip_left_out_of_any_number_is_refused() {
+    let entry = op::find("matrix").expect("built in");
+    for (trips, seed) in [(8u64, 1), (2048, 2), (3072, 3)] {
+        let op = (entry.parse)(&json!({"groups": 2, "trips": trips, "depth": 32})).expect("a product");
+        for draw in [Draw::Dense, Draw::Exact] {
+            let seeded = Seeded { draw, seed };
+            let inputs = Drawn::new(&op.tensors(Precision::Fp8).expect("possible"), seeded);
+            let clean = op.row(Arithmetic::F64, &inputs, 0, 0..256);
+            let expectation = Oracle::default().expect(&*op, Precision::Fp8, Unit::Wgmma, seeded).expect("possible");
+            let verdict = |row: &[f64]| {
+                let output = [row, row].concat();
+                expectation.compare("matrix", draw, &mut |r| Ok(output[r.start as usize..r.end as usize].to_vec()))
+            };
+            assert_eq!(verdict(&clean).expect("the clean output passes").allowed, 0.0);
+            let short: Vec<f64> = clean.iter().map(|sum| sum / trips as f64 * (trips - 1) as f64).collect();
+            assert!(verdict(&short).is_err_and(|e| matches!(e, Error::Wrong(_))), "{trips} trips");
+        }
     }
 }

@@ -58,6 +58,7 @@ template <class U, class V> __device__ __forceinline__ void product(V (&s)[128],
 PRODUCT(Half, float, "+f", "m64n256k16.f32.f16.f16", ", 1, 1, 0, 0")
 PRODUCT(Brain, float, "+f", "m64n256k16.f32.bf16.bf16", ", 1, 1, 0, 0")
 PRODUCT(float, float, "+f", "m64n256k8.f32.tf32.tf32", ", 1, 1")
+PRODUCT(Float8, float, "+f", "m64n256k32.f32.e4m3.e4m3", ", 1, 1")
 PRODUCT(signed char, int, "+r", "m64n256k32.s32.s8.s8", "")
 #undef PRODUCT
 #undef F

@@ -202,6 +202,10 @@ fn has_unit(plan: &Plan, architecture: &str) -> Result<()> {
     let (has, need) = match plan.unit {
         Unit::Vector if plan.precision.is_integer() => (number >= 61, "sm_61 or later"),
         Unit::Vector | Unit::Exp | Unit::Memory => (true, ""),
+        // Elsewhere the compiler makes products of f16 and separate sums of it, which is slower than f16 and no ceiling of fp8.
+        Unit::Mma if plan.precision == Precision::Fp8 => {
+            (number == 89 || number >= 120, "sm_89, sm_120 or later in fp8, emulated elsewhere")
+        }
         Unit::Mma => (number >= 80, "sm_80 or later"),
         Unit::Wgmma => (architecture == "sm_90a", "sm_90a"),
         Unit::Coop => (false, "a WGSL device"),
@@ -270,7 +274,7 @@ mod tests {
     use crate::plan::{Language, Tuned};
 
     #[test]
-    fn a_unit_that_an_architecture_has_not_is_refused_in_integers_too() {
+    fn a_unit_that_an_architecture_has_not_is_refused_in_every_precision() {
         let plan = |op: &str, variant: &str, problem: serde_json::Value, precision| {
             let op = (op::find(op).unwrap().parse)(&problem).unwrap();
             op.plan(variant, precision, Language::Cuda, &Tuned::default(), &crate::backend::host::device()).unwrap()
@@ -281,14 +285,21 @@ mod tests {
             plan("dot", "chains", serde_json::json!({}), Precision::Int8),
             plan("matrix", "mma", deep(), Precision::Int8),
             plan("matrix", "wgmma", deep(), Precision::Int8),
+            plan("matrix", "mma", deep(), Precision::Fp8),
+            plan("matrix", "wgmma", deep(), Precision::Fp8),
         ];
         let of = |architecture: &str| plans.each_ref().map(|plan| has_unit(plan, architecture).is_ok());
-        assert_eq!(of("sm_60"), [true, false, false, false]);
-        assert_eq!(of("sm_75"), [true, true, false, false]);
-        assert_eq!(of("sm_90a"), [true; 4]);
-        assert_eq!(of("sm_120"), [true, true, true, false]);
+        assert_eq!(of("sm_60"), [true, false, false, false, false, false]);
+        assert_eq!(of("sm_75"), [true, true, false, false, false, false]);
+        assert_eq!(of("sm_86"), [true, true, true, false, false, false]);
+        assert_eq!(of("sm_89"), [true, true, true, false, true, false]);
+        assert_eq!(of("sm_90a"), [true, true, true, true, false, true]);
+        assert_eq!(of("sm_100"), [true, true, true, false, false, false]);
+        assert_eq!(of("sm_120"), [true, true, true, false, true, false]);
         let why = has_unit(&plans[2], "sm_75").unwrap_err().to_string();
         assert!(why.contains("matrix/mma on mma") && why.contains("sm_80 or later"), "{why}");
+        let why = has_unit(&plans[4], "sm_86").unwrap_err().to_string();
+        assert!(why.contains("matrix/mma on mma needs sm_89, sm_120 or later in fp8"), "{why}");
     }
 
     #[test]

@@ -221,6 +221,7 @@ impl Loaded for OnHost<'_> {
             DType::F16 => elements::<half::f16>(memory)[range].iter().map(|x| x.to_f64()).collect(),
             DType::BF16 => elements::<half::bf16>(memory)[range].iter().map(|x| x.to_f64()).collect(),
             DType::U32 => elements::<u32>(memory)[range].iter().map(|&x| x as f64).collect(),
+            DType::F8 => elements::<u8>(memory)[range].iter().map(|&x| crate::op::f8_value(x)).collect(),
             DType::I8 => elements::<i8>(memory)[range].iter().map(|&x| x as f64).collect(),
             DType::I32 => elements::<i32>(memory)[range].iter().map(|&x| crate::op::stored_i32(x)).collect(),
         })

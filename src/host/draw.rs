@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::{bf16, f16};
 
 use super::{Isa, Memory, Pool, share};
-use crate::draw::{Cycle, Draw, Fill, element, scale, small, word};
-use crate::op::DType;
+use crate::draw::{Cycle, Draw, Fill, eighths, element, scale, small, word};
+use crate::op::{DType, f8_of};
 
 /// What a tensor holds: everything needed to write or check any part of it.
 #[derive(Clone, Copy)]
@@ -85,6 +85,21 @@ impl Stored for u32 {
     }
 }
 
+/// The bits of an E4M3 number.
+impl Stored for u8 {
+    #[inline(always)]
+    fn of_draw(x: f32) -> Self {
+        f8_of(x as f64)
+    }
+    fn of_value(x: f64) -> Self {
+        f8_of(x)
+    }
+    #[inline(always)]
+    fn drawn(draw: Draw, keys: &[u32; 4], index: u64) -> Self {
+        Self::of_draw(if draw == Draw::Exact { eighths(keys, index) } else { element(draw, keys, index) })
+    }
+}
+
 impl Stored for i8 {
     #[inline(always)]
     fn of_draw(x: f32) -> Self {
@@ -124,6 +139,7 @@ pub(crate) fn fill(pool: &Pool, isa: Isa, memory: Memory, content: Content<'_>) 
         DType::F16 => fill_as::<f16>(pool, isa, memory, content),
         DType::BF16 => fill_as::<bf16>(pool, isa, memory, content),
         DType::U32 => fill_as::<u32>(pool, isa, memory, content),
+        DType::F8 => fill_as::<u8>(pool, isa, memory, content),
         DType::I8 => fill_as::<i8>(pool, isa, memory, content),
         DType::I32 => fill_as::<i32>(pool, isa, memory, content),
     }
@@ -146,6 +162,7 @@ pub(crate) fn differences(pool: &Pool, isa: Isa, memory: Memory, content: Conten
         DType::F16 => differences_as::<f16>(pool, isa, memory, content),
         DType::BF16 => differences_as::<bf16>(pool, isa, memory, content),
         DType::U32 => differences_as::<u32>(pool, isa, memory, content),
+        DType::F8 => differences_as::<u8>(pool, isa, memory, content),
         DType::I8 => differences_as::<i8>(pool, isa, memory, content),
         DType::I32 => differences_as::<i32>(pool, isa, memory, content),
     }
@@ -188,6 +205,11 @@ fn write<T: Stored>(isa: Isa, out: &mut [T], range: Range<usize>, content: &Cont
         Fill::Scale => {
             for (slot, index) in out.iter_mut().zip(range.start as u64..) {
                 *slot = T::of_draw(scale(content.draw, &content.keys, index));
+            }
+        }
+        Fill::Pairs(pairs) => {
+            for (slot, index) in out.iter_mut().zip(range.start as u64..) {
+                *slot = T::of_draw(pairs.element(&content.keys, index));
             }
         }
         Fill::Cycle(cycle) => {

@@ -281,6 +281,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     of("matrix", "mma", "leaves a product out", "i < 32; ++i", "i < 31; ++i"),
     of("matrix", "mma", "takes a row for another", "i / 4 * 16 + i % 2 * 8 + lane / 4", "i / 4 * 16 + lane / 4"),
     of("matrix", "mma", "swaps the halves of k", "p * 8 + j % 2 * 4 + lane % 4", "p * 8 + (1 - j % 2) * 4 + lane % 4"),
+    of(
+        "matrix",
+        "mma",
+        "leaves half of k out",
+        "left[p][i / 4][i % 4] = packed(a + row * K + step * PACK, 1);",
+        "left[p][i / 4][i % 4] = i % 4 < 2 ? packed(a + row * K + step * PACK, 1) : 0;",
+    ),
     of("matrix", "wgmma", "stops eight trips early", "trip < d.trips", "trip + BATCH < d.trips"),
     of("matrix", "wgmma", "leaves a product out", "i < BATCH * PRODUCTS", "i + 1 < BATCH * PRODUCTS"),
     of("matrix", "wgmma", "lays B down as A", "place(i % N, i / N), b[i]", "place(i / K % N, i % K), b[i]"),

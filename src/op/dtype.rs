@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{f8_of, f8_value};
+
 /// Storage type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -14,6 +16,8 @@ pub enum DType {
     F16,
     /// The upper half of an IEEE binary32.
     BF16,
+    /// E4M3: eight bits, four of them exponent, three fraction.
+    F8,
     /// 32 bits that hold several small integers: no number by itself.
     U32,
     /// A signed integer of 8 bits; of inputs only, as no value of it could stand for "not written".
@@ -29,7 +33,7 @@ impl DType {
             DType::F64 => 8,
             DType::F32 | DType::U32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
-            DType::I8 => 1,
+            DType::F8 | DType::I8 => 1,
         }
     }
 
@@ -40,6 +44,7 @@ impl DType {
             DType::F32 => f32::EPSILON as f64,
             DType::F16 => 9.765625e-4,
             DType::BF16 => 7.8125e-3,
+            DType::F8 => 0.125,
             DType::U32 | DType::I8 | DType::I32 => 1.0,
         }
     }
@@ -51,6 +56,7 @@ impl DType {
             DType::F32 => value as f32 as f64,
             DType::F16 => half::f16::from_f64(value).to_f64(),
             DType::BF16 => bf16_of(value).to_f64(),
+            DType::F8 => f8_value(f8_of(value)),
             DType::U32 => value as u32 as f64,
             DType::I8 => value as i8 as f64,
             DType::I32 => value as i32 as f64,

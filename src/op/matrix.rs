@@ -2,7 +2,12 @@
 //!
 //! The sums of C's columns are stored and verified, so no sum can be left out. One trip in two hundred shows: matrix units cut sums
 //! instead of rounding them, and the error grows with the trips. Time tells the rest: the probe is refused when doubling the trips does
-//! not double its time. In int8 sums are exact, and one trip left out shows in any number of them.
+//! not double its time. In int8 and fp8 sums are exact, and one trip left out shows in any number of them.
+//!
+//! In fp8 units keep far fewer bits of a sum than an f32 has: on Ada and Hopper 13 below its leading one (SageAttention2, arXiv:2411.10958),
+//! about 14 in all (DeepSeek-V3, arXiv:2412.19437, sections 3.3.2 and 3.5.2). Dense factors would lose whole products once sums are 2¹³
+//! times as large, and no tolerance that covers this would see a trip. So factors are drawn so that all products are multiples of 1/64 and
+//! cancel but for two of them ([`Pairs`]): sums grow by 2/64 a trip at most and fit 13 bits, whatever the order of addition.
 
 use std::ops::Range;
 
@@ -10,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Arithmetic, Definition, Entry, OpRole, Real, TensorSpec, Tensors, Traffic, parse_over};
+use crate::draw::{Fill, Pairs};
 use crate::error::{Error, Result};
 use crate::plan::{Demand, Dispatch, Implementation, Precision, Setting, Source, Unit, Variant, fold};
 
@@ -21,7 +27,7 @@ pub struct Matrix {
     pub groups: u64,
     /// How often the product is added; a multiple of 8, so that kernels unroll without a tail.
     pub trips: u64,
-    /// Products of an element of C in one trip: 16, or 32 in int8, whose instructions take as many.
+    /// Products of an element of C in one trip: 16, or 32 in fp8 and int8, whose instructions take as many.
     pub depth: u64,
 }
 
@@ -30,8 +36,12 @@ const COLUMNS: u64 = 256;
 
 /// The depth that a precision's kernels have.
 pub const fn depth(precision: Precision) -> u64 {
-    if precision.is_integer() { 32 } else { 16 }
+    if precision.storage().bytes() == 1 { 32 } else { 16 }
 }
+
+/// Trips at most in fp8. In units of 1/64 a trip adds 2 at most to an element, and its 32 products are 64 at most each; together they stay
+/// within 13 bits, one fewer than units are reported to keep.
+const MOST_FP8: u64 = ((1 << 13) - 32 * 64) / 2;
 
 /// Trips at most in int8. A factor is 16 at most ([`crate::draw::small`]), so a trip adds 32 · 16² = 2¹³ at most to an element and 64 times
 /// that to the sum of a column, which is 2¹⁹ and must stay below 2³¹ after the last. A multiple of 8 trips makes multiples of 8: never −1,
@@ -61,9 +71,14 @@ impl Definition for Matrix {
         if self.trips == 0 || !self.trips.is_multiple_of(8) {
             return Err(Error::usage(format!("matrix: trips {} must be a multiple of 8", self.trips)));
         }
-        if precision.is_integer() && self.trips > MOST {
+        let (most, bits) = match precision {
+            Precision::Fp8 => (MOST_FP8, 13),
+            Precision::Int8 => (MOST, 32),
+            _ => (u64::MAX, 0),
+        };
+        if self.trips > most {
             return Err(Error::usage(format!(
-                "matrix: {} trips in {precision} may sum to more than 32 bits hold; use at most {MOST}",
+                "matrix: {} trips in {precision} may sum to more than {bits} bits hold; use at most {most}",
                 self.trips
             )));
         }
@@ -72,9 +87,13 @@ impl Definition for Matrix {
         if !free && self.depth != depth(precision) {
             return Err(Error::usage(format!("matrix: depth {} in {precision}; it is {} there", self.depth, depth(precision))));
         }
+        let fill = |apart: u64, opposed| match precision {
+            Precision::Fp8 => Fill::Pairs(Pairs { depth: self.depth as u32, apart: apart as u32, opposed }),
+            _ => Fill::Draw,
+        };
         Ok(vec![
-            TensorSpec::input("a", &[ROWS, self.depth], dtype),
-            TensorSpec::weight("b", &[self.depth, COLUMNS], dtype),
+            TensorSpec { fill: fill(1, false), ..TensorSpec::input("a", &[ROWS, self.depth], dtype) },
+            TensorSpec { fill: fill(COLUMNS, true), ..TensorSpec::weight("b", &[self.depth, COLUMNS], dtype) },
             TensorSpec::output("c", &[self.groups, COLUMNS], precision.sum()),
         ])
     }
@@ -119,13 +138,13 @@ impl Definition for Matrix {
     }
 }
 
-const PRECISIONS: &[Precision] = &[Precision::F16, Precision::BF16, Precision::TF32, Precision::Int8];
+const PRECISIONS: &[Precision] = &[Precision::F16, Precision::BF16, Precision::TF32, Precision::Fp8, Precision::Int8];
 
 fn dispatches(p: &Matrix, _: &Setting<'_>) -> Vec<Dispatch> {
     vec![Dispatch::over(3, "rate", fold(p.groups), [128, 1, 1])]
 }
 
-/// Operands in registers: what a warp can have.
+/// Operands in registers: what a warp can have. In fp8 sm_89 and sm_120 alone have an instruction for it (QMMA).
 const MMA: Variant<Matrix> = Variant {
     name: "mma",
     unit: Unit::Mma,
@@ -158,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_precision_has_one_depth_and_int8_no_more_trips_than_32_bits_hold() {
+    fn each_precision_has_one_depth_and_no_more_trips_than_its_sums_hold() {
         let of = |depth, trips, precision| Matrix { groups: 1, trips, depth }.tensors(precision);
         for precision in PRECISIONS {
             let legal = [16, 32].map(|depth| of(depth, 64, *precision).is_ok());
@@ -167,5 +186,7 @@ mod tests {
         assert!(of(32, MOST, Precision::Int8).is_ok() && of(16, 1 << 14, Precision::F16).is_ok());
         assert!(of(32, MOST + 8, Precision::Int8).is_err_and(|e| e.to_string().contains("at most 4088")));
         assert!(MOST * ROWS * 32 * 16 * 16 < 1 << 31 && MOST.is_multiple_of(8));
+        assert!(of(32, MOST_FP8, Precision::Fp8).is_ok() && MOST_FP8.is_multiple_of(8));
+        assert!(of(32, MOST_FP8 + 8, Precision::Fp8).is_err_and(|e| e.to_string().contains("13 bits hold; use at most 3072")));
     }
 }

@@ -27,11 +27,11 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// The arithmetic that sums in `dtype`; no unit sums in bf16 itself, and nothing in words. Sums of integers are exact, as f64 has them.
+    /// The arithmetic that sums in `dtype`; no unit sums in bf16 or 8 bits themselves, and nothing in words. Sums of integers are exact, as f64 has them.
     pub const fn of(dtype: DType) -> Self {
         match dtype {
             DType::F64 | DType::I8 | DType::I32 => Arithmetic::F64,
-            DType::F32 | DType::BF16 | DType::U32 => Arithmetic::F32,
+            DType::F32 | DType::BF16 | DType::F8 | DType::U32 => Arithmetic::F32,
             DType::F16 => Arithmetic::F16,
         }
     }

@@ -6,7 +6,7 @@ use super::{Code, Custom, Language, LibraryCall, Precision, Source, Tunable, Tun
 use crate::host::Call;
 use crate::op::{DType, Definition, TensorSpec};
 
-/// Sixteen-bit numbers, and what a warp does as one. They stand before every source of such a precision.
+/// Numbers of 16 and 8 bits, and what a warp does as one. They stand before every source of such a precision.
 const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), include_str!("../../kernels/warp.cuh"));
 
 /// What some kernels share: the line that includes it, and its text. NVRTC has no folder to look in.
@@ -172,6 +172,7 @@ const fn wgsl_type(dtype: DType) -> &'static str {
         DType::BF16 => "bf16",
         DType::U32 => "u32",
         // The same.
+        DType::F8 => "f8",
         DType::I8 => "i8",
         DType::I32 => "i32",
     }
@@ -184,6 +185,7 @@ const fn cuda_type(dtype: DType) -> &'static str {
         DType::F16 => "Half",
         DType::BF16 => "Brain",
         DType::U32 => "unsigned",
+        DType::F8 => "Float8",
         DType::I8 => "signed char",
         DType::I32 => "int",
     }
@@ -198,7 +200,7 @@ const fn native(precision: Precision) -> bool {
 fn cuda_declared(precision: Precision, dims: &[(&'static str, u32)]) -> String {
     let (storage, sum) = (cuda_type(precision.storage()), cuda_type(precision.sum()));
     let names: Vec<_> = dims.iter().map(|(name, _)| *name).collect();
-    let ahead = if native(precision) { "" } else { "struct Half; struct Brain; " };
+    let ahead = if native(precision) { "" } else { "struct Half; struct Brain; struct Float8; " };
     format!("{ahead}using T = {storage}; using S = {sum}; struct Dims {{ unsigned {}; }};", names.join(", "))
 }
 

@@ -22,21 +22,25 @@ pub enum Precision {
     BF16,
     /// f32 in, sums and out; factors rounded to tf32's eleven bits.
     TF32,
+    /// E4M3 in, f32 sums and outputs; of probes alone.
+    Fp8,
     /// 8-bit integers in, 32-bit integer sums and outputs; of probes alone.
     Int8,
 }
 
 impl Precision {
     /// Every precision, in table order.
-    pub const ALL: [Precision; 6] = [Precision::F32, Precision::F64, Precision::F16, Precision::BF16, Precision::TF32, Precision::Int8];
+    pub const ALL: [Precision; 7] =
+        [Precision::F32, Precision::F64, Precision::F16, Precision::BF16, Precision::TF32, Precision::Fp8, Precision::Int8];
 
-    /// Type of inputs and outputs in memory; the outputs of int8 have that of its sums.
+    /// Type of inputs and outputs in memory; the outputs of fp8 and int8 have that of their sums.
     pub const fn storage(self) -> DType {
         match self {
             Precision::F32 | Precision::TF32 => DType::F32,
             Precision::F64 => DType::F64,
             Precision::F16 => DType::F16,
             Precision::BF16 => DType::BF16,
+            Precision::Fp8 => DType::F8,
             Precision::Int8 => DType::I8,
         }
     }
@@ -44,10 +48,15 @@ impl Precision {
     /// Type of sums.
     pub const fn sum(self) -> DType {
         match self {
-            Precision::F32 | Precision::F16 | Precision::BF16 | Precision::TF32 => DType::F32,
+            Precision::F32 | Precision::F16 | Precision::BF16 | Precision::TF32 | Precision::Fp8 => DType::F32,
             Precision::F64 => DType::F64,
             Precision::Int8 => DType::I32,
         }
+    }
+
+    /// Whether probes alone compute in it: no kernel is placed under its ceilings.
+    pub const fn is_of_probes(self) -> bool {
+        matches!(self, Precision::Fp8 | Precision::Int8)
     }
 
     /// Whether it computes in integers: its rates are of operations, not FLOPs.
@@ -63,6 +72,7 @@ impl Precision {
             Precision::F16 => "f16",
             Precision::BF16 => "bf16",
             Precision::TF32 => "tf32",
+            Precision::Fp8 => "fp8",
             Precision::Int8 => "int8",
         }
     }
@@ -84,7 +94,8 @@ pub enum Unit {
     Exp,
     /// No arithmetic to speak of: a bandwidth probe.
     Memory,
-    /// Matrix units, a warp at a time, operands in registers (CUDA: `mma.sync`, compute capability 8.0 and later).
+    /// Matrix units, a warp at a time, operands in registers (CUDA: `mma.sync`, compute capability 8.0 and later; in fp8 8.9, 12.0
+    /// and later).
     Mma,
     /// Matrix units, four warps at a time, operands in shared memory (CUDA: `wgmma`, compute capability 9.0 only).
     Wgmma,

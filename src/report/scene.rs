@@ -57,8 +57,8 @@ pub(super) struct Point {
 pub(super) struct Roof {
     pub name: String,
     pub slope: bool,
-    /// Whether it counts operations of integers: then no kernel is judged by it.
-    pub integer: bool,
+    /// Of compute: no kernel is judged by one of probes alone.
+    pub precision: Option<Precision>,
     pub value: f64,
     pub low: f64,
     pub high: f64,
@@ -74,7 +74,7 @@ pub(super) struct Roof {
 impl Roof {
     /// The value with its unit.
     pub fn text(&self) -> String {
-        match (self.slope, self.integer) {
+        match (self.slope, self.precision.is_some_and(Precision::is_integer)) {
             (true, _) => ByteRate(self.value).to_string(),
             (_, true) => OpRate(self.value).to_string(),
             _ => FlopRate(self.value).to_string(),
@@ -171,7 +171,7 @@ fn roof(ceiling: &CeilingView) -> Result<Roof, String> {
     Ok(Roof {
         name: ceiling.name.clone(),
         slope,
-        integer: ceiling.precision.is_some_and(Precision::is_integer),
+        precision: ceiling.precision,
         value: ceiling.value,
         low: interval[0].min(ceiling.value),
         high: interval[1].max(ceiling.value),
@@ -221,7 +221,7 @@ fn main_precision(view: &View, points: &[Point]) -> Precision {
 
 fn ridge(roofs: &[Roof], precision: Precision) -> Option<Ridge> {
     let compute = roofs.iter().find(|r| !r.slope && r.main && r.group == precision.name());
-    let compute = compute.or_else(|| roofs.iter().find(|r| !r.slope && !r.integer))?;
+    let compute = compute.or_else(|| roofs.iter().find(|r| !r.slope && !r.precision.is_some_and(Precision::is_of_probes)))?;
     let dram = roofs.iter().find(|r| r.slope && r.main && r.group == "dram")?;
     let x = compute.value / dram.value;
     usable(x, X_LIMITS).then_some(Ridge { x, y: compute.value })

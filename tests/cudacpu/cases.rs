@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rooftrace::backend::host;
-use rooftrace::draw::{Draw, Drawn, Seeded};
-use rooftrace::op::{Arithmetic, DType, Entry, Op, Role, TensorSpec, stored_i32};
+use rooftrace::draw::{Draw, Drawn, Fill, Seeded};
+use rooftrace::op::{Arithmetic, DType, Entry, Op, Role, TensorSpec, f8_of, f8_value, stored_i32};
 use rooftrace::plan::{Arg, Code, Language, Plan, Precision, Tuned, Unit};
 
 use crate::harness::{Data, Job, Module};
@@ -114,11 +114,12 @@ impl Case {
         Ok(())
     }
 
-    /// Whether every order of summation gives the same bits: of integers always. The chains of `fma`, `ramp` and `exp`, the halved sums of `read` and the quotients of attention
-    /// and its variants do not end in f32.
+    /// Whether every order of summation gives the same bits: of integers and of factors that cancel in pairs always. The chains of `fma`,
+    /// `ramp` and `exp`, the halved sums of `read` and the quotients of attention and its variants do not end in f32.
     fn exact(&self) -> bool {
         let halved = self.op.problem()["kind"] == "read";
         self.precision.is_integer()
+            || self.tensors.iter().any(|spec| matches!(spec.fill, Fill::Pairs(_)))
             || self.draw == Draw::Exact
                 && !["fma", "ramp", "exp", "attention", "linformer", "performer"].contains(&self.op.name())
                 && !halved
@@ -132,6 +133,7 @@ fn stored(dtype: DType, values: &[f64]) -> Vec<u8> {
         DType::F16 => values.iter().flat_map(|&x| half::f16::from_f64(x).to_ne_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|&x| half::bf16::from_f64(x).to_ne_bytes()).collect(),
         DType::U32 => values.iter().flat_map(|&x| (x as u32).to_ne_bytes()).collect(),
+        DType::F8 => values.iter().map(|&x| f8_of(x)).collect(),
         DType::I8 => values.iter().flat_map(|&x| (x as i8).to_ne_bytes()).collect(),
         DType::I32 => values.iter().flat_map(|&x| (x as i32).to_ne_bytes()).collect(),
     }
@@ -144,6 +146,7 @@ fn widened(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         DType::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_ne_bytes(b).to_f64()).collect(),
         DType::BF16 => bytes.as_chunks().0.iter().map(|&b| half::bf16::from_ne_bytes(b).to_f64()).collect(),
         DType::U32 => bytes.as_chunks().0.iter().map(|&b| u32::from_ne_bytes(b) as f64).collect(),
+        DType::F8 => bytes.iter().map(|&b| f8_value(b)).collect(),
         DType::I8 => bytes.iter().map(|&b| b as i8 as f64).collect(),
         DType::I32 => bytes.as_chunks().0.iter().map(|&b| stored_i32(i32::from_ne_bytes(b))).collect(),
     }
@@ -189,8 +192,9 @@ pub const DRAW: &str = include_str!("../../kernels/draw.cu");
 
 /// A module of `text`, which has the entries of the fill kernels.
 pub fn draw_module(name: &str, text: &str) -> Module {
-    let of =
-        |what: &str, pointers: usize| ["f64", "f32", "f16", "bf16", "u32", "i8", "i32"].map(|dtype| (format!("{what}_{dtype}"), pointers));
+    let of = |what: &str, pointers: usize| {
+        ["f64", "f32", "f16", "bf16", "f8", "u32", "i8", "i32"].map(|dtype| (format!("{what}_{dtype}"), pointers))
+    };
     let entries = of("draw", 1).into_iter().chain(of("changed", 2)).collect();
     Module { name: name.into(), text: text.into(), defines: Vec::new(), entries, value: "Draw" }
 }

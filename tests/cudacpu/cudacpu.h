@@ -14,6 +14,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <vector>
 #if !defined(__x86_64__)
 #include <ucontext.h>

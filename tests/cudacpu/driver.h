@@ -21,7 +21,7 @@ namespace {
 constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801;
 constexpr int CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
 constexpr size_t MEMORY = size_t(256) << 20;
-constexpr int MAJOR = 8, MINOR = 0; // has no unit that a CPU cannot run
+constexpr int MAJOR = 8, MINOR = 9; // has no unit that a CPU cannot run
 
 std::map<char*, size_t> allocations, page_locked;
 size_t allocated;
@@ -226,7 +226,7 @@ int cuGraphDestroy(Graph* graph) { return delete graph, allocated -= NODES, OK; 
 
 int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 0, OK; }
 int nvrtcGetNumSupportedArchs(int* count) { return *count = 2, OK; }
-int nvrtcGetSupportedArchs(int* known) { return known[0] = 80, known[1] = 90, OK; }
+int nvrtcGetSupportedArchs(int* known) { return known[0] = 89, known[1] = 90, OK; }
 int nvrtcCreateProgram(void** program, const char* text, const char* name, int, const char* const*, const char* const*) {
     // One file is rendered for several storage types; the text begins with the one it is for.
     const std::string start = std::string(text).substr(0, 256), prefix = "using T = ";
@@ -241,14 +241,14 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
         made.log = "the stand-in compiles nothing now\n";
         return 6;
     }
-    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_80") != 0) {
-        made.log = "the stand-in compiles for sm_80 only\n";
+    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_89") != 0) {
+        made.log = "the stand-in compiles for sm_89 only\n";
         return 6;
     }
     for (const cudacpu::Entry& entry : ENTRIES) {
         const std::string module = module_name(made.name) + " ", name = entry.name;
         if (name.rfind(module, 0) != 0) continue;
-        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_80'\n";
+        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_89'\n";
         made.log += "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
         made.log += "ptxas info    : Used 42 registers, used 1 barriers, 96 bytes smem\n";
     }

@@ -56,6 +56,7 @@ pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> 
                     Precision::F32 | Precision::TF32 => "float",
                     Precision::F16 => "Half",
                     Precision::BF16 => "Brain",
+                    Precision::Fp8 => "Float8",
                     Precision::Int8 => "signed_char",
                 };
                 let clean = module(format!("{}_{}_cu_{alias}", entry.name, variant.name), &plans);

@@ -324,13 +324,15 @@ fn all_shares_of_a_kernel_are_listed_where_they_are_known() {
 }
 
 #[test]
-fn ceilings_of_integers_are_told_in_operations_and_make_no_ridge() {
+fn ceilings_of_integers_are_told_in_operations_and_those_of_probes_alone_make_no_ridge() {
     let mut view = fixture::host();
     view.ceilings.push(fixture::compute("int8 vector", Precision::Int8, 260.0e9));
+    view.ceilings.push(fixture::compute("fp8 mma", Precision::Fp8, 310.0e9));
     let (table, chart) = (table::terminal(&view, &style(140)), chart::terminal(&view, &style(140)));
     assert!(line(&table, "int8 vector").contains("260 GOP/s") && line(&chart, "int8 vector").contains("int8 vector 260 GOP/s"));
+    assert!(line(&table, "fp8 mma").contains("310 GFLOP/s") && line(&chart, "fp8 mma").contains("fp8 mma 310 GFLOP/s"));
     assert!(svg::roofline(&view).expect("drawn").svg.contains("260 GOP/s"));
     assert_eq!(verdict::sentences(&view), verdict::sentences(&fixture::host()));
-    view.ceilings.retain(|ceiling| ceiling.precision.is_none_or(Precision::is_integer));
+    view.ceilings.retain(|ceiling| ceiling.precision.is_none_or(Precision::is_of_probes));
     assert!(!chart::terminal(&view, &style(140)).contains("ridge at"));
 }

@@ -268,7 +268,7 @@ mod tests {
         let (code, log) = cubin(&draws).unwrap();
         assert!(code.starts_with(b"\x7fELF"));
         let found = usages(&log);
-        assert_eq!(found.len(), 14, "{log}");
+        assert_eq!(found.len(), 16, "{log}");
         assert!(found.iter().all(|usage| usage.registers > Some(0) && usage.spills == Some(0)), "{found:?}");
     }
 }

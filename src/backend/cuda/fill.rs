@@ -41,8 +41,8 @@ fn grid(elements: u64) -> u32 {
 
 /// The kernels, ready.
 pub struct Filler {
-    draw: [CudaFunction; 7],
-    changed: [CudaFunction; 7],
+    draw: [CudaFunction; 8],
+    changed: [CudaFunction; 8],
 }
 
 const fn slot(dtype: DType) -> usize {
@@ -54,6 +54,7 @@ const fn slot(dtype: DType) -> usize {
         DType::U32 => 4,
         DType::I8 => 5,
         DType::I32 => 6,
+        DType::F8 => 7,
     }
 }
 
@@ -73,6 +74,7 @@ impl Filler {
                 find("draw_u32")?,
                 find("draw_i8")?,
                 find("draw_i32")?,
+                find("draw_f8")?,
             ],
             changed: [
                 find("changed_f64")?,
@@ -82,6 +84,7 @@ impl Filler {
                 find("changed_u32")?,
                 find("changed_i8")?,
                 find("changed_i32")?,
+                find("changed_f8")?,
             ],
         })
     }

@@ -169,7 +169,7 @@ impl Resident {
             match (&spec.fill, spec.role) {
                 (_, Role::Output | Role::Scratch) => set(start, NAN, spec.bytes())?,
                 (Fill::Values(values), _) => upload(start, &encode(spec.dtype, values))?,
-                (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale, _) => {
+                (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Pairs(_) | Fill::Scale, _) => {
                     self.filler.fill(&self.stream, start, spec, self.seeded, t)?
                 }
             }
@@ -326,7 +326,7 @@ impl Loaded for Resident {
         for (t, spec) in self.tensors.iter().enumerate().filter(|(_, spec)| spec.role.is_input()) {
             let start = self.pool.tensors[number][t];
             audit.inputs_changed += match &spec.fill {
-                Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale => {
+                Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Pairs(_) | Fill::Scale => {
                     self.filler.changed(&self.stream, &self.counter, start, spec, self.seeded, t)?
                 }
                 Fill::Values(values) => {

@@ -30,8 +30,8 @@ fn map(spec: &TensorSpec, place: CUdeviceptr, boxes: [u32; 2]) -> Result<CUtenso
         DType::F32 => DataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         DType::F64 => DataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT64,
         DType::U32 => DataType::CU_TENSOR_MAP_DATA_TYPE_UINT32,
-        // Boxes are copied, not computed with, and it has no signed bytes.
-        DType::I8 => DataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+        // Boxes are copied, not computed with, and it has neither signed bytes nor E4M3.
+        DType::I8 | DType::F8 => DataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
         DType::I32 => DataType::CU_TENSOR_MAP_DATA_TYPE_INT32,
     };
     let columns = spec.shape.last().copied().unwrap_or(1);

@@ -8,7 +8,7 @@ use cudarc::driver::{CudaContext, result};
 
 use super::failed;
 use crate::error::{Error, Result};
-use crate::op::{DType, stored_i32};
+use crate::op::{DType, f8_of, f8_value, stored_i32};
 
 /// Bytes of guard at least, and alignment of every tensor: as wide as anything a kernel may load at once.
 const GUARD: u64 = 256;
@@ -224,6 +224,7 @@ pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
             DType::F16 => bytes.extend(half::f16::from_f64(value).to_ne_bytes()),
             DType::BF16 => bytes.extend(crate::op::bf16_of(value).to_ne_bytes()),
             DType::U32 => bytes.extend((value as u32).to_ne_bytes()),
+            DType::F8 => bytes.push(f8_of(value)),
             DType::I8 => bytes.extend((value as i8).to_ne_bytes()),
             DType::I32 => bytes.extend((value as i32).to_ne_bytes()),
         }
@@ -242,6 +243,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         DType::F16 => each(bytes, |b| half::f16::from_ne_bytes(b).to_f64()),
         DType::BF16 => each(bytes, |b| half::bf16::from_ne_bytes(b).to_f64()),
         DType::U32 => each(bytes, |b| u32::from_ne_bytes(b) as f64),
+        DType::F8 => each(bytes, |[b]| f8_value(b)),
         DType::I8 => each(bytes, |b| i8::from_ne_bytes(b) as f64),
         DType::I32 => each(bytes, |b| stored_i32(i32::from_ne_bytes(b))),
     }
@@ -289,13 +291,15 @@ mod tests {
             assert_eq!(stored.len() as u64, 4 * dtype.bytes());
             assert_eq!(decode(dtype, &stored), values);
         }
+        let eights = [0.0, -1.5, 0.6875, 1.0 / 512.0, 448.0];
+        assert_eq!(decode(DType::F8, &encode(DType::F8, &eights)), eights);
         let words = [0.0, 1.0, f64::from(u32::MAX)];
         assert_eq!(decode(DType::U32, &encode(DType::U32, &words)), words);
         let integers = [0.0, 17.0, -16.0, 127.0, -128.0];
         for dtype in [DType::I8, DType::I32] {
             assert_eq!(decode(dtype, &encode(dtype, &integers)), integers);
         }
-        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I32] {
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::F8, DType::I32] {
             assert!(decode(dtype, &[0xff; 8]).iter().all(|x| x.is_nan()), "a poisoned tensor reads as NaN");
         }
     }

@@ -224,6 +224,10 @@ fn precisions(major: i32, minor: i32) -> Vec<Precision> {
     if major >= 8 {
         all.extend([Precision::BF16, Precision::TF32]);
     }
+    // Matrix units that take E4M3 (PTX ISA, "mma").
+    if (major, minor) >= (8, 9) {
+        all.push(Precision::Fp8);
+    }
     // Products of four 8-bit integers.
     if (major, minor) >= (6, 1) {
         all.push(Precision::Int8);
@@ -268,7 +272,9 @@ mod tests {
         assert_eq!(precisions(5, 2), [F32, F64]);
         assert_eq!(precisions(6, 0), [F32, F64, F16]);
         assert_eq!(precisions(7, 5), [F32, F64, F16, Int8]);
-        assert_eq!(precisions(9, 0), [F32, F64, F16, BF16, TF32, Int8]);
+        assert_eq!(precisions(8, 6), [F32, F64, F16, BF16, TF32, Int8]);
+        assert_eq!(precisions(8, 9), [F32, F64, F16, BF16, TF32, Fp8, Int8]);
+        assert_eq!(precisions(9, 0), precisions(8, 9));
     }
 
     #[test]

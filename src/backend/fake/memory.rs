@@ -35,6 +35,7 @@ impl Buffer {
             DType::F16 => bytemuck::pod_read_unaligned::<half::f16>(at).to_f64(),
             DType::BF16 => bytemuck::pod_read_unaligned::<half::bf16>(at).to_f64(),
             DType::U32 => bytemuck::pod_read_unaligned::<u32>(at) as f64,
+            DType::F8 => crate::op::f8_value(at[0]),
             DType::I8 => bytemuck::pod_read_unaligned::<i8>(at) as f64,
             DType::I32 => stored_i32(bytemuck::pod_read_unaligned(at)),
         }
@@ -49,6 +50,7 @@ impl Buffer {
             DType::F16 => at.copy_from_slice(bytemuck::bytes_of(&half::f16::from_f64(value))),
             DType::BF16 => at.copy_from_slice(bytemuck::bytes_of(&crate::op::bf16_of(value))),
             DType::U32 => at.copy_from_slice(bytemuck::bytes_of(&(value as u32))),
+            DType::F8 => at.fill(crate::op::f8_of(value)),
             DType::I8 => at.copy_from_slice(bytemuck::bytes_of(&(value as i8))),
             DType::I32 if value.is_nan() => at.fill(0xff),
             DType::I32 => at.copy_from_slice(bytemuck::bytes_of(&(value as i32))),

@@ -82,6 +82,9 @@ impl Memory {
             (Fill::Draw | Fill::Rows(_) | Fill::Cycle(_) | Fill::Scale, _) => {
                 memory.fill(device, filler, Mode::Drawn(seeded.draw), seeded.seed)?
             }
+            (Fill::Pairs(_), _) => {
+                return Err(Error::unsupported(format!("tensor {} in WGSL", spec.name), "factors that cancel in pairs", "no such probe"));
+            }
             (Fill::Values(values), _) => {
                 let mut bytes = narrowed(values, spec.dtype);
                 let guard = PATTERN.to_le_bytes();
@@ -161,6 +164,7 @@ impl Memory {
                 DType::F16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::f16>(b).to_f64())),
                 DType::BF16 => values.extend(bytes.chunks_exact(2).map(|b| bytemuck::pod_read_unaligned::<half::bf16>(b).to_f64())),
                 DType::U32 => values.extend(bytes.chunks_exact(4).map(|b| bytemuck::pod_read_unaligned::<u32>(b) as f64)),
+                DType::F8 => values.extend(bytes.iter().map(|&b| crate::op::f8_value(b))),
                 DType::I8 => values.extend(bytes.iter().map(|&b| b as i8 as f64)),
                 DType::I32 => values.extend(bytes.chunks_exact(4).map(|b| crate::op::stored_i32(bytemuck::pod_read_unaligned(b)))),
             }
@@ -192,6 +196,7 @@ impl Memory {
             DType::F16 => 2,
             DType::U32 => 3,
             DType::BF16 => return Err(Error::unsupported(format!("tensor {} in WGSL", self.spec.name), "bf16", "no such type")),
+            DType::F8 => return Err(Error::unsupported(format!("tensor {} in WGSL", self.spec.name), "fp8", "no such type")),
             DType::I8 | DType::I32 => {
                 return Err(Error::unsupported(format!("tensor {} in WGSL", self.spec.name), "int8", "no such probe"));
             }
@@ -238,6 +243,7 @@ fn narrowed(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
         DType::BF16 => crate::op::bf16_of(*value).to_le_bytes().to_vec(),
         DType::U32 => (*value as u32).to_le_bytes().to_vec(),
+        DType::F8 => vec![crate::op::f8_of(*value)],
         DType::I8 => (*value as i8).to_le_bytes().to_vec(),
         DType::I32 => (*value as i32).to_le_bytes().to_vec(),
     };

@@ -53,6 +53,7 @@ const fn stored(dtype: DType) -> u32 {
         DType::BF16 => dnn::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
         // It knows no unsigned words, and no convolution stores any.
         DType::U32 | DType::I32 => dnn::cudnnDataType_t::CUDNN_DATA_INT32,
+        DType::F8 => dnn::cudnnDataType_t::CUDNN_DATA_FP8_E4M3,
         DType::I8 => dnn::cudnnDataType_t::CUDNN_DATA_INT8,
     }) as u32
 }
@@ -62,7 +63,7 @@ const fn math(precision: Precision) -> u32 {
     (match precision {
         Precision::F32 | Precision::F64 => dnn::cudnnMathType_t::CUDNN_FMA_MATH,
         Precision::TF32 => dnn::cudnnMathType_t::CUDNN_DEFAULT_MATH,
-        Precision::F16 | Precision::BF16 | Precision::Int8 => dnn::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        Precision::F16 | Precision::BF16 | Precision::Fp8 | Precision::Int8 => dnn::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
     }) as u32
 }
 

@@ -93,6 +93,7 @@ const fn stored(dtype: DType) -> u32 {
         DType::F16 => lt::cudaDataType_t::CUDA_R_16F,
         DType::BF16 => lt::cudaDataType_t::CUDA_R_16BF,
         DType::U32 => lt::cudaDataType_t::CUDA_R_32U,
+        DType::F8 => lt::cudaDataType_t::CUDA_R_8F_E4M3,
         DType::I8 => lt::cudaDataType_t::CUDA_R_8I,
         DType::I32 => lt::cudaDataType_t::CUDA_R_32I,
     }) as u32
