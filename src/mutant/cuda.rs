@@ -88,6 +88,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     of("matmul", "wgmma", "takes the steps of A twice", "a + i * 16 * sizeof(T) / 16", "a + i / 2 * 2 * 16 * sizeof(T) / 16"),
     of("matmul", "wgmma", "walks the bands wrong", "within / high * BN", "within % high * BN"),
     of("matmul", "wgmma", "stores past the last row", "        if (row < d.m) {", "        if (row < d.m + 1) {"),
+    of("matmul", "wgmma", "takes lines of B twice", "BLOCK, 8 * LINE, SWIZZLE_128", "BLOCK, 4 * LINE, SWIZZLE_128"),
+    of("matmul", "wgmma", "forgets that units of A change places", "16, 8 * LINE, SWIZZLE_128", "16, 8 * LINE, SWIZZLE_NONE"),
     of("conv2d", "naive", "drops the last filter row", "r < d.kh", "r + 1 < d.kh"),
     of("conv2d", "naive", "takes padding for image", "if (w >= d.w) continue;", ""),
     of("conv2d", "naive", "transposes the filter", "((channel * d.kh + r) * d.kw + s)", "((channel * d.kw + s) * d.kh + r)"),
