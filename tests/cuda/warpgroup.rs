@@ -64,6 +64,29 @@ const MATRIX: &[Patch] = &[
     patch("sums are read too early", "    products_wait<0>();\n", "    products_wait<1>();\n", WRONG),
 ];
 
+const ATTENTION: &[Patch] = &[
+    patch("sets of keys in bands of one", "NEAR = 32u << 20", "NEAR = 1u", None),
+    patch("sets of keys in bands of a few", "NEAR = 32u << 20", "NEAR = 16384u", None),
+    patch("weighs scores that are not there", "            products_wait<1>(); // scores are there\n", "", WRONG),
+    patch("shrinks sums that are not there", "            products_wait<0>(); // and the sums", "            // and the sums", WRONG),
+    patch("queries are not waited for", "        barrier_wait<false>(base + Tiles<D>::BARRIERS, 0);\n", "", WRONG),
+    patch(
+        "keys are not waited for",
+        "            barrier_wait<false>(keys.full, keys.parity);\n            take",
+        "            take",
+        WRONG,
+    ),
+    patch(
+        "values are not waited for",
+        "            barrier_wait<false>(values.full, values.parity);\n            add",
+        "            add",
+        WRONG,
+    ),
+    patch("rows of values too close", "descriptor(values, BK<D> * LINE, 8 * LINE", "descriptor(values, BK<D> * LINE, 4 * LINE", WRONG),
+    patch("a turn is never given", "if (team == TEAMS - 1) give_turn(team);", "", NEVER),
+    patch("unseen tiles are kept", "            if (leader) barrier_arrive(unseen.empty);\n", "", NEVER),
+];
+
 fn hold(op: &str, variant: &str, precision: Precision, patches: &[Patch]) {
     let Some(cxx) = compiler() else { return skipped("the emulation of warpgroups") };
     let folder = folder(&format!("warpgroup-{op}"));
@@ -92,4 +115,5 @@ fn hold(op: &str, variant: &str, precision: Precision, patches: &[Patch]) {
 fn products_of_four_warps_show_wrong_descriptors_missing_waits_and_barriers_that_never_complete() {
     hold("matmul", "wgmma", Precision::BF16, MATMUL);
     hold("matrix", "wgmma", Precision::TF32, MATRIX);
+    hold("attention", "flash_wgmma", Precision::F16, ATTENTION);
 }
