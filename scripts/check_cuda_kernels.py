@@ -148,6 +148,9 @@ def machine_promises(kernel, found):
         if (kernel["op"], kernel["variant"]) == ("quantized", "gemv") and entry != "ragged":
             if not any(name.startswith("LDG.E.128") for name in own):
                 yield f"{entry}: no 16-byte load"
+        if kernel["unit"] == "wgmma" and entry.startswith("whole"):
+            if not any(name.startswith("UTMALDG") for name in own):
+                yield f"{entry}: no copies of boxes"
         if kernel["unit"] == "mma" and kernel["op"] != "matrix" and entry.startswith("whole"):
             if not all(any(name.startswith(wanted) for name in own) for wanted in ("LDGSTS", "LDSM")):
                 yield f"{entry}: no asynchronous copies or matrix loads"

@@ -8,24 +8,26 @@ mod cases;
 #[allow(dead_code)]
 #[path = "cudacpu/harness.rs"]
 mod harness;
+#[path = "cuda/warpgroup.rs"]
+mod warpgroup;
 
 use cases::{Case, DRAW, cases, draw_module, module, plan};
 use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
 use rooftrace::draw::{Cycle, Draw, Fill, Pairs, Rows, Seeded, eighths, element, keys, scale, small, word};
 use rooftrace::mutant;
 use rooftrace::op::{Entry, OPS, f8_of, f8_value};
-use rooftrace::plan::{Language, Precision, SourceInfo, Tuned, Unit, VariantInfo};
+use rooftrace::plan::{Language, Precision, SourceInfo, Tuned, VariantInfo};
 
 /// Forward, backward, shuffled.
 const ORDERS: [u32; 3] = [0, 1, 7];
 
-/// Every variant with a CUDA source that a CPU can run: what four warps do together, and the units that copy tiles, only a GPU has.
+/// Every variant with a CUDA source.
 fn variants() -> Vec<(&'static Entry, VariantInfo)> {
     let of = |entry: &'static Entry| {
         let problem = (entry.parse)(&(entry.awkward)()[0]).expect("awkward problems are legal");
         problem.variants().into_iter().map(move |variant| (entry, variant))
     };
-    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some_and(SourceInfo::is_text) && v.unit != Unit::Wgmma).collect()
+    OPS.iter().flat_map(of).filter(|(_, v)| v.source(Language::Cuda).is_some_and(SourceInfo::is_text)).collect()
 }
 
 /// Runs one module over cases; the first complaint, if any. Dense draws go in every order; exact ones, whose sums have no order, go in

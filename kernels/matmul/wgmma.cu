@@ -17,10 +17,7 @@ constexpr unsigned TEAMS = 2, TEAM = 128, LANES = TEAMS * TEAM + 32;
 static_assert(sizeof(T) == 2, "words have no operand that lies along n");
 static_assert(STAGES >= 2, "one tile is multiplied while the others are on their way");
 
-// A tensor as the copying unit knows it; made by the driver.
-struct alignas(64) Map {
-    unsigned long long words[16];
-};
+#include "../warpgroup.cuh"
 
 extern __shared__ __align__(1024) unsigned char pool[];
 
@@ -33,93 +30,16 @@ __device__ __forceinline__ unsigned place_a(unsigned line, unsigned e) {
 }
 __device__ __forceinline__ unsigned place_b(unsigned line, unsigned e) { return A_BYTES + e / BK * BLOCK + place_a(line, e % BK); }
 
-// What a matrix unit is told of an operand: its address, two distances, and how places are exchanged; all in units of 16 bytes.
-__device__ __forceinline__ unsigned long long description(unsigned at, unsigned leading, unsigned stride) {
-    return (unsigned long long)((at & 0x3ffff) >> 4) | (unsigned long long)(leading >> 4) << 16 |
-           (unsigned long long)(stride >> 4) << 32 | 1ull << 62;
-}
-
-template <class U> __device__ __forceinline__ void product(float (&s)[128], unsigned long long a, unsigned long long b, int add);
-
-#define F(i) "+f"(s[i])
-#define PRODUCT(U, NAME) \
-    template <> __device__ __forceinline__ void product<U>(float (&s)[128], unsigned long long a, unsigned long long b, int add) { \
-        asm volatile("{.reg .pred add; setp.ne.b32 add, %130, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32." NAME " {" \
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
-            "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
-            "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
-            "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-            "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127" \
-            "}, %128, %129, add, 1, 1, 0, 1;}" \
-            : \
-            F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12), F(13), F(14), F(15),  \
-            F(16), F(17), F(18), F(19), F(20), F(21), F(22), F(23), F(24), F(25), F(26), F(27), F(28), F(29), F(30), F(31),  \
-            F(32), F(33), F(34), F(35), F(36), F(37), F(38), F(39), F(40), F(41), F(42), F(43), F(44), F(45), F(46), F(47),  \
-            F(48), F(49), F(50), F(51), F(52), F(53), F(54), F(55), F(56), F(57), F(58), F(59), F(60), F(61), F(62), F(63),  \
-            F(64), F(65), F(66), F(67), F(68), F(69), F(70), F(71), F(72), F(73), F(74), F(75), F(76), F(77), F(78), F(79),  \
-            F(80), F(81), F(82), F(83), F(84), F(85), F(86), F(87), F(88), F(89), F(90), F(91), F(92), F(93), F(94), F(95),  \
-            F(96), F(97), F(98), F(99), F(100), F(101), F(102), F(103), F(104), F(105), F(106), F(107), F(108), F(109), F(110), F(111),  \
-            F(112), F(113), F(114), F(115), F(116), F(117), F(118), F(119), F(120), F(121), F(122), F(123), F(124), F(125), F(126), F(127) \
-            : "l"(a), "l"(b), "r"(add)); \
-    }
-PRODUCT(Half, "f16.f16")
-PRODUCT(Brain, "bf16.bf16")
-#undef PRODUCT
-#undef F
-
-__device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> __device__ __forceinline__ void products_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
-
 // The team's 64 rows of one tile: four products of 16 steps.
 __device__ __forceinline__ void multiply(float (&sum)[128], unsigned stage, unsigned team, bool add) {
-    const unsigned long long a = description(stage + team * 64 * LINE, 16, 8 * LINE);
-    const unsigned long long b = description(stage + A_BYTES, BLOCK, 8 * LINE);
+    const unsigned long long a = descriptor(stage + team * 64 * LINE, 16, 8 * LINE, SWIZZLE_128);
+    const unsigned long long b = descriptor(stage + A_BYTES, BLOCK, 8 * LINE, SWIZZLE_128);
     products_begin();
 #pragma unroll
-    for (unsigned i = 0; i < BK / 16; ++i) product<T>(sum, a + i * 16 * sizeof(T) / 16, b + i * 16 * LINE / 16, add || i > 0);
-    products_commit();
-}
-
-// Barriers that count arrivals and bytes; the parity of a wait is that of the round it waits for.
-__device__ __forceinline__ void barrier_make(unsigned at, unsigned arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(unsigned at) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
-}
-__device__ __forceinline__ void barrier_expect(unsigned at, unsigned bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ unsigned long long nanoseconds() {
-    unsigned long long now;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-    return now;
-}
-// Ends the launch with a fault where a round does not come within two seconds: better lost than hung.
-__device__ __forceinline__ void barrier_wait(unsigned at, unsigned parity) {
-    unsigned long long since = 0;
-    for (;;) {
-        unsigned done;
-        asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                     : "=r"(done)
-                     : "r"(at), "r"(parity)
-                     : "memory");
-        if (done) return;
-        if (since == 0) since = nanoseconds();
-        if (nanoseconds() - since > 2000000000ull) __trap();
+    for (unsigned i = 0; i < BK / 16; ++i) {
+        product<T, MN_MAJOR>(sum, a + i * 16 * sizeof(T) / 16, b + i * 16 * LINE / 16, add || i > 0);
     }
-}
-// A box of a tensor to shared memory; the barrier counts its bytes.
-__device__ __forceinline__ void box_copy(unsigned to, const Map& map, unsigned x, unsigned y, unsigned barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-                 "l"(&map), "r"(x), "r"(y), "r"(barrier)
-                 : "memory");
+    products_commit();
 }
 
 // A place in the ring: a stage, and the parity of the round that fills it.
@@ -178,8 +98,7 @@ extern "C" __global__ void __launch_bounds__(LANES, 1) whole(const __grid_consta
             barrier_make(full + 8 * i, 1);
             barrier_make(empty + 8 * i, TEAMS);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        asm volatile("fence.proxy.async;" ::: "memory"); // the copying unit sees them too
+        barriers_made();
     }
     __syncthreads();
     const unsigned steps = (d.k + BK - 1) / BK, team = threadIdx.x / TEAM;
@@ -237,8 +156,8 @@ extern "C" __global__ void __launch_bounds__(TEAMS * TEAM, 1) ragged(const T* __
                 const T x = p < d.k && col < d.n ? b[p * d.n + col] : T(0);
                 *reinterpret_cast<T*>(tile + place_b(e / BN, e % BN)) = x;
             }
-            asm volatile("fence.proxy.async;" ::: "memory"); // what lanes have stored, the matrix units may read
-            __syncthreads();                                 // and the tile is whole
+            stores_seen();
+            __syncthreads(); // the tile is whole
             multiply(sum, shared_address(tile), team, first > 0);
             products_wait<0>();
             __syncthreads(); // the tile is no longer needed

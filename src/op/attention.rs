@@ -21,7 +21,7 @@ mod variants;
 
 use decode::FLASH_DECODE;
 pub(super) use variants::fused;
-use variants::{FLASH, FLASH_MMA, NAIVE};
+use variants::{FLASH, FLASH_MMA, FLASH_WGMMA, NAIVE};
 
 /// An attention layer's core, without its projections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub const ENTRY: Entry = Entry {
             problem(1, 1, 1, (1, 300), 128, true),
             problem(1, 3, 1, (1, 300), 67, false),
             problem(1, 1, 1, (60, 300), 36, true),
+            // Rows of one group that see tiles which others do not.
+            problem(1, 1, 1, (150, 300), 64, true),
         ]
     },
 };
@@ -160,7 +162,7 @@ impl Attention {
 impl Definition for Attention {
     const NAME: &'static str = "attention";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, FLASH, FLASH_MMA, FLASH_DECODE];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, FLASH, FLASH_MMA, FLASH_WGMMA, FLASH_DECODE];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         self.checked()?;

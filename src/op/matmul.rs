@@ -56,6 +56,8 @@ pub const ENTRY: Entry = Entry {
             // Few rows and few columns, and slices of them.
             (13, 70, 300),
             (90, 20, 270),
+            // More tiles along k than any ring has, of whole vectors.
+            (9, 8, 520),
         ];
         shapes.iter().map(|(m, n, k)| json!({"m": m, "n": n, "k": k})).collect()
     },

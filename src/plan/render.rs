@@ -13,6 +13,7 @@ const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), in
 const CUDA_SHARED: &[(&str, &str)] = &[
     ("#include \"../ring.cuh\"", include_str!("../../kernels/ring.cuh")),
     ("#include \"../fused.cuh\"", include_str!("../../kernels/fused.cuh")),
+    ("#include \"../warpgroup.cuh\"", include_str!("../../kernels/warpgroup.cuh")),
 ];
 
 /// The same of WGSL, which has no word for it.

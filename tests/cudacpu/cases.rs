@@ -72,7 +72,11 @@ impl Case {
                 })
             }
             Arg::Dims => None,
-            Arg::Map { .. } => panic!("no CPU copies boxes"),
+            Arg::Map { tensor, rows, columns } => {
+                let spec = &self.tensors[tensor];
+                let numbers = [*spec.shape.last().expect("no tensor is a scalar"), spec.dtype.bytes(), columns as u64, rows as u64];
+                Some(Data::Map(format!("{}-{tensor}", self.files), spec.bytes(), numbers))
+            }
         };
         Job {
             module: module.into(),

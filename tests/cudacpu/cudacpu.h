@@ -84,7 +84,7 @@ namespace cudacpu {
 constexpr size_t STACK = 32768 + 192; // not a power of two, or all stacks would share a few lines of the cache
 constexpr unsigned WARP = 32;
 
-enum class State { Running, AtBarrier, InWarp, Done };
+enum class State { Running, AtBarrier, InWarp, Awaiting, Done };
 
 // A copy behind a lane's back: done no earlier than a wait asks for it, so that a missing wait shows.
 struct Copy {
@@ -109,6 +109,7 @@ struct Fiber {
 inline std::vector<Fiber> fibers;
 inline unsigned current;
 inline size_t in_warp; // lanes that wait in a warp operation
+inline size_t met;     // conditions that lanes waited for and that came true
 inline std::function<void()> body;
 inline uint64_t exchange[2][1024]; // one word a lane, twice, so that a fast lane cannot overwrite what a slow one has yet to read
 
@@ -169,6 +170,16 @@ inline void warp_barrier() {
     yield();
 }
 
+// Gives the turn away until `ready` holds.
+template <class Ready> void await(Ready ready) {
+    while (!ready()) {
+        fibers[current].state = State::Awaiting;
+        yield();
+    }
+    met += fibers[current].state == State::Awaiting;
+    fibers[current].state = State::Running;
+}
+
 template <class T> T shuffle(T value, unsigned from) {
     uint64_t* words = exchange[fibers[current].phase++ & 1];
     memcpy(&words[current], &value, sizeof value);
@@ -216,8 +227,14 @@ inline bool release_block(size_t live) {
     return true;
 }
 
+// In warpgroup.h.
+inline bool copies_at_once;
+inline size_t dynamic_bytes; // shared memory that the launch gives; 0 where nobody says
+inline void warpgroups_begin(unsigned lanes);
+
 inline void run_block(const std::vector<Group>& groups) {
     in_warp = 0;
+    warpgroups_begin(fibers.size());
     for (Fiber& f : fibers) {
         f.state = State::Running;
         f.phase = 0;
@@ -229,18 +246,22 @@ inline void run_block(const std::vector<Group>& groups) {
         for (const Group& group : groups) {
             do {
                 for (unsigned lane : group.turns) {
-                    if (fibers[lane].state != State::Running) continue;
-                    progress = true;
+                    const State before = fibers[lane].state;
+                    if (before != State::Running && before != State::Awaiting) continue;
+                    const size_t met_before = met;
                     current = lane;
                     threadIdx = fibers[lane].index;
                     resume(fibers[lane]);
+                    progress |= before == State::Running || met != met_before;
                     live -= fibers[lane].state == State::Done;
                 }
             } while (in_warp > 0 && release_warps(group));
         }
         if (live == 0) break;
         progress |= release_block(live);
-        if (!progress) die("deadlock: lanes wait for each other");
+        if (progress) continue;
+        const bool awaits = std::any_of(fibers.begin(), fibers.end(), [](const Fiber& f) { return f.state == State::Awaiting; });
+        die(awaits ? "deadlock: lanes wait for a barrier or products that never complete" : "deadlock: lanes wait for each other");
     }
 }
 
@@ -259,6 +280,7 @@ inline std::vector<Group> grouped(const std::vector<unsigned>& turns, bool apart
 
 // Order 0 is forward, 1 backward, anything else a shuffle.
 inline void launch(dim3 grid, dim3 block, unsigned order, std::function<void()> kernel) {
+    copies_at_once = order == 1;
     const unsigned lanes = block.x * block.y * block.z;
     body = std::move(kernel);
     blockDim = block;
@@ -308,3 +330,4 @@ template <class T> T atomicAdd(T* at, T value) {
 }
 
 #include "warp.h"
+#include "warpgroup.h"

@@ -21,7 +21,7 @@ namespace {
 constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801;
 constexpr int CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
 constexpr size_t MEMORY = size_t(256) << 20;
-constexpr int MAJOR = 8, MINOR = 9; // has no unit that a CPU cannot run
+constexpr int MAJOR = 9, MINOR = 0;
 
 std::map<char*, size_t> allocations, page_locked;
 size_t allocated;
@@ -178,24 +178,41 @@ int cuModuleGetFunction(const void** function, void* module, const char* name) {
     return NOT_FOUND;
 }
 int cuFuncSetAttribute(const void*, int, int) { return OK; }
-int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned, void*,
-                   void** parameters, void**) {
+int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void*, void** parameters, void**) {
     if (capturing && asked("CUDACPU_REFUSES", "captured-launch")) return spoilt = true, CAPTURE_UNSUPPORTED;
     const auto* entry = static_cast<const cudacpu::Entry*>(function);
     std::vector<cudacpu::Any> pointers;
+    const auto maps = std::make_shared<std::vector<Map>>(entry->pointers); // lives as long as the launch
     for (unsigned i = 0; i < entry->pointers; i++) {
-        void* at = *static_cast<void**>(parameters[i]);
-        if (!holds(at, 1)) return INVALID;
-        pointers.push_back({at});
+        Map& map = (*maps)[i];
+        const bool mapped = entry->maps >> i & 1;
+        if (mapped) memcpy(&map, parameters[i], sizeof map);
+        void* at = mapped ? map.at : *static_cast<void**>(parameters[i]);
+        if (!holds(at, mapped ? map.rows * map.apart : 1)) return INVALID;
+        pointers.push_back({mapped ? &map : at});
     }
     const char* const given = static_cast<const char*>(parameters[entry->pointers]);
     const std::vector<char> value(given, given + entry->bytes);
     const auto run = [=] {
+        (void)maps;
+        cudacpu::dynamic_bytes = shared;
         cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), 0, [&] { entry->call(pointers.data(), value.data(), value.size()); });
     };
     if (capturing) capturing->push_back(run);
     else run();
     return OK;
+}
+
+int cuTensorMapEncodeTiled(void* made, unsigned type, unsigned rank, void* at, const uint64_t* extents, const uint64_t* apart,
+                           const unsigned* box, const unsigned* steps, unsigned interleave, unsigned swizzle, unsigned, unsigned fill) {
+    // By CUtensorMapDataType in cuda.h; two extents and 128 bytes a line are all that is emulated.
+    const unsigned widths[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2}, width = type < 10 ? widths[type] : 0;
+    const bool aligned = reinterpret_cast<uintptr_t>(at) % 16 == 0 && apart[0] % 16 == 0 && apart[0] >= extents[0] * width;
+    if (rank != 2 || !aligned || box[0] * width != 128 || box[1] - 1 > 255 || steps[0] != 1 || steps[1] != 1) return INVALID;
+    if (interleave != 0 || swizzle != 3 || fill != 0) return INVALID;
+    const Map map = {static_cast<unsigned char*>(at), extents[0], extents[1], apart[0], box[0], box[1], width, {}};
+    return memcpy(made, &map, sizeof map), OK;
 }
 
 int cuStreamBeginCapture_v2(void*, int mode) {
@@ -226,7 +243,7 @@ int cuGraphDestroy(Graph* graph) { return delete graph, allocated -= NODES, OK; 
 
 int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 0, OK; }
 int nvrtcGetNumSupportedArchs(int* count) { return *count = 2, OK; }
-int nvrtcGetSupportedArchs(int* known) { return known[0] = 89, known[1] = 90, OK; }
+int nvrtcGetSupportedArchs(int* known) { return known[0] = 80, known[1] = 90, OK; }
 int nvrtcCreateProgram(void** program, const char* text, const char* name, int, const char* const*, const char* const*) {
     // One file is rendered for several storage types; the text begins with the one it is for.
     const std::string start = std::string(text).substr(0, 256), prefix = "using T = ";
@@ -241,14 +258,14 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
         made.log = "the stand-in compiles nothing now\n";
         return 6;
     }
-    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_89") != 0) {
-        made.log = "the stand-in compiles for sm_89 only\n";
+    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_90a") != 0) {
+        made.log = "the stand-in compiles for sm_90a only\n";
         return 6;
     }
     for (const cudacpu::Entry& entry : ENTRIES) {
         const std::string module = module_name(made.name) + " ", name = entry.name;
         if (name.rfind(module, 0) != 0) continue;
-        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_89'\n";
+        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_90a'\n";
         made.log += "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
         made.log += "ptxas info    : Used 42 registers, used 1 barriers, 96 bytes smem\n";
     }

@@ -23,7 +23,7 @@ pub struct Module {
     pub name: String,
     pub text: String,
     pub defines: Vec<String>,
-    /// Entry points and the number of pointers that each takes before the by-value struct.
+    /// Entry points and the number of pointers or maps that each takes before the by-value struct.
     pub entries: Vec<(String, usize)>,
     /// The by-value struct.
     pub value: &'static str,
@@ -38,6 +38,8 @@ pub enum Data {
     Out(String, u64),
     /// File that is read first and written again, and its size.
     Through(String, u64),
+    /// The map of a tensor that is read: file and size, columns of its matrix, bytes of an element, columns and rows of a box.
+    Map(String, u64, [u64; 4]),
 }
 
 /// One launch.
@@ -64,8 +66,12 @@ impl Job {
                 Data::In(file, bytes) => ("in", file, bytes),
                 Data::Out(file, bytes) => ("out", file, bytes),
                 Data::Through(file, bytes) => ("inout", file, bytes),
+                Data::Map(file, bytes, _) => ("map", file, bytes),
             };
             let _ = write!(line, " {role} {bytes} {file}");
+            if let Data::Map(_, _, numbers) = tensor {
+                numbers.iter().for_each(|number| _ = write!(line, " {number}"));
+            }
         }
         line
     }
@@ -107,7 +113,8 @@ fn table(folder: &Path, modules: &[Module]) -> String {
             let arguments: String = (0..*pointers).map(|i| format!("t[{i}], ")).collect();
             let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(v, n))");
             table += &format!(
-                "{{\"{name} {entry}\", {pointers}, sizeof({name}::{value}), [](const cudacpu::Any* t, const void* v, size_t n) {{ {call}; }}}},\n"
+                "{{\"{name} {entry}\", {pointers}, cudacpu::maps_of(&{name}::{name}_{entry}), sizeof({name}::{value}), \
+                 [](const cudacpu::Any* t, const void* v, size_t n) {{ {call}; }}}},\n"
             );
         }
     }

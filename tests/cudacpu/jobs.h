@@ -1,9 +1,10 @@
 // Runs a list of launches: reads tensors from files, surrounds them with guards of NaN, writes the outputs back.
 //
 // One job a line, fields apart by blanks:
-//   MODULE ENTRY grid(3) block(3) order WORDS word… TENSORS { in|out|inout bytes file }…
-// `words` are the by-value struct. An `out` tensor starts as NaN, any other as its file; `out` and `inout` are written back. For each job that ends, a line
-// `ok` or `guard N` (tensor N was overrun) goes to standard output.
+//   MODULE ENTRY grid(3) block(3) order WORDS word… TENSORS tensor…
+// A tensor is `in`, `out` or `inout`, then `bytes file`, or `map bytes file columns width box_columns box_rows`.
+// `words` are the by-value struct. An `out` tensor starts as NaN, any other as its file; `out` and `inout` are written back. A `map` is
+// one of a tensor that is read. For each job that ends, a line `ok` or `guard N` (tensor N was overrun) goes to standard output.
 #pragma once
 #include "cudacpu.h"
 
@@ -13,11 +14,19 @@
 
 namespace cudacpu {
 
-// Becomes whatever pointer a kernel asks for.
+// Becomes whatever pointer a kernel asks for, or the map there.
 struct Any {
     void* at;
     template <class T> operator T*() const { return static_cast<T*>(at); }
+    operator Map() const { return *static_cast<const Map*>(at); }
 };
+
+// Which of a kernel's parameters are maps, a bit each.
+template <class... P> constexpr unsigned maps_of(void (*)(P...)) {
+    unsigned maps = 0, bit = 1;
+    ((maps |= std::is_same<P, Map>::value ? bit : 0, bit <<= 1), ...);
+    return maps;
+}
 
 // `bytes` is 0 where the caller does not know the size, as a driver does not.
 template <class T> T by_value(const void* at, size_t bytes) {
@@ -29,7 +38,8 @@ template <class T> T by_value(const void* at, size_t bytes) {
 
 struct Entry {
     const char* name; // MODULE and ENTRY, apart by a blank
-    unsigned pointers; // taken before the by-value struct
+    unsigned pointers; // taken before the by-value struct, maps among them
+    unsigned maps;     // which of them are
     size_t bytes;      // of the by-value struct
     void (*call)(const Any* tensors, const void* value, size_t bytes);
 };
@@ -40,17 +50,25 @@ struct Tensor {
     size_t bytes;
     std::string file;
     char* block;
+    bool mapped;
+    Map map;
 
     char* data() const { return block + GUARD; }
 
     void read(std::istream& from) {
         std::string role;
         from >> role >> bytes >> file;
-        output = role != "in";
+        output = role == "out" || role == "inout";
+        mapped = role == "map";
         const size_t whole = (bytes + 2 * GUARD + 63) / 64 * 64;
         block = static_cast<char*>(std::aligned_alloc(64, whole));
         memset(block, 0xff, whole);
         if (role != "out" && !std::ifstream(file, std::ios::binary).read(data(), bytes)) die("an input file is too short");
+        if (!mapped) return;
+        map = {reinterpret_cast<unsigned char*>(data())};
+        from >> map.columns >> map.width >> map.box_columns >> map.box_rows;
+        map.apart = map.columns * map.width;
+        map.rows = bytes / map.apart;
     }
 
     bool intact() const {
@@ -77,7 +95,7 @@ inline void run_job(const std::string& line, const Entry* entries, size_t count)
     std::vector<Any> pointers;
     for (Tensor& tensor : tensors) {
         tensor.read(in);
-        pointers.push_back({tensor.data()});
+        pointers.push_back({tensor.mapped ? static_cast<void*>(&tensor.map) : tensor.data()});
     }
     const auto entry = std::find_if(entries, entries + count, [&](const Entry& e) { return module + " " + name == e.name; });
     if (!in || entry == entries + count) die(("bad job: " + line).c_str());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rooftrace::backend::host;
 use rooftrace::op::{OPS, Op};
-use rooftrace::plan::{Language, Plan, Precision, Tuned, Unit, VariantInfo};
+use rooftrace::plan::{Language, Plan, Precision, Tuned, VariantInfo};
 
 use crate::cases::{DRAW, draw_module, module};
 use crate::harness::{Module, build_driver, compiler, folder, skipped};
@@ -67,9 +67,9 @@ pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> 
     made
 }
 
-/// Whether a variant is a kernel that a CPU can run, or a copy.
+/// Whether a variant is a kernel, which a CPU can run, or a copy.
 pub fn runs_here(variant: &VariantInfo) -> bool {
-    variant.unit != Unit::Wgmma && variant.library().is_none()
+    variant.library().is_none()
 }
 
 pub fn planned(problem: &Arc<dyn Op>, variant: &str, precision: Precision) -> Plan {

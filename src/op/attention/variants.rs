@@ -139,13 +139,56 @@ pub(super) const FLASH_MMA: Variant<Attention> = Variant {
         let grid = [tiles(p.group_rows(), rows as u64), tiles(p.groups(), 1), 1];
         vec![Dispatch { dynamic_bytes: 2 * width * (rows + 2 * keys), ..Dispatch::over(4, entry, grid, [rows, 1, 1]) }]
     },
-    // Queries, keys and values are copied once a group, and from there no lane loads anything twice.
-    demand: |p, s| {
-        let elements = 2 * p.group_rows() + 2 * p.reached(32 * s.tuned.get("WARPS") as u64);
-        let bytes = s.precision.storage().bytes() * p.groups() * p.head_dim * elements;
-        Demand::new(bytes, bytes)
-    },
+    demand: |p, s| copied_once(p, 32 * s.tuned.get("WARPS") as u64, s),
 };
+
+/// `flash` on matrix units four warps at a time: tiles come by the unit that copies boxes, and exponentials go along with products.
+///
+/// What bounds it in bf16, by an H100's measured roofs (`results/h100-cuda/2026-11-27T0806`: 923 TFLOP/s, 7.07 TB/s of L2, 3.08 TB/s of
+/// DRAM, 3.84·10¹² exponentials a second), for whole tiles and two teams; three teams read two thirds of L2's bytes:
+///
+/// | problem | FLOPs | L2 reads | DRAM | exponentials |
+/// |---|---|---|---|---|
+/// | 2 × 16 heads × 2048 × 128, causal | 36.5 G (34.4 G visible), 40 µs | 285 MB, 40 µs | 67 MB, 22 µs | 71 M, 19 µs |
+/// | 1 × 16 heads × 8192 × 128 | 550 G, 596 µs | 4.3 GB, 607 µs | 134 MB, 44 µs | 1074 M, 280 µs |
+///
+/// A group's first copies and last stores overlap nothing, some 2 of 15 µs in the first problem, which should take 60 to 75 µs
+/// (`flash_mma` took 156); the second 0.75 to 0.95 ms. Predicted, not measured.
+pub(super) const FLASH_WGMMA: Variant<Attention> = Variant {
+    name: "flash_wgmma",
+    unit: Unit::Wgmma,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../../kernels/attention/flash_wgmma.cu")),
+        precisions: &[Precision::BF16, Precision::F16],
+        tunables: &[Tunable { name: "TEAMS", values: &[2, 3] }, Tunable { name: "ORDERED", values: &[1, 0] }],
+    }],
+    dispatches: |p, s| {
+        let teams = s.tuned.get("TEAMS");
+        let narrow = p.head_dim <= WIDEST / 2;
+        let (rows, width) = (64 * teams, if narrow { WIDEST / 2 } else { WIDEST } as u32);
+        let keys = if teams == 2 || narrow { 128 } else { 64 };
+        let grid = fold(p.groups() * p.group_rows().div_ceil(rows as u64));
+        // Tiles begin at a multiple of 1024 bytes.
+        if !p.head_dim.is_multiple_of(8) {
+            let entry = if narrow { "ragged64" } else { "ragged128" };
+            let dynamic_bytes = 1024 + 2 * width * (rows + 2 * keys);
+            return vec![Dispatch { dynamic_bytes, ..Dispatch::over(4, entry, grid, [128 * teams, 1, 1]) }];
+        }
+        let entry = if narrow { "whole64" } else { "whole128" };
+        // Rings of 256 keys and as many values, and the barriers of their tiles and of the queries.
+        let dynamic_bytes = 1024 + 2 * width * (rows + 2 * 256) + 8 * (1 + 4 * (256 / keys));
+        let boxes = [(0, rows), (1, keys), (2, keys)].map(|(tensor, rows)| Arg::Map { tensor, rows, columns: 64 });
+        let args = boxes.into_iter().chain([Arg::Tensor(3), Arg::Dims]).collect();
+        vec![Dispatch { dynamic_bytes, args, ..Dispatch::over(4, entry, grid, [128 * (teams + 1), 1, 1]) }]
+    },
+    demand: |p, s| copied_once(p, 64 * s.tuned.get("TEAMS") as u64, s),
+};
+
+/// Demand of groups of `rows` rows that copy queries, keys and values once, from where no lane loads anything twice.
+fn copied_once(p: &Attention, rows: u64, s: &Setting<'_>) -> Demand {
+    let bytes = s.precision.storage().bytes() * p.groups() * p.head_dim * 2 * (p.group_rows() + p.reached(rows));
+    Demand::new(bytes, bytes)
+}
 
 fn tuned(p: &Attention, lanes: u64, s: &Setting<'_>) -> Demand {
     fused(p, lanes, (8 * s.tuned.get("TM") as u64, s.tuned.get("BK") as u64), s)
