@@ -80,12 +80,13 @@ impl<'a> Told<'a> {
         bounds(self.roof, &*(self.layer.op)(batch).ok()?).map(|(memory, compute)| memory.max(compute))
     }
 
-    /// The least power of two at which arithmetic takes longer than memory; none where it never does.
-    fn crossing(&self) -> Option<u64> {
-        batches(1).find(|&batch| {
-            let op = (self.layer.op)(batch).ok();
-            op.and_then(|op| bounds(self.roof, &*op)).is_some_and(|(memory, compute)| compute >= memory)
-        })
+    /// The batch at which arithmetic takes as long as memory, from that of one on; none where it never does.
+    fn crossing(&self) -> Option<f64> {
+        // How many times memory's time arithmetic takes, which grows as a power of the batch within an octave.
+        let ratio = |batch| bounds(self.roof, &*(self.layer.op)(batch).ok()?).map(|(memory, compute)| (compute / memory).log2());
+        let above = batches(1).find(|&batch| ratio(batch).is_some_and(|ratio| ratio >= 0.0))?;
+        let (Some(below), high) = ((above > 1).then(|| ratio(above / 2)).flatten(), ratio(above)?) else { return Some(1.0) };
+        Some(above as f64 / 2.0 * (below / (below - high)).exp2())
     }
 
     /// Where the latency of one, if it stayed, would meet that of the greatest batch, if it grew in step from zero.
@@ -139,14 +140,15 @@ fn cells(told: &Told<'_>, batch: u64, row: &Row) -> Vec<String> {
 fn bent(told: &Told<'_>) -> Option<String> {
     let ([(_, one), .., (most, last)], name) = (told.rows.as_slice(), told.layer.name) else { return None };
     let gained = about(*most as f64 * median(one) / median(last));
-    let knee = told.knee()?.log2().round().exp2();
-    let crossing = told.crossing();
-    if crossing == Some(1) {
+    let octave = |batch: f64| batch.log2().round().exp2();
+    let (knee, crossing) = (octave(told.knee()?), told.crossing());
+    if crossing == Some(1.0) {
         return Some(format!(
             "{name}: its weights are used so often that arithmetic bounds it from the first one on: latency grows with the batch, and throughput ends at about {gained} times that of one."
         ));
     }
-    let roof = crossing.map_or("The roof has no crossing".into(), |batch| format!("The roof has its crossing at a batch of {batch}"));
+    let roof = crossing
+        .map_or("The roof has no crossing".into(), |batch| format!("The roof has its crossing at a batch of about {}", octave(batch)));
     if knee < 2.0 {
         return Some(format!("{name}: a batch brings next to no throughput, about {gained} times that of one at {most}. {roof}."));
     }
@@ -158,7 +160,7 @@ fn bent(told: &Told<'_>) -> Option<String> {
 /// Batch 1 against memory.
 fn alone(told: &Told<'_>, view: &View) -> Option<String> {
     let (1, row) = *told.rows.first()? else { return None };
-    if told.crossing() == Some(1) || view.ceilings.is_empty() {
+    if told.crossing() == Some(1.0) || view.ceilings.is_empty() {
         return None;
     }
     Some(format!("At batch 1 it reaches {} of what DRAM can do for it.", portion(share(row, "dram")?)))
