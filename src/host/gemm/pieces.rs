@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{ABREAST, Blocking, Operand, Operands, Panels, Target};
-use crate::host::lanes::{Kernel, Lanes, Scalar, dispatch};
+use crate::host::lanes::{Kernel, Lanes, Scalar, assert_fits, dispatch};
 use crate::host::{Call, Isa, tally};
 
 /// Rows or columns of the shared operand, over a range of depth of whole slices.
@@ -114,7 +114,7 @@ impl<S: Scalar, O: Operands<S>, const MR: usize> Kernel<S> for PackA<'_, '_, S, 
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         let PackA(slice, next) = self;
-        assert_fits::<V, MR>();
+        assert_fits::<V, MR, true>();
         let (panels, depth) = (slice.rows.len().div_ceil(MR), &slice.depth);
         let size = MR * slice.blocking.chunked(depth.len());
         loop {
@@ -160,14 +160,8 @@ struct Part<'a, 's, S, O, const MR: usize> {
 impl<S: Scalar, O: Operands<S>, const MR: usize> Kernel<S> for Part<'_, '_, S, O, MR> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
-        assert_fits::<V, MR>();
+        assert_fits::<V, MR, true>();
         // SAFETY: by the caller's promise.
         unsafe { self.slice.block::<V, MR>(self.rows, self.columns) };
     }
-}
-
-/// A tile of more than six rows is planned for 32 registers alone; elsewhere nothing of it is compiled.
-#[inline(always)]
-fn assert_fits<V: Lanes, const MR: usize>() {
-    assert!(MR <= 6 || V::REGISTERS == 32, "a tile of {MR} rows needs 32 registers");
 }

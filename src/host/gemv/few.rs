@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::host::gemm::{Extents, Panels};
-use crate::host::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
+use crate::host::lanes::{Kernel, Lanes, Scalar, assert_fits, dispatch, prefetch};
 use crate::host::{Call, Isa, Output, share, tally};
 use crate::plan::Setting;
 
@@ -273,6 +273,7 @@ struct Tiled<'a, S, const MR: usize>(Unit<'a, S>);
 impl<S: Scalar, const MR: usize> Kernel<S> for Tiled<'_, S, MR> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
+        assert_fits::<V, MR, false>();
         let unit = self.0;
         let (k, panels, nr) = (unit.e.k, unit.cut.panels, 2 * V::COUNT);
         // SAFETY: the scratch and the columns are this worker's; by the caller's promise the CPU has V.
