@@ -6,7 +6,7 @@
 //! every packed panel ([`tile`]), and goes on to the next slice. Nothing of a slab is used by another unit, so packing it for everybody would send
 //! it out to the last-level cache and back. Products of few rows or columns whose operands lie in order have better ways ([`gemv`](super::gemv)).
 //!
-//! The micro-kernel keeps MR × NR sums in registers: 6 × 2 registers of 16, or 14 × 2 or 10 × 2 of 32. FLOPs over peak: a step of it is 12
+//! The micro-kernel keeps MR × NR sums in registers: 6 × 2 registers of 16, or 8, 10 or 14 × 2 of 32. FLOPs over peak: a step of the first is 12
 //! multiply-adds (six cycles) and eight loads (four cycles), so the multiply-add units are the limit of a core that is ours alone. Where another
 //! hardware thread shares the core (as on a rented virtual machine), it takes up to half the front end: 20 instructions and the loop's own then
 //! need seven cycles, while `fma`, at 12 instructions, needs its six. Bytes over bandwidth: a slice of a slab 128 columns wide meets a panel of A in

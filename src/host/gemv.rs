@@ -273,10 +273,6 @@ impl<S: Scalar> Flat<'_, S> {
         let k = self.e.k;
         // SAFETY: by the caller's promise.
         unsafe {
-            if k < ROWS {
-                (0..k).for_each(|p| self.add::<V, 1, M>(p));
-                return;
-            }
             for p in (0..k / ROWS * ROWS).step_by(ROWS) {
                 self.add::<V, ROWS, M>(p);
             }

@@ -26,12 +26,10 @@ macro_rules! each_row {
 }
 pub(crate) use each_row;
 
-/// A tile of more than six rows is planned for 32 registers alone, and with `LARGE` a smaller one elsewhere alone; where it is not planned nothing
-/// of it is compiled.
+/// A tile of more than six rows is planned for 32 registers alone; elsewhere nothing of it is compiled.
 #[inline(always)]
-pub(crate) fn assert_fits<V: Lanes, const MR: usize, const LARGE: bool>() {
-    let fits = if V::REGISTERS == 32 { !LARGE || MR > 6 } else { MR <= 6 };
-    assert!(fits, "a tile of {MR} rows is not for {} registers", V::REGISTERS);
+pub(crate) fn assert_fits<V: Lanes, const MR: usize>() {
+    assert!(MR <= 6 || V::REGISTERS == 32, "a tile of {MR} rows needs 32 registers");
 }
 
 /// A vector register of [`Lanes::COUNT`] scalars.

@@ -114,7 +114,7 @@ impl<S: Scalar, O: Operands<S>, const MR: usize> Kernel<S> for PackA<'_, '_, S, 
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         let PackA(slice, next) = self;
-        assert_fits::<V, MR, true>();
+        assert_fits::<V, MR>();
         let (panels, depth) = (slice.rows.len().div_ceil(MR), &slice.depth);
         let size = MR * slice.blocking.chunked(depth.len());
         loop {
@@ -160,7 +160,7 @@ struct Part<'a, 's, S, O, const MR: usize> {
 impl<S: Scalar, O: Operands<S>, const MR: usize> Kernel<S> for Part<'_, '_, S, O, MR> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
-        assert_fits::<V, MR, true>();
+        assert_fits::<V, MR>();
         // SAFETY: by the caller's promise.
         unsafe { self.slice.block::<V, MR>(self.rows, self.columns) };
     }

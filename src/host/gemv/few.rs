@@ -273,7 +273,7 @@ struct Tiled<'a, S, const MR: usize>(Unit<'a, S>);
 impl<S: Scalar, const MR: usize> Kernel<S> for Tiled<'_, S, MR> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
-        assert_fits::<V, MR, false>();
+        assert_fits::<V, MR>();
         let unit = self.0;
         let (k, panels, nr) = (unit.e.k, unit.cut.panels, 2 * V::COUNT);
         // SAFETY: the scratch and the columns are this worker's; by the caller's promise the CPU has V.
