@@ -200,6 +200,24 @@ fn exact_products_agree_with_the_oracle_to_the_bit_on_every_instruction_set() {
 }
 
 #[test]
+fn depthwise_bands_and_blocks_of_every_extent_equal_the_naive_kernel() {
+    // Bands of two to four rows, blocks of two to four columns at either edge or none, and channels in one piece and in two with some left over.
+    let extents = (1..=11).flat_map(|h| (1..=11).flat_map(move |w| (0..=2).map(move |padding| (h, w, padding, 17))));
+    let pieces = [(7, 5, 1, 217), (10, 14, 1, 400)];
+    let fits = |&(h, w, padding, _): &(u64, u64, u64, u64)| h.min(w) + 2 * padding >= 3;
+    for isa in isas() {
+        let host = Host::with(isa).unwrap();
+        for (h, w, padding, c) in extents.clone().chain(pieces).filter(fits) {
+            let op = problem("depthwise", json!({"n": 2, "h": h, "w": w, "c": c, "k": 3, "padding": padding}));
+            for precision in [Precision::F32, Precision::F64] {
+                let [naive, window] = ["naive", "window"].map(|v| plan(&*op, v, precision, &Tuned::default(), &host));
+                assert_eq!(output(&host, &naive, EXACT), output(&host, &window, EXACT), "{} {precision} {}", isa.name(), op.label());
+            }
+        }
+    }
+}
+
+#[test]
 fn depthwise_outputs_streamed_past_the_cache_equal_those_of_the_naive_kernel() {
     // Larger than the last-level cache, an odd number of channels, so that rows start anywhere in a line.
     let llc = device().llc_bytes();

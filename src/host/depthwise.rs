@@ -1,13 +1,13 @@
 //! `depthwise/window` on the host: channels across the lanes, neighbouring outputs share what is loaded.
 //!
-//! A worker owns consecutive output rows. 3×3 with stride 1: blocks of two rows by three columns (six where there are 32 registers), whose
-//! nine filter registers and six sums fill the 16 registers; each of the 20 input registers under a block is loaded once
-//! (`Step::outputs`). Any other filter, stride and dilation, and what the blocks leave: six columns of a row share every filter element (`Line::lanes`); columns that touch
+//! A worker owns consecutive output rows. 3×3 with stride 1: bands of up to four rows, in blocks of up to four columns (16 registers: two rows, three
+//! columns), whose nine filter registers and sums stay in registers; each input register under a block is loaded once (`band`). Any other filter,
+//! stride and dilation, and what the blocks leave: six columns of a row share every filter element (`Line::lanes`); columns that touch
 //! the padding run one by one with the taps outside the image left out. Channels past the last whole register run as scalars.
 //!
 //! Where input and output together pass the last-level cache, or this process's share of one, and a pixel's channels are whole lines,
 //! outputs are stored past the caches: an ordinary store would read each line first, half as much again as the traffic that counts. A block's lines are finished
-//! within two steps of its channel loop, so the write buffers send them whole. The two input rows that a pair meets first are asked
+//! within two steps of its channel loop, so the write buffers send them whole. The input rows that a band meets first are asked
 //! for some blocks ahead, because the loop goes across their lines.
 //!
 //! 3×3, stride 1. FLOPs over peak: 9 multiply-adds an output, 4.5 cycles an AVX2 register of eight. Bytes over bandwidth: 8 B an output,
@@ -16,23 +16,26 @@
 //! hardware neighbour. Measured on a busy two-core Zen 3, medians of interleaved pairs: 0.88, 0.90, 0.92 and 1.02 of copy at 24-30 GB/s,
 //! both memory's limit; one core alone reaches 0.57 of what its copy does. On two cores of a 2.9 GHz AVX-512 Xeon: 1.0 of copy at
 //! 42 GB/s (0.56 with ordinary stores), and 1.3 times as fast as with those out of the last-level cache.
-//! Out of caches arithmetic and instructions are the limit: 0.51 to 0.58 of `fma` on two shared cores of a Zen 5 (28×28×256 and 56×56×128, warm,
-//! medians of interleaved samples), where asking ahead costs 6 % and blocks one row short at the image's edge gain 9 %. Tried and left: strips of six
-//! columns that slide down the image load each input once instead of twice, and were 1.1 times as fast as long as a second-level cache was theirs
-//! alone, but half as fast beside a neighbour, as no hardware asks ahead across rows. Blocks of three columns where six touch more than a first-level cache
-//! holds: 1.02 times as fast at 28×28×256, 0.9 at 14×14×576; 256 bytes of every pixel of a row before the next ones: 0.9. A launch's own 1.5 µs are an eighth of
-//! the time at 28×28×256.
+//!
+//! Out of caches the second level's bandwidth is the limit, more than arithmetic: a band of R rows loads each input row (R + 2) / R times from there, and every
+//! output is loaded, stored and written back. Predicted from that for bands of four instead of two: a sixth less time. Measured on two shared cores of
+//! a Zen 5, warm, medians of interleaved samples against bands of two rows by six columns, all channels of a block at once: 28×28×256 1.06, 56×56×128 1.15, 14×14×512
+//! 1.34, 14×14×576 1.6, 7×7×960 1.7 times as fast; the wide ones because what blocks side by side share stays in the first level.
+//! It is 0.51 to 0.6 of `fma` at 28×28×256. What a launch costs (0.3 to 1 µs, by where the host places the two cores) is up to a twelfth of the time there. Tried and
+//! left: strips that slide down the image are as fast as long as a second-level cache is theirs alone, but half as fast beside a neighbour, as no
+//! hardware asks ahead across rows; asking ahead out of caches costs 6 %; a pool whose workers report on lines of their own starts no sooner.
 
+use std::array::from_fn;
 use std::ops::Range;
 
-use pair::{Pair, ZEROS, cut};
+use band::{Band, ZEROS, bands, cut, runs};
 
 use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence};
 use super::{Call, Isa, share, tally};
 use crate::op::depthwise::Depthwise;
 use crate::plan::{Demand, Precision, Setting};
 
-mod pair;
+mod band;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -45,23 +48,24 @@ const WINDOW: usize = 6;
 /// window each filter element is loaded once for six outputs; a block of three columns loads 20 inputs and nine filter
 /// elements for six.
 pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
-    let shape = Shape::of(p);
+    let registers = Isa::planned(s).registers();
+    let shape = Shape::of(p, registers, s.device.compute_units as usize);
     let taps = |o: usize, input: usize| shape.taps(o, input).1 - shape.taps(o, input).0;
     let columns: usize = (0..shape.ow).map(|z| taps(z, shape.w)).sum();
     let whole = shape.whole().len();
     let filter = (whole / WINDOW + whole % WINDOW) * shape.k + columns - whole * shape.k;
     let (under, used) = p.columns_touched();
-    let registers = Isa::planned(s).registers();
 
     let (mut requested, mut lane) = (shape.oh * shape.ow, shape.oh * shape.ow);
     for unit in 0..shape.units() {
         let rows = shape.row(unit)..shape.row(unit + 1);
-        let [first, last] = [rows.start, rows.end - 1].map(|row| taps(row, shape.h));
-        if rows.len() == 2 {
-            // A pair's rows share all input rows but the outermost, and the filter.
-            requested += (first + last - 2) * under as usize + shape.k * used as usize;
-            lane += cut(shape, registers).map(|block| block.loads([first, last])).sum::<usize>();
+        let taps = rows.clone().map(|row| taps(row, shape.h));
+        if rows.len() > 1 {
+            // A band's rows overlap in two of three input rows, and share the filter.
+            requested += (2 + taps.clone().map(|taps| taps - 2).sum::<usize>()) * under as usize + shape.k * used as usize;
+            lane += cut(shape, registers).map(|block| block.loads(taps.clone())).sum::<usize>();
         } else {
+            let first = taps.sum::<usize>();
             requested += first * (under + used) as usize;
             lane += first * (columns + filter);
         }
@@ -80,7 +84,7 @@ pub(crate) fn window(problem: &Depthwise, call: &Call<'_>) {
 
 fn all<S: Scalar>(p: &Depthwise, call: &Call<'_>) {
     let (x, f, out) = (call.input::<S>(0), call.input::<S>(1), call.output::<S>(2));
-    let shape = Shape::of(p);
+    let shape = Shape::of(p, call.isa.registers(), call.pool.workers());
     let (images, row) = (p.n as usize, shape.ow * shape.c);
     let written = images * shape.oh * row;
     let ours = SHARE.saturating_mul(call.pool.workers()).min(call.pool.llc_bytes() as usize);
@@ -92,7 +96,7 @@ fn all<S: Scalar>(p: &Depthwise, call: &Call<'_>) {
         let (first, end) = (shape.row(units.start), shape.row(units.end));
         // SAFETY: workers own disjoint units, so disjoint rows.
         let y = unsafe { out.slice(first * row..end * row) };
-        dispatch(call.isa, Rows { shape, x, f, y, units, streaming });
+        dispatch(call.isa, Rows { isa: call.isa, shape, x, f, y, units, streaming });
     });
 }
 
@@ -108,19 +112,20 @@ struct Shape {
     dilation: usize,
     oh: usize,
     ow: usize,
-    /// Pairs of output rows that run as 3×3 blocks. The rows above them run alone, as do those below.
-    pairs: usize,
+    /// Output rows that run in bands of 3×3 blocks, and how many bands those are. The rows above them run alone, as do those below.
+    banded: usize,
+    bands: usize,
     above: usize,
     /// Input and output together pass the caches.
     far: bool,
 }
 
 impl Shape {
-    fn of(p: &Depthwise) -> Self {
+    fn of(p: &Depthwise, registers: usize, workers: usize) -> Self {
         let (oh, ow) = p.out();
         let [h, w, c, k, stride, padding, dilation, oh, ow] =
             [p.h, p.w, p.c, p.k, p.stride, p.padding, p.dilation, oh, ow].map(|extent| extent as usize);
-        let mut shape = Shape { h, w, c, k, stride, padding, dilation, oh, ow, pairs: 0, above: 0, far: false };
+        let mut shape = Shape { h, w, c, k, stride, padding, dilation, oh, ow, banded: 0, bands: 0, above: 0, far: false };
         if (k, stride, dilation) == (3, 1, 1) {
             // Rows whose taps are all inside, and one at either edge of the image beside them.
             let inside = shape.inside(oh, h);
@@ -128,21 +133,29 @@ impl Shape {
             let start = inside.start - along(inside.start.wrapping_sub(1), (1, 3)) as usize;
             let end = inside.end + along(inside.end, (0, 2)) as usize;
             if !inside.is_empty() {
-                (shape.above, shape.pairs) = (start, (end - start) / 2);
+                let rows = end - start;
+                let count = bands(rows, oh - rows, p.n as usize, workers, registers);
+                // With 16 registers a band is two rows, and the last of an odd number runs alone.
+                let banded = if registers == 32 && count > 0 { rows } else { 2 * count };
+                (shape.above, shape.banded, shape.bands) = (start, banded, count);
             }
         }
         shape
     }
 
-    /// Units of work of an image: its pairs, and its other rows.
+    /// Units of work of an image: its bands, and its other rows.
     fn units(&self) -> usize {
-        self.oh - self.pairs
+        self.oh - self.banded + self.bands
     }
 
     /// First output row, over all images, of a unit over all images.
     fn row(&self, unit: usize) -> usize {
         let (image, unit) = (unit / self.units(), unit % self.units());
-        image * self.oh + unit + unit.saturating_sub(self.above).min(self.pairs)
+        let row = match unit.saturating_sub(self.above) {
+            band if band < self.bands => unit - band + band * self.banded / self.bands,
+            _ => unit - self.bands + self.banded,
+        };
+        image * self.oh + row
     }
 
     /// Outputs along an axis of that extent whose taps are all inside an input of that extent.
@@ -172,6 +185,7 @@ impl Shape {
 
 /// Consecutive units of one worker.
 struct Rows<'a, S> {
+    isa: Isa,
     shape: Shape,
     x: &'a [S],
     f: &'a [S],
@@ -194,6 +208,7 @@ impl<S: Scalar> Rows<'_, S> {
     unsafe fn rows<V: Lanes<Scalar = S>, const STREAM: bool>(self) {
         let (shape, row) = (self.shape, self.shape.ow * self.shape.c);
         let first = shape.row(self.units.start);
+        let runs = if shape.bands > 0 { runs(shape, V::REGISTERS) } else { Vec::new() };
         for unit in self.units {
             let _group = tally::group();
             let (from, to) = (shape.row(unit), shape.row(unit + 1));
@@ -201,10 +216,11 @@ impl<S: Scalar> Rows<'_, S> {
             let line = |number: usize| Line::<S>::of(&shape, self.x, self.f, number);
             // SAFETY: `y` holds the unit's rows; by the caller's promise the CPU has V.
             unsafe {
-                if to - from == 2 {
-                    Pair([line(from), line(from + 1)]).columns::<V, STREAM>(y);
-                } else {
-                    line(from).columns::<V, STREAM>(y);
+                match to - from {
+                    2 => Band::<S, 2>(from_fn(|row| line(from + row))).columns::<V, STREAM>(self.isa, &runs, y),
+                    3 if V::REGISTERS == 32 => Band::<S, 3>(from_fn(|row| line(from + row))).columns::<V, STREAM>(self.isa, &runs, y),
+                    4 if V::REGISTERS == 32 => Band::<S, 4>(from_fn(|row| line(from + row))).columns::<V, STREAM>(self.isa, &runs, y),
+                    _ => line(from).columns::<V, STREAM>(y),
                 }
             }
         }

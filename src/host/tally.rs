@@ -1,6 +1,6 @@
 //! The counting run: in unit tests kernels tell what they load and store, work-group by work-group. Elsewhere nothing here does anything.
 //!
-//! Portable registers ([`Wide`](super::lanes::Wide)) report their own loads and stores; what kernels take as scalars, and where a group begins and
+//! Vector registers report their own loads and stores; what kernels take as scalars, and where a group begins and
 //! ends, they say themselves. What a worker does outside of groups, such as packing, is no group's demand.
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
     use crate::plan::{Code, Language, Plan, Tuned};
 
     /// What a launch of this plan loads and stores.
-    fn launched(plan: &Plan, pool: &Pool) -> (u64, u64) {
+    fn launched(plan: &Plan, pool: &Pool, isa: Isa) -> (u64, u64) {
         let Code::Host(code) = &plan.code else { panic!("{}/{} is no host kernel", plan.op, plan.variant) };
         let specs: Vec<&TensorSpec> = plan.memory().collect();
         let regions: Vec<_> = specs.iter().map(|spec| Region::new(spec.bytes() as usize).expect("a few kilobytes")).collect();
@@ -166,13 +166,20 @@ mod tests {
         watched.extend(pool.scratch(bytes).map(|packed| packed.start().addr()..packed.start().addr() + bytes));
         let _pinned = pool.pin();
         counted(watched, || {
-            code(&Call { pool, tensors: &tensors, tuned: &plan.tuned, precision: plan.precision, isa: Isa::Portable });
+            code(&Call { pool, tensors: &tensors, tuned: &plan.tuned, precision: plan.precision, isa });
         })
     }
 
     #[test]
     fn host_kernels_request_what_they_declare() {
-        let (host, pool) = (Host::with(Isa::Portable).expect("the host"), Pool::new());
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            declared_by(isa);
+        }
+    }
+
+    /// Every host kernel in the instructions of this set.
+    fn declared_by(isa: Isa) {
+        let (host, pool) = (Host::with(isa).expect("the host"), Pool::new());
         let (device, mut runs, mut wrong) = (host.device(), 0, Vec::new());
         for entry in OPS.iter().filter(|entry| entry.role == OpRole::Kernel) {
             for problem in (entry.awkward)() {
@@ -184,7 +191,7 @@ mod tests {
                         let named = format!("{}/{} {} {precision} {:?}", entry.name, variant.name, op.label(), tuned.0);
                         let plan = op.plan(variant.name, precision, Language::Host, &tuned, device).expect(&named);
                         let declared = (plan.cost.requested.expect(&named), plan.cost.lane.expect(&named));
-                        let counted = launched(&plan, &pool);
+                        let counted = launched(&plan, &pool, isa);
                         if counted != declared {
                             wrong.push(format!("{named}: counted {counted:?}, declared {declared:?}"));
                         }
@@ -193,7 +200,7 @@ mod tests {
                 }
             }
         }
-        assert!(wrong.is_empty(), "requested and lane bytes:\n{}", wrong.join("\n"));
+        assert!(wrong.is_empty(), "requested and lane bytes with {isa:?}:\n{}", wrong.join("\n"));
         assert!(runs > 100, "{runs} runs");
     }
 }

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Lanes;
+use crate::host::tally;
 
 macro_rules! lanes {
     ($vector:ty, $scalar:ty, $count:literal, $registers:literal,
@@ -19,16 +20,19 @@ macro_rules! lanes {
             }
             #[inline(always)]
             unsafe fn load(from: *const $scalar) -> Self {
+                tally::load(from, $count);
                 // SAFETY: as above, and the pointer is valid by the trait's contract.
                 unsafe { $load(from) }
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $scalar) {
+                tally::store(to, $count);
                 // SAFETY: as for `load`.
                 unsafe { $store(to, self) }
             }
             #[inline(always)]
             unsafe fn stream(self, to: *mut $scalar) {
+                tally::store(to, $count);
                 // SAFETY: as for `load`, and aligned by the method's contract.
                 unsafe { $stream(to, self) }
             }
