@@ -92,7 +92,8 @@ fn attention_tells_how_memory_grows_and_where_the_scores_no_longer_fit() {
 fn batch_tells_the_knee_and_the_crossing_of_the_roof() {
     let (told, view) = answered("batch");
     // 100 GFLOP/s over 20 GB/s: 5 FLOP/byte, and a batch of m does m/2 for each byte of the weights: 10, within an octave of which lies 8.
-    assert!(told.contains("up to a batch of about 8 reading") && told.contains("its crossing at a batch of about 8."), "{told}");
+    assert!(told.contains("linear 4096 to 4096: while a batch is small, reading the weights takes longer"), "{told}");
+    assert!(told.contains("bends at a batch of about 10, the roof has its crossing at about 8; at 256 "), "{told}");
     assert!(told.contains("nearly all of what DRAM can do") && told.contains("arithmetic bounds it from the first one on"), "{told}");
     assert!(view.rows.len() >= 7, "{:?}", view.rows.len());
 }

@@ -112,7 +112,8 @@ const COLUMNS: [Column; 10] = [
 fn tell(view: &View) -> Telling {
     let roof = roof(view);
     let told = LAYERS.each_ref().map(|layer| Told::of(view, layer, &roof));
-    let mut sentences: Vec<String> = told.iter().flat_map(|told| [bent(told), alone(told, view), foretold(told)]).flatten().collect();
+    let mut sentences: Vec<String> =
+        told.iter().flat_map(|told| [bent(told), gained(told), alone(told, view), foretold(told)]).flatten().collect();
     if sentences.is_empty() {
         sentences.push("Nothing was measured that could answer it.".into());
     }
@@ -136,25 +137,29 @@ fn cells(told: &Told<'_>, batch: u64, row: &Row) -> Vec<String> {
     ]
 }
 
-/// The verdict: where the roof bends, and where the measured latency does.
+/// The verdict: whether latency bends, and why. It names no number, because the bend moves with memory's speed of the moment: `gained` does.
 fn bent(told: &Told<'_>) -> Option<String> {
-    let ([(_, one), .., (most, last)], name) = (told.rows.as_slice(), told.layer.name) else { return None };
-    let gained = about(*most as f64 * median(one) / median(last));
-    let octave = |batch: f64| batch.log2().round().exp2();
-    let (knee, crossing) = (octave(told.knee()?), told.crossing());
-    if crossing == Some(1.0) {
-        return Some(format!(
-            "{name}: its weights are used so often that arithmetic bounds it from the first one on: latency grows with the batch, and throughput ends at about {gained} times that of one."
-        ));
-    }
-    let roof = crossing
-        .map_or("The roof has no crossing".into(), |batch| format!("The roof has its crossing at a batch of about {}", octave(batch)));
-    if knee < 2.0 {
-        return Some(format!("{name}: a batch brings next to no throughput, about {gained} times that of one at {most}. {roof}."));
-    }
-    Some(format!(
-        "{name}: up to a batch of about {knee} reading the weights takes longer than the arithmetic, so latency hardly grows and throughput does; beyond, latency grows in step, and throughput ends at about {gained} times that of one. {roof}."
-    ))
+    let (knee, name) = (told.knee()?, told.layer.name);
+    Some(if told.crossing() == Some(1.0) {
+        format!("{name}: its weights are used so often that arithmetic bounds it from the first one on, so latency grows with the batch.")
+    } else if knee < 2.0 {
+        format!("{name}: a batch brings next to no throughput, latency grows with it from the first one on.")
+    } else {
+        format!(
+            "{name}: while a batch is small, reading the weights takes longer than the arithmetic, so latency hardly grows and throughput does; beyond, latency grows in step with the batch and throughput stays."
+        )
+    })
+}
+
+/// What the greatest batch gains, which is where latency bends, too; and where the roof does.
+fn gained(told: &Told<'_>) -> Option<String> {
+    let (most, times) = (told.rows.last()?.0, about(told.knee()?));
+    let bend = match told.crossing() {
+        Some(1.0) => return Some(format!("At a batch of {most} its throughput is about {times} times that of one.")),
+        Some(batch) => format!("the roof has its crossing at about {}", batch.log2().round().exp2()),
+        None => "the roof has no crossing".into(),
+    };
+    Some(format!("It bends at a batch of about {times}, {bend}; at {most} its throughput is about {times} times that of one."))
 }
 
 /// Batch 1 against memory.
