@@ -114,6 +114,22 @@ fn footprints_outside_the_sweep_take_its_end_points() {
 }
 
 #[test]
+fn no_footprint_is_slower_than_memory() {
+    let mut records = traced();
+    let slowed = format!("read-{}", 128 * MIB);
+    for record in &mut records {
+        if let Record::Measurement(m) = record
+            && m.id == slowed
+        {
+            m.samples_ns.iter_mut().for_each(|ns| *ns *= 2);
+        }
+    }
+    let roof = Roof::from_records(&records).unwrap();
+    let row = place(&kernel("k").work(1000, 12 * MIB, 0).warm(128 * MIB / 12 * 12).takes(MS).done(), &roof);
+    assert_near(row.roof_fraction, (12 * MIB) as f64 / 20.0 / MS);
+}
+
+#[test]
 fn an_absent_direction_is_bridged_and_an_unbracketed_mix_says_who_judged() {
     let no = |gone: &'static [&'static str]| {
         let records = without(move |r| matches!(r, Record::Ceiling(c) if c.direction.as_deref().is_some_and(|d| gone.contains(&d))));

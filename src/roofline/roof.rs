@@ -156,9 +156,14 @@ impl Roof {
         Some(time.0)
     }
 
-    /// Time of a byte at a footprint, read off the working-set curves.
+    /// Time of a byte at a footprint, read off the working-set curves. No footprint is slower than memory: a point of a curve was measured
+    /// in one moment, DRAM's ceilings in several.
     pub(super) fn at_footprint(&self, bytes: u64, written: f64) -> Option<ByteTime> {
-        let of = |kind: Kind| self.sweeps.iter().find(|s| s.kind == kind).and_then(|s| s.at(bytes));
+        let of = |kind: Kind| {
+            let curve = self.sweeps.iter().find(|s| s.kind == kind).and_then(|s| s.at(bytes))?;
+            let memory = self.bandwidth("dram", kind).filter(|memory| memory.value > curve.value);
+            Some(memory.map_or(curve, |c| Estimate { value: c.value, low: c.low, high: c.high }))
+        };
         Some(mix(written, of)?.0)
     }
 }
