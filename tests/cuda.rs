@@ -12,7 +12,7 @@ mod harness;
 mod warpgroup;
 
 use cases::{Case, DRAW, cases, draw_module, module, plan};
-use harness::{Data, Job, Module, Program, build, compiler, folder, skipped};
+use harness::{Data, Job, Module, Program, build, compiler, folder, side_by_side, skipped};
 use rooftrace::draw::{Cycle, Draw, Fill, Pairs, Rows, Seeded, eighths, element, keys, scale, small, word};
 use rooftrace::mutant;
 use rooftrace::op::{Entry, OPS, f8_of, f8_value};
@@ -54,7 +54,7 @@ fn complaint(program: &Program, folder: &std::path::Path, module: &str, cases: &
 fn every_cuda_source_computes_its_definition_with_any_tunables_and_in_any_order_of_lanes() {
     let Some(cxx) = compiler() else { return skipped("CUDA sources against their definition") };
     assert!(!variants().is_empty());
-    for (entry, variant) in variants() {
+    side_by_side(&variants(), |(entry, variant)| {
         let folder = folder(&format!("clean-{}-{}", entry.name, variant.name));
         let source = variant.source(Language::Cuda).expect("filtered");
         let cases = cases(&folder, entry, source.precisions);
@@ -75,13 +75,13 @@ fn every_cuda_source_computes_its_definition_with_any_tunables_and_in_any_order_
             }
         }
         let _ = std::fs::remove_dir_all(&folder);
-    }
+    });
 }
 
 #[test]
 fn every_mutant_of_a_cuda_source_is_refused() {
     let Some(cxx) = compiler() else { return skipped("mutants of CUDA sources") };
-    for (entry, variant) in variants() {
+    side_by_side(&variants(), |(entry, variant)| {
         let of: Vec<_> = mutant::all().filter(|m| (m.language, m.op, m.variant) == (Language::Cuda, entry.name, variant.name)).collect();
         assert!(of.len() >= 3, "{}/{} has {} mutants", entry.name, variant.name, of.len());
         let precisions = variant.source(Language::Cuda).expect("filtered").precisions;
@@ -104,7 +104,7 @@ fn every_mutant_of_a_cuda_source_is_refused() {
             }
             let _ = std::fs::remove_dir_all(&folder);
         }
-    }
+    });
 }
 
 /// `Draw` of kernels/draw.cu as words, its padding included.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The C++ compiler of this machine: `$CXX`, g++ or clang++.
 pub fn compiler() -> Option<String> {
@@ -75,6 +76,18 @@ impl Job {
         }
         line
     }
+}
+
+/// Runs these side by side, on as many threads as there are CPUs; the panics of any are the caller's.
+pub fn side_by_side<T: Sync>(items: &[T], run: impl Fn(&T) + Sync) {
+    let (next, run) = (AtomicUsize::new(0), &run);
+    let worker = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            run(item);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(&worker)));
 }
 
 /// A fresh folder for a test under the target folder.
