@@ -240,7 +240,10 @@ fn faults_of_the_child_cost_one_item_and_the_rest_is_saved() {
         let folder = scratch(&format!("fault-{fault}"));
         let out = folder.join("run");
         let script = format!(r#"{{{SMALL},"faults":[{{"op":"matmul","variant":"naive","call":1,"kind":"{fault}"}}]}}"#);
-        let output = scripted(&["run", "--device", "fake", "--size", "small", "--op", "matmul,depthwise", "--json", "--out", &out.to_string_lossy()], &script);
+        let output = scripted(
+            &["run", "--device", "fake", "--size", "small", "--op", "matmul,depthwise", "--json", "--out", &out.to_string_lossy()],
+            &script,
+        );
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(5), "{fault}: {stderr}");
         let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");

@@ -7,8 +7,8 @@ use super::{LINE, Line, Shape, put};
 use crate::host::Isa;
 use crate::host::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, prefetch};
 
-/// Most rows of a band, and of a block's columns: their sums, the filter's nine registers and an input fit the registers. An input
-/// row meets two of its three output rows within a band of four, and of the two rows above and below it all bands must load again.
+/// Most rows of a band and columns of a block: their sums, the filter's nine registers and an input fit the registers. A band of four loads six
+/// input rows from the cache behind, two bands of two load eight.
 const fn most(registers: usize) -> (usize, usize) {
     if registers == 32 { (ROWS, COLUMNS) } else { (2, 3) }
 }
