@@ -87,7 +87,7 @@ pub fn side_by_side<T: Sync>(items: &[T], run: impl Fn(&T) + Sync) {
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(&worker)));
+    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(worker)));
 }
 
 /// A fresh folder for a test under the target folder.
