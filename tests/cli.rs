@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A device whose small caches make for a short sweep.
-const SMALL: &str = r#""device":{"caches":[[1,65536],[2,524288]]}"#;
+const SMALL: &str = r#""device":{"caches":[[1,16384],[2,131072]]}"#;
 
 /// Runs the program, on a small healthy device where the fake is meant.
 fn rooftrace(args: &[&str]) -> Output {
