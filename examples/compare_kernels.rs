@@ -109,7 +109,7 @@ fn lane<'b>(
     let device = backend.device();
     let seeded = Seeded { draw: Draw::Dense, seed: 1 };
     let name = format!("{} {} {:?}", plan.variant, plan.precision, plan.tuned.0);
-    let sets = if cold { (2 * device.llc_bytes() / plan.pool_bytes(1).max(1) + 1).clamp(2, 4096) as u32 } else { 1 };
+    let sets = if cold { plan.cold_sets(device, device.llc_bytes()) } else { 1 };
     let mut loaded = backend.load(&plan, seeded, sets, Checks::Trusted)?;
     let sample = loaded.sample(1, 0)?;
     let output = plan.output();

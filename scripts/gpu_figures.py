@@ -40,18 +40,18 @@ class Visit:
         self.view = json.loads(shown.stdout)
         self.roofs = {ceiling["name"]: ceiling["value"] for ceiling in self.view["ceilings"]}
 
-    def best(self, op, problem, *groups, cold=False):
-        """Best rates (FLOP/s, compulsory bytes/s) of each group of kernels, a kernel being VARIANT:PRECISION[:SETTINGS]."""
+    def best(self, op, problem, *kernels, cold=False):
+        """Best rates (FLOP/s, compulsory bytes/s) of each kernel, VARIANT:PRECISION[:SETTINGS], over its settings."""
         command = [self.compare, "--json", *(["--cold"] if cold else []), self.device, op, json.dumps(problem)]
-        ran = subprocess.run([*command, *sum(groups, [])], capture_output=True, text=True, timeout=240)
+        ran = subprocess.run([*command, *kernels], capture_output=True, text=True, timeout=240)
         lines = [json.loads(line) for line in ran.stdout.splitlines()]
         self.log += [{"op": op, "problem": problem, "cold": cold, **line} for line in lines]
         best = []
-        for group in groups:
-            names = [" ".join(kernel.split(":")[:2]) for kernel in group]
-            of = [line for line in lines if any(line["kernel"].startswith(name + " ") for name in names)]
+        for kernel in kernels:
+            name = " ".join(kernel.split(":")[:2])
+            of = [line for line in lines if line["kernel"].startswith(name + " ")]
             if not of:
-                raise RuntimeError(f"none of {', '.join(group)} ran: {ran.stderr.strip()[-300:]}")
+                raise RuntimeError(f"no {kernel} ran: {ran.stderr.strip()[-300:]}")
             fastest = min(of, key=lambda line: line["median_ns"])
             best.append((fastest["flops"] / fastest["median_ns"] * 1e9, fastest["bytes"] / fastest["median_ns"] * 1e9))
         return best
@@ -60,23 +60,23 @@ class Visit:
         """Our rate over a ceiling, which is FLOP/s or, cold, bytes/s."""
         if roof not in self.roofs:
             raise RuntimeError(f"the trace has no ceiling {roof!r}")
-        [(flops, transferred)] = self.best(op, problem, [kernel], cold=cold)
+        [(flops, transferred)] = self.best(op, problem, kernel, cold=cold)
         return (transferred if cold else flops) / self.roofs[roof]
 
     def to_library(self, op, problem, kernel, library, cold=False):
         """Our rate over a library's, side by side."""
-        ours, theirs = self.best(op, problem, [kernel], [library], cold=cold)
+        ours, theirs = self.best(op, problem, kernel, library, cold=cold)
         return ours[0] / theirs[0]
 
 
 def figures(visit):
-    """(what, wanted, how to measure it). A list of ratios stands for their geometric mean and their worst."""
+    """(what, wanted, how to measure it). Of several ratios the geometric mean is told, and each beside it."""
 
     def layers():
         ratios = []
         for shape in LAYERS:
-            [ours] = visit.best("conv2d", layer(*shape), ["implicit_mma:f16:*"])
-            [same] = visit.best("matmul", product(*shape), ["mma:f16:*"])
+            [ours] = visit.best("conv2d", layer(*shape), "implicit_mma:f16:*")
+            [same] = visit.best("matmul", product(*shape), "mma:f16:*")
             ratios.append(ours[0] / same[0])
         return ratios
 

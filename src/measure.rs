@@ -237,16 +237,11 @@ impl Runner for Engine<'_> {
     }
 }
 
-/// Sets to rotate through: more than twice the last-level cache when cold, two at least.
+/// Sets to rotate through.
 fn sets(plan: &Plan, item: &Item, device: &DeviceInfo) -> u32 {
     match item.cache {
         Cache::Warm => 1,
-        Cache::Cold => {
-            let past = 2 * item.llc_bytes.unwrap_or_else(|| device.llc_bytes());
-            let each = plan.pool_bytes(1).max(1);
-            let fit = (device.memory_bytes / 2 / each).max(1);
-            (past / each + 1).clamp(2, 4096).min(fit) as u32
-        }
+        Cache::Cold => plan.cold_sets(device, item.llc_bytes.unwrap_or_else(|| device.llc_bytes())),
     }
 }
 

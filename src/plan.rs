@@ -285,6 +285,14 @@ impl Plan {
     pub fn pool_bytes(&self, sets: u32) -> u64 {
         self.tensors.iter().map(TensorSpec::bytes).sum::<u64>().saturating_mul(sets as u64)
     }
+
+    /// Sets that cold launches rotate through: more than twice a last-level cache of `llc_bytes`, two at least, in half of the device's memory
+    /// at most.
+    pub fn cold_sets(&self, device: &DeviceInfo, llc_bytes: u64) -> u32 {
+        let each = self.pool_bytes(1).max(1);
+        let fit = (device.memory_bytes / 2 / each).max(1);
+        (2 * llc_bytes / each + 1).clamp(2, 4096).min(fit) as u32
+    }
 }
 
 fn checked_tunables(named: &str, tunables: &'static [Tunable], chosen: &Tuned) -> Result<Tuned> {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::op::OpRole;
 use crate::plan::{Precision, Unit};
 use crate::record::{Cache, CeilingKind, Energy, Header, State, Telemetry, Verification};
+use crate::stats::Estimate;
 
 /// A whole file, derived.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,13 @@ pub struct CeilingView {
     /// Why it is not `ok`; also where the system reports another capacity.
     #[serde(default)]
     pub reasons: Vec<String>,
+}
+
+impl CeilingView {
+    /// Its value with the interval.
+    pub fn estimate(&self) -> Estimate {
+        Estimate { value: self.value, low: self.low, high: self.high }
+    }
 }
 
 /// Median time of one launch and its 95 % interval, in ns.

@@ -134,10 +134,8 @@ impl Shape {
             let end = inside.end + along(inside.end, (0, 2)) as usize;
             if !inside.is_empty() {
                 let rows = end - start;
-                let count = bands(rows, oh - rows, p.n as usize, workers, registers);
-                // With 16 registers a band is two rows, and the last of an odd number runs alone.
-                let banded = if registers == 32 && count > 0 { rows } else { 2 * count };
-                (shape.above, shape.banded, shape.bands) = (start, banded, count);
+                shape.above = start;
+                (shape.bands, shape.banded) = bands(rows, oh - rows, p.n as usize, workers, registers);
             }
         }
         shape

@@ -121,11 +121,10 @@ fn compute(m: &Measurement, roof: &Roof) -> Option<Result<Bound, String>> {
     let Some(ceiling) = roof.compute(m.precision, None) else {
         return Some(Err(format!("no {} compute ceiling was measured, so its roof is unknown", m.precision)));
     };
-    let rate = Estimate { value: ceiling.value, low: ceiling.low, high: ceiling.high };
     let unit = ceiling.unit.map(|u| format!("compute ({u})")).unwrap_or_else(|| "compute".into());
     let suspect = ceiling.state == State::Suspect;
     let remarks = if suspect { vec![format!("the ceiling it is judged by is suspect: {}", ceiling.name)] } else { Vec::new() };
-    Some(Ok(Bound { resource: unit, ns: rate.rate(1e9 * m.flops as f64), remarks }))
+    Some(Ok(Bound { resource: unit, ns: ceiling.estimate().rate(1e9 * m.flops as f64), remarks }))
 }
 
 /// The level that must supply the compulsory bytes.

@@ -147,7 +147,7 @@ impl Roof {
 
     /// Time of a byte at a level whose write share is `written` of 1.
     pub(super) fn at_level(&self, level: &str, written: f64) -> Option<ByteTime> {
-        let mut time = mix(written, |kind| self.bandwidth(level, kind).map(|c| Estimate { value: c.value, low: c.low, high: c.high }))?;
+        let mut time = mix(written, |kind| self.bandwidth(level, kind).map(CeilingView::estimate))?;
         for kind in &time.1 {
             if let Some(ceiling) = self.bandwidth(level, *kind).filter(|c| c.state == State::Suspect) {
                 time.0.remarks.push(format!("the ceiling it is judged by is suspect: {}", ceiling.name));
@@ -162,7 +162,7 @@ impl Roof {
         let of = |kind: Kind| {
             let curve = self.sweeps.iter().find(|s| s.kind == kind).and_then(|s| s.at(bytes))?;
             let memory = self.bandwidth("dram", kind).filter(|memory| memory.value > curve.value);
-            Some(memory.map_or(curve, |c| Estimate { value: c.value, low: c.low, high: c.high }))
+            Some(memory.map_or(curve, CeilingView::estimate))
         };
         Some(mix(written, of)?.0)
     }

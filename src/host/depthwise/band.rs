@@ -32,19 +32,17 @@ fn zeros<S: Scalar>() -> *const S {
     ROW.0.as_ptr().cast()
 }
 
-/// Bands that so many rows of each image are cut into, as evenly as can be: few, which are high, but so that all workers get as many
-/// rows. No band is a single row. `others` are the image's units beside them.
-pub(super) fn bands(rows: usize, others: usize, images: usize, workers: usize, registers: usize) -> usize {
+/// Bands that so many rows of each image are cut into, as evenly as can be, and the rows that they take: few, which are high, but so that all
+/// workers get as many rows. No band is a single row. `others` are the image's units beside them.
+pub(super) fn bands(rows: usize, others: usize, images: usize, workers: usize, registers: usize) -> (usize, usize) {
     let (fewest, most) = (rows.div_ceil(most(registers).0), rows / 2);
-    if registers != 32 || fewest >= most {
-        return most;
+    if registers != 32 || most == 0 {
+        return (most, 2 * most);
     }
     // Rows of the worker with the most units.
     let longest = |bands: usize| (images * (others + bands)).div_ceil(workers) as f64 * rows as f64 / bands as f64;
-    match images * fewest < 8 * workers {
-        true => (fewest..=most).min_by(|&a, &b| longest(a).total_cmp(&longest(b))).unwrap_or(fewest),
-        false => fewest,
-    }
+    let tried = if images * fewest < 8 * workers { fewest..=most } else { fewest..=fewest };
+    (tried.min_by(|&a, &b| longest(a).total_cmp(&longest(b))).unwrap_or(most), rows)
 }
 
 /// Columns of all rows of a band that are computed at once: `width` of them from column `z`, and of the width + 2 input columns under
@@ -183,8 +181,8 @@ impl<S: Scalar, const R: usize> Band<'_, S, R> {
                 (0, _) => dispatch(isa, Sums::<S, STREAM, R, W, 0, 1> { step, times, steps, ahead }),
                 _ => dispatch(isa, Sums::<S, STREAM, R, W, 1, 0> { step, times, steps, ahead }),
             }
-            for block in 0..if rest > 0 { times } else { 0 } {
-                step.over(block * W * c).advanced(steps * count).singly(rest, (R, W), inside);
+            if rest > 0 {
+                (0..times).for_each(|block| step.over(block * W * c).advanced(steps * count).singly(rest, (R, W), inside));
             }
         }
     }
@@ -240,8 +238,8 @@ impl<S: Scalar> Step<S> {
     }
 }
 
-/// The micro-kernel: R times W outputs of a register of channels, `steps` registers one after the other, in so many blocks side by side. LEFT and RIGHT are 1 where the first or
-/// the last input column under them lies outside the image.
+/// The micro-kernel: R times W outputs of a register of channels, `steps` registers one after the other, in so many blocks side by side.
+/// LEFT and RIGHT are 1 where the first or the last input column under them lies outside the image.
 struct Sums<S, const STREAM: bool, const R: usize, const W: usize, const LEFT: usize, const RIGHT: usize> {
     step: Step<S>,
     times: usize,
