@@ -61,7 +61,8 @@ fn settings(op: &dyn Op, variant: &str) -> Vec<Tuned> {
         all.extend(tunable.values[1..].iter().map(|&value| tuned(&[(tunable.name, value)])));
     }
     if op.name() == "stream" {
-        all.extend([1, 2, 8, 6, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("STORE", 1)])));
+        all.extend([2, 4, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("STORE", 1)])));
+        all.extend([2, 4, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("ABREAST", 2)])));
     }
     all
 }
@@ -108,7 +109,7 @@ fn check_all(name: &str, more: &[Value]) {
 #[test]
 fn matmul_kernels_follow_the_definition_on_awkward_shapes() {
     // Past one row block, one column block, one depth slice and one packed piece; few rows and few columns, whole blocks and parts of them.
-    let few = [(1, 9, 70), (4, 1030, 131), (8, 520, 37), (5, 33, 4), (9, 8, 67), (13, 3, 129), (4, 2, 300), (66, 1, 513)];
+    let few = [(1, 9, 70), (4, 1030, 131), (8, 520, 37), (5, 33, 4), (9, 8, 67), (13, 3, 129), (4, 2, 300), (66, 1, 513), (3, 1030, 523)];
     let few = few.map(|(m, n, k)| json!({"m": m, "n": n, "k": k}));
     check_all("matmul", &few);
     check_all("matmul", &[json!({"m": 170, "n": 300, "k": 520}), json!({"m": 9, "n": 3100, "k": 5}), json!({"m": 3080, "n": 10, "k": 3})]);

@@ -177,10 +177,9 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
         (_, DeviceKind::Gpu) => &[2, 4, 8, 16, 32],
     };
     let mut tuned = walking("stream", "linear", device);
-    if kind == Kind::Read {
-        // Nothing is stored: the kind of store makes no candidate.
-        tuned.retain(|t| t.0.get("STORE").is_none_or(|&s| s == 0));
-    }
+    // What a direction does not heed makes no candidate: the kind of store where nothing is stored, pieces side by side where something is.
+    let (unheeded, only) = if kind == Kind::Read { ("STORE", 0) } else { ("ABREAST", 1) };
+    tuned.retain(|t| t.0.get(unheeded).is_none_or(|&value| value == only));
     tuned.iter().flat_map(|t| parts.iter().map(move |p| Setup { tuned: t.clone(), parts: p * units })).collect()
 }
 

@@ -1,40 +1,30 @@
 //! Matrix products with few columns or few rows, straight from where the operands lie: nothing to pack is ever used often enough.
 //!
 //! Few columns: four rows of A at a time against two columns of B, sums in registers, summed across the lanes at the end of a row. B is
-//! first transposed into scratch where it has more than one column. Few rows: four rows of B at a time are added to a stretch of C that
-//! stays in a first-level cache, to all rows of it while they are in registers, so that memory never waits for a second pass; from nine rows on
-//! another way is faster ([`few`]). Either way the large matrix is read once, in stretches of kilobytes, and asked for ahead.
+//! first transposed into scratch where it has more than one column. Up to eight rows: lines of B meet all rows of A as they come
+//! ([`flat`]). More rows: B is cut into blocks ([`few`]). Each way the large matrix is read once, and asked for ahead.
 //!
-//! FLOPs over peak: 2 FLOP an element of the large matrix and row (column) of the small one, so at 32 GB/s and 360 GFLOP/s 5 % of `fma` for
-//! one and 36 % for eight. Bytes over bandwidth: the large matrix. Predicted: DRAM's read ceiling. For 4096 × 4096 in f32 that is 67 MB, 2.06 ms at
-//! 32.5 GB/s. Measured on two shared cores of a Zen 5 while memory gave 70 GB/s, medians of interleaved samples of 1, 2, 4, 6 and 8 rows: 1.25, 1.5,
-//! 1.55, 1.6 and 1.65 times the time of reading as much; 0.9 to 1.1, 1.1, 1.2, 1.4 and 1.3 times as fast as a pass for every row, or [`few`] from five rows
-//! on. While it gave 47 GB/s all are within a tenth of each other.
-
-use std::ops::Range;
+//! FLOPs over peak: 2 FLOP an element of the large matrix and column of the small one, so at 32 GB/s and 360 GFLOP/s 5 % of `fma` for
+//! one and 36 % for eight. Bytes over bandwidth: the large matrix. Predicted: DRAM's read ceiling. Measured on two shared cores of a Zen 5, one
+//! column of 4096 × 4096 in f32: 1.0 times the time of reading as much, whatever memory gave.
 
 use super::gemm::Extents;
-use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, prefetch};
+use super::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
 use super::{Call, Isa, Output, share, tally};
 use crate::plan::{Demand, Setting};
 
 mod few;
-
-use few::Cut;
+mod flat;
 
 /// Columns at most: beyond, what packing costs is regained.
 const TALL: usize = 8;
 /// Rows at most of which B is added as it comes, and rows at most for which it is cut into blocks.
 const FLAT: usize = 8;
 const FEW: usize = 128;
-/// Rows of A, or of B, at a time.
+/// Rows of A at a time.
 const ROWS: usize = 4;
 /// Columns of B at a time.
 const COLUMNS: usize = 2;
-/// Bytes of C that stay in a first-level cache while B passes.
-const KEPT: usize = 16 << 10;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 /// Bytes by which rows of A are asked for ahead: some hundreds of nanoseconds at the speed of memory.
 const AHEAD: usize = 1024;
 
@@ -64,11 +54,8 @@ impl Form {
     pub(crate) fn groups(self, e: &Extents, s: &Setting<'_>) -> u64 {
         match self {
             Form::Tall => e.m.div_ceil(ROWS) as u64,
-            Form::Flat => {
-                let (width, workers) = (s.precision.storage().bytes() as usize, s.device.compute_units as usize);
-                (0..workers).map(|worker| stretches(e, width, worker, workers).count() as u64).sum()
-            }
-            Form::Few => Cut::planned(e, s).units(e) as u64,
+            Form::Flat => flat::Cut::planned(e, s).units(e, s.precision.storage().bytes() as usize) as u64,
+            Form::Few => few::Cut::planned(e, s).units(e) as u64,
         }
     }
 
@@ -91,11 +78,8 @@ impl Form {
                 let lane = of(pairs, COLUMNS as u64, register) + of(single, 1, 2 * register) + m * n;
                 (m * k + groups * k * n + m * n, lane, if n > 1 { k * n } else { 0 })
             }
-            Form::Flat => {
-                let passes = k / ROWS as u64 + k % ROWS as u64;
-                (groups * m * k + k * n + m * n, groups * m * k + k * n + m * n * (2 * passes - 1), 0)
-            }
-            Form::Few => Cut::planned(e, s).demand(e, s.device.compute_units as usize),
+            Form::Flat => flat::Cut::planned(e, s).demand(e, bytes as usize),
+            Form::Few => few::Cut::planned(e, s).demand(e, s.device.compute_units as usize),
         };
         Demand { requested: bytes * requested, lane: bytes * lane, workspace: bytes * workspace }
     }
@@ -104,26 +88,10 @@ impl Form {
     pub(super) fn multiply<S: Scalar>(self, call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_, S>) -> bool {
         match self {
             Form::Tall => tall(call, e, a, b, c),
-            Form::Flat => {
-                call.pool.run(&|worker, workers| {
-                    for columns in stretches(e, size_of::<S>(), worker, workers) {
-                        let _group = tally::group();
-                        dispatch(call.isa, Flat { e, a, b, c, columns });
-                    }
-                });
-                true
-            }
+            Form::Flat => flat::multiply(call, e, a, b, c),
             Form::Few => few::multiply(call, e, a, b, c),
         }
     }
-}
-
-/// A worker's columns, cut into stretches whose part of C stays in a first-level cache.
-pub(super) fn stretches(e: &Extents, width: usize, worker: usize, workers: usize) -> impl Iterator<Item = Range<usize>> {
-    let (n, line) = (e.n, LINE / width);
-    let lines = share(n.div_ceil(line), worker, workers);
-    let step = (KEPT / LINE / e.m).max(1);
-    lines.clone().step_by(step).map(move |first| first * line..((first + step).min(lines.end) * line).min(n))
 }
 
 fn tall<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_, S>) -> bool {
@@ -234,99 +202,6 @@ unsafe fn block<V: Lanes, const R: usize, const N: usize, const U: usize>(
                 tally::store(&c[i * n + j], 1);
                 c[i * n + j] = (p..k).fold(sum, |sum, p| (*a.add(i * k + p)).fused(*b.add(j * k + p), sum));
             }
-        }
-    }
-}
-
-/// A stretch of columns of few rows.
-struct Flat<'a, S> {
-    e: &'a Extents,
-    a: &'a [S],           // [m, k]
-    b: &'a [S],           // [k, n]
-    c: &'a Output<'a, S>, // [m, n]
-    columns: Range<usize>,
-}
-
-impl<S: Scalar> Kernel<S> for Flat<'_, S> {
-    #[inline(always)]
-    unsafe fn run<V: Lanes<Scalar = S>>(self) {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            match self.e.m {
-                1 => self.rows::<V, 1>(),
-                2 => self.rows::<V, 2>(),
-                3 => self.rows::<V, 3>(),
-                4 => self.rows::<V, 4>(),
-                5 => self.rows::<V, 5>(),
-                6 => self.rows::<V, 6>(),
-                7 => self.rows::<V, 7>(),
-                _ => self.rows::<V, 8>(),
-            }
-        }
-    }
-}
-
-impl<S: Scalar> Flat<'_, S> {
-    /// All rows of B, some at a time, against M rows of A.
-    #[inline(always)]
-    unsafe fn rows<V: Lanes<Scalar = S>, const M: usize>(&self) {
-        let k = self.e.k;
-        // SAFETY: by the caller's promise.
-        unsafe {
-            for p in (0..k / ROWS * ROWS).step_by(ROWS) {
-                self.add::<V, ROWS, M>(p);
-            }
-            for p in k / ROWS * ROWS..k {
-                self.add::<V, 1, M>(p);
-            }
-        }
-    }
-
-    /// Adds R rows of B from row `p` on, each times its elements of A, to the rows of C; to zeros where they are the first.
-    #[inline(always)]
-    unsafe fn add<V: Lanes<Scalar = S>, const R: usize, const M: usize>(&self, p: usize) {
-        let Extents { n, k, .. } = *self.e;
-        for i in 0..M {
-            tally::read(&self.a[i * k + p..][..R]);
-        }
-        let (a, b, columns) = (self.a[p..].as_ptr(), self.b[p * n..].as_ptr(), &self.columns);
-        let whole = columns.start + columns.len() / V::COUNT * V::COUNT;
-        // SAFETY: the columns are this worker's, and `b` holds R rows; by the caller's promise the CPU has V.
-        unsafe {
-            for j in (columns.start..whole).step_by(V::COUNT) {
-                lanes::<V, R, M>(self.e, a, b.add(j), self.c.start.add(j), p == 0);
-            }
-            for j in whole..columns.end {
-                lanes::<Wide<S, 1>, R, M>(self.e, a, b.add(j), self.c.start.add(j), p == 0);
-            }
-        }
-    }
-}
-
-/// The same for one register of columns. It asks for that of the next R rows.
-#[inline(always)]
-unsafe fn lanes<V: Lanes, const R: usize, const M: usize>(
-    e: &Extents,
-    a: *const V::Scalar,
-    b: *const V::Scalar,
-    c: *mut V::Scalar,
-    first: bool,
-) {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        let zero = V::splat(bytemuck::Zeroable::zeroed());
-        let mut right = [zero; R];
-        for r in 0..R {
-            prefetch(b.wrapping_add((R + r) * e.n));
-            right[r] = V::load(b.add(r * e.n));
-        }
-        for i in 0..M {
-            let to = c.add(i * e.n);
-            let mut sum = if first { zero } else { V::load(to) };
-            for r in 0..R {
-                sum = right[r].mul_add(V::splat(*a.add(i * e.k + r)), sum);
-            }
-            sum.store(to);
         }
     }
 }

@@ -15,10 +15,9 @@
 use std::ops::Range;
 
 use super::gemm::{self, Extents, Operands, Target, multiply};
-use super::gemv::stretches;
 use super::lanes::{Kernel, Lanes, Wide, dispatch, prefetch};
 use super::matmul::Dense;
-use super::{Call, Output, naive, tally};
+use super::{Call, Output, naive, share, tally};
 use crate::op::quantized::Quantized;
 use crate::plan::{Demand, Setting};
 
@@ -28,6 +27,10 @@ const FEW: usize = 8;
 const STEPS: usize = 4;
 /// Rows of A at a time.
 const ROWS: usize = 4;
+/// Bytes of C that stay in a first-level cache while words pass.
+const KEPT: usize = 16 << 10;
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// The sizes as the kernels take them.
 #[derive(Clone, Copy)]
@@ -62,7 +65,7 @@ pub(crate) fn groups(p: &Quantized, s: &Setting<'_>) -> u64 {
         return gemm::units(&e, s);
     }
     let workers = s.device.compute_units as usize;
-    (0..workers).map(|worker| stretches(&e, size_of::<f32>(), worker, workers).count() as u64).sum()
+    (0..workers).map(|worker| stretches(&e, worker, workers).count() as u64).sum()
 }
 
 /// Requested: a stretch of columns loads its words, scales and all of A, once. Lane: words are loaded for every four rows of A, scales for
@@ -87,7 +90,7 @@ pub(crate) fn packed(p: &Quantized, call: &Call<'_>) {
     let (a, words, scales, c) = (call.input(0), call.input(1), call.input(2), call.output(3));
     if sizes.e.m <= FEW {
         call.pool.run(&|worker, workers| {
-            for columns in stretches(&sizes.e, size_of::<f32>(), worker, workers) {
+            for columns in stretches(&sizes.e, worker, workers) {
                 let _group = tally::group();
                 let few = Few { sizes, a, words, scales, c: &c, columns };
                 if sizes.bits == 8 { dispatch(call.isa, Bits::<8>(few)) } else { dispatch(call.isa, Bits::<4>(few)) }
@@ -100,6 +103,14 @@ pub(crate) fn packed(p: &Quantized, call: &Call<'_>) {
         // Without memory to pack into, the definition still gives the answer.
         naive(p, call);
     }
+}
+
+/// A worker's columns, cut into stretches whose part of C stays in a first-level cache.
+fn stretches(e: &Extents, worker: usize, workers: usize) -> impl Iterator<Item = Range<usize>> {
+    let n = e.n;
+    let lines = share(n.div_ceil(LINE), worker, workers);
+    let step = (KEPT / size_of::<f32>() / LINE / e.m).max(1);
+    lines.clone().step_by(step).map(move |first| first * LINE..((first + step).min(lines.end) * LINE).min(n))
 }
 
 /// A stretch of columns of few rows.

@@ -197,7 +197,7 @@ const LINEAR: Variant<Stream> = Variant {
         Implementation {
             source: Source::Host(host::stream::linear),
             precisions: &[Precision::F32],
-            tunables: &[host::stream::STORE, host::stream::UNROLL],
+            tunables: &[host::stream::STORE, host::stream::UNROLL, host::stream::ABREAST],
         },
         Implementation {
             source: Source::Wgsl(include_str!("../../shaders/stream/linear.wgsl")),
