@@ -47,7 +47,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     of("matmul", "coop", "loses the second half of a tile", "p < TILE; p += 8u", "p < 8u; p += 8u"),
     of("matmul", "coop", "multiplies by the wrong columns", "coopMultiplyAdd(a0, b1, c01)", "coopMultiplyAdd(a0, b0, c01)"),
     of("matmul", "coop", "stores past the last column", "row < dims.m && col < dims.n", "row < dims.m"),
-    of("matmul", "coop", "loads past the last step of A", "row < dims.m && step < dims.k", "row < dims.m"),
+    of("matmul", "coop", "loses the last tile of k", "first < dims.k", "first + TILE < dims.k"),
     of("matmul", "gemv", "loses a slice", "p = lane / VECTORS; p", "p = lane / VECTORS + 1u; p"),
     of("matmul", "gemv", "omits the barrier", "    workgroupBarrier();\n    let row = lane", "    let row = lane"),
     of("matmul", "gemv", "mixes up the rows", "part[row * LANES + s", "part[(row ^ 1u) * LANES + s"),

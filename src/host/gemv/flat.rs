@@ -7,7 +7,7 @@
 //!
 //! FLOPs over peak and bytes over bandwidth of 1 (8) rows of 4096 × 4096 in f32 on two cores at 70 GB/s and 530 GFLOP/s: 0.06 (0.5) ms and 0.96 ms.
 //! Predicted: the larger of both. Measured on two shared cores of a Zen 5, medians of interleaved samples of 1, 2, 4, 6 and 8 rows: 1.16, 1.22, 1.3, 1.3 and
-//! 1.36 times the time of reading as much while memory gave 70 GB/s, 1.0, 1.0, 1.06, 1.09 and 1.07 while it gave 40. With workers beside each other
+//! 1.36 times the time of reading as much in one stream while memory gave 70 GB/s, 1.0, 1.0, 1.06, 1.09 and 1.07 while it gave 40. With workers beside each other
 //! in every row of B, and rows in the order in which they lie, it was 1.35, 1.5, 1.6, 1.7 and 1.9, and 1.05, 1.2, 1.3, 1.35 and 1.4: hardware has to
 //! find its streams anew every few kilobytes. Five to eight streams are 0 to 5 % slower.
 
