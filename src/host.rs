@@ -188,6 +188,17 @@ pub(crate) fn share(total: usize, worker: usize, workers: usize) -> Range<usize>
     cut(worker)..cut(worker + 1)
 }
 
+/// The same in whole blocks of so many, the last one shorter.
+pub(crate) fn share_blocks(total: usize, block: usize, worker: usize, workers: usize) -> Range<usize> {
+    let blocks = share(total.div_ceil(block), worker, workers);
+    (blocks.start * block).min(total)..(blocks.end * block).min(total)
+}
+
+/// A range in pieces of so many elements, the last one shorter.
+pub(crate) fn pieces(range: Range<usize>, of: usize) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(of).map(move |first| first..(first + of).min(range.end))
+}
+
 /// Inputs of a definition as slices, in binding order: of numbers or of words, the other one empty, as both are at the output's place. And what
 /// its rows share.
 struct Slices<'a, T>(Vec<(&'a [T], &'a [u32])>, Kept);

@@ -61,8 +61,8 @@ fn settings(op: &dyn Op, variant: &str) -> Vec<Tuned> {
         all.extend(tunable.values[1..].iter().map(|&value| tuned(&[(tunable.name, value)])));
     }
     if op.name() == "stream" {
-        all.extend([2, 4, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("STORE", 1)])));
-        all.extend([2, 4, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("ABREAST", 2)])));
+        all.extend([2, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("STORE", 1)])));
+        all.extend([2, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("ABREAST", 2)])));
     }
     all
 }

@@ -10,7 +10,7 @@
 
 use super::gemm::Extents;
 use super::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
-use super::{Call, Isa, Output, share, tally};
+use super::{Call, Isa, Output, share_blocks, tally};
 use crate::plan::{Demand, Setting};
 
 mod few;
@@ -54,7 +54,7 @@ impl Form {
     pub(crate) fn groups(self, e: &Extents, s: &Setting<'_>) -> u64 {
         match self {
             Form::Tall => e.m.div_ceil(ROWS) as u64,
-            Form::Flat => flat::Cut::planned(e, s).units(e, s.precision.storage().bytes() as usize) as u64,
+            Form::Flat => flat::Cut::planned(e, s).units(e) as u64,
             Form::Few => few::Cut::planned(e, s).units(e) as u64,
         }
     }
@@ -78,7 +78,7 @@ impl Form {
                 let lane = of(pairs, COLUMNS as u64, register) + of(single, 1, 2 * register) + m * n;
                 (m * k + groups * k * n + m * n, lane, if n > 1 { k * n } else { 0 })
             }
-            Form::Flat => flat::Cut::planned(e, s).demand(e, bytes as usize),
+            Form::Flat => flat::Cut::planned(e, s).demand(e),
             Form::Few => few::Cut::planned(e, s).demand(e, s.device.compute_units as usize),
         };
         Demand { requested: bytes * requested, lane: bytes * lane, workspace: bytes * workspace }
@@ -97,8 +97,7 @@ impl Form {
 fn tall<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_, S>) -> bool {
     let run = |b: &[S]| {
         call.pool.run(&|worker, workers| {
-            let blocks = share(e.m.div_ceil(ROWS), worker, workers);
-            let rows = blocks.start * ROWS..(blocks.end * ROWS).min(e.m);
+            let rows = share_blocks(e.m, ROWS, worker, workers);
             // SAFETY: workers own disjoint rows.
             let c = unsafe { c.slice(rows.start * e.n..rows.end * e.n) };
             dispatch(call.isa, Tall { e, a: &a[rows.start * e.k..rows.end * e.k], b, c });

@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::gemm::{self, Extents, Operands, Target, multiply};
 use super::lanes::{Kernel, Lanes, Wide, dispatch, prefetch};
 use super::matmul::Dense;
-use super::{Call, Output, naive, share, tally};
+use super::{Call, Output, naive, pieces, share_blocks, tally};
 use crate::op::quantized::Quantized;
 use crate::plan::{Demand, Setting};
 
@@ -107,10 +107,8 @@ pub(crate) fn packed(p: &Quantized, call: &Call<'_>) {
 
 /// A worker's columns, cut into stretches whose part of C stays in a first-level cache.
 fn stretches(e: &Extents, worker: usize, workers: usize) -> impl Iterator<Item = Range<usize>> {
-    let n = e.n;
-    let lines = share(n.div_ceil(LINE), worker, workers);
-    let step = (KEPT / size_of::<f32>() / LINE / e.m).max(1);
-    lines.clone().step_by(step).map(move |first| first * LINE..((first + step).min(lines.end) * LINE).min(n))
+    let lines = (KEPT / size_of::<f32>() / LINE / e.m).max(1);
+    pieces(share_blocks(e.n, LINE, worker, workers), lines * LINE)
 }
 
 /// A stretch of columns of few rows.

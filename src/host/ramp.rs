@@ -10,7 +10,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::lanes::{Kernel, Lanes, dispatch, fence};
-use super::{Call, Output, share};
+use super::{Call, Output, share_blocks};
 use crate::op::ramp::{LINE, LINES, Ramp};
 use crate::plan::Tunable;
 
@@ -26,8 +26,7 @@ const BLOCK: usize = (LINE * LINES) as usize;
 pub(crate) fn chains(problem: &Ramp, call: &Call<'_>) {
     let (coef, x, out) = (call.input::<f32>(0), call.input::<f32>(1), call.output::<f32>(2));
     call.pool.run(&|worker, workers| {
-        let blocks = share(x.len().div_ceil(BLOCK), worker, workers);
-        let range = blocks.start * BLOCK..(blocks.end * BLOCK).min(x.len());
+        let range = share_blocks(x.len(), BLOCK, worker, workers);
         let out: Output<'_, f32> = out;
         // SAFETY: workers own disjoint blocks.
         let y = unsafe { out.slice(range.clone()) };

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use crate::host::gemm::{Extents, Panels};
 use crate::host::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, each_row, prefetch};
-use crate::host::{Call, Output, share, tally};
+use crate::host::{Call, Output, pieces, share, share_blocks, tally};
 use crate::plan::Setting;
 
 /// Rows of B at a time, each of a stream of its own: as many as hardware follows with ease.
@@ -37,6 +37,8 @@ pub(super) struct Cut {
     shares: usize,
     /// Columns at a time.
     stretch: usize,
+    /// Elements of a cache line.
+    line: usize,
 }
 
 impl Cut {
@@ -50,29 +52,27 @@ impl Cut {
         let shares = workers / parts;
         let line = LINE / width;
         let (lines, kept) = (e.n.div_ceil(line).div_ceil(shares), KEPT / LINE / e.m);
-        Cut { parts, shares, stretch: lines.div_ceil(lines.div_ceil(kept)) * line }
+        Cut { parts, shares, stretch: lines.div_ceil(lines.div_ceil(kept)) * line, line }
     }
 
     /// A worker's rows of B, and its stretches of columns.
-    fn of_worker(&self, e: &Extents, width: usize, worker: usize) -> (Range<usize>, impl Iterator<Item = Range<usize>>) {
-        let (n, line, step) = (e.n, LINE / width, self.stretch);
-        let lines = share(n.div_ceil(line), worker % self.shares, self.shares);
-        let (first, end) = (lines.start * line, (lines.end * line).min(n));
-        (share(e.k, worker / self.shares, self.parts), (first..end).step_by(step).map(move |j| j..(j + step).min(end)))
+    fn of_worker(&self, e: &Extents, worker: usize) -> (Range<usize>, impl Iterator<Item = Range<usize>> + use<>) {
+        let columns = share_blocks(e.n, self.line, worker % self.shares, self.shares);
+        (share(e.k, worker / self.shares, self.parts), pieces(columns, self.stretch))
     }
 
     /// Stretches of all workers.
-    pub(super) fn units(&self, e: &Extents, width: usize) -> usize {
-        (0..self.parts * self.shares).map(|worker| self.of_worker(e, width, worker).1.count()).sum()
+    pub(super) fn units(&self, e: &Extents) -> usize {
+        (0..self.parts * self.shares).map(|worker| self.of_worker(e, worker).1.count()).sum()
     }
 
     /// Requested, lane and scratch elements. Requested: a stretch loads its part of A and of B and stores its sums, of which those of all parts are
     /// loaded once more. Lane: sums are loaded and stored for every few rows of B, and once more loaded for C.
-    pub(super) fn demand(&self, e: &Extents, width: usize) -> (u64, u64, u64) {
+    pub(super) fn demand(&self, e: &Extents) -> (u64, u64, u64) {
         let Extents { m, n, k } = *e;
         let (mut a, mut passes) = (0, 0);
         for worker in 0..self.parts * self.shares {
-            let (rows, stretches) = self.of_worker(e, width, worker);
+            let (rows, stretches) = self.of_worker(e, worker);
             for columns in stretches {
                 a += m * rows.len();
                 let apart = apart(rows.len());
@@ -100,7 +100,7 @@ pub(super) fn multiply<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S]
     let Some(scratch) = call.pool.scratch(cut.parts * e.m * e.n * size_of::<S>()) else { return false };
     let sums = Panels(scratch.start().cast::<S>());
     call.pool.run(&|worker, _| {
-        let (rows, stretches) = cut.of_worker(e, size_of::<S>(), worker);
+        let (rows, stretches) = cut.of_worker(e, worker);
         let part = sums.get().wrapping_add(worker / cut.shares * e.m * e.n);
         for columns in stretches {
             let _group = tally::group();
@@ -112,10 +112,8 @@ pub(super) fn multiply<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S]
     });
     if cut.parts > 1 {
         call.pool.run(&|worker, workers| {
-            let line = LINE / size_of::<S>();
-            let lines = share(e.n.div_ceil(line), worker, workers);
             let _group = tally::group();
-            let columns = lines.start * line..(lines.end * line).min(e.n);
+            let columns = share_blocks(e.n, cut.line, worker, workers);
             dispatch(call.isa, Total { e, sums: sums.get(), parts: cut.parts, c, columns });
         });
     }
