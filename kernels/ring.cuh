@@ -42,14 +42,26 @@ struct Fragments {
 // Of words the units take the upper 19 bits: half of what is cut off is added first, which rounds.
 __device__ __forceinline__ unsigned rounded(unsigned bits) { return sizeof(T) == 4 ? bits + 0x1000 : bits; }
 
-// The right operand of one step, rounded.
-__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane);
-
-__device__ __forceinline__ void load(Fragments& f, const unsigned char* stage, unsigned step, unsigned row, unsigned col) {
+// Where the lane's first vectors of both operands lie in a stage. All others lie a constant behind a place of which at most bits 4 to 6
+// are flipped: so few addresses can stay in registers.
+struct Places {
+    unsigned left, right;
+};
+__device__ __forceinline__ unsigned first_right(unsigned col, unsigned lane);
+__device__ __forceinline__ Places places(unsigned row, unsigned col) {
     const unsigned lane = threadIdx.x % 32;
+    return {kept(place(row + lane % 16, lane / 16)), kept(first_right(col, lane))};
+}
+
+// The right operand of one step, rounded.
+__device__ __forceinline__ void load_right(Fragments& f, unsigned first, unsigned step);
+
+// The operands of one step, `first` where the stage begins.
+__device__ __forceinline__ void load(Fragments& f, unsigned first, const Places& at, unsigned step) {
+    const unsigned left = first + at.left ^ step * 32;
 #pragma unroll
-    for (unsigned i = 0; i < 4; ++i) load_matrices(f.a[i], stage + place(row + 16 * i + lane % 16, 2 * step + lane / 16));
-    load_right(f, stage, step, col, lane);
+    for (unsigned i = 0; i < 4; ++i) load_matrices(f.a[i], pool + left + 16 * i * LINE);
+    load_right(f, first + at.right, step);
 #pragma unroll
     for (unsigned i = 0; i < 16; ++i) f.a[i / 4][i % 4] = rounded(f.a[i / 4][i % 4]);
 }
@@ -62,32 +74,53 @@ __device__ __forceinline__ void multiply(float (&sum)[4][8][4], const Fragments&
     }
 }
 
-// All of one stage, fragments one step ahead.
-__device__ __forceinline__ void multiply(float (&sum)[4][8][4], const unsigned char* stage, unsigned row, unsigned col) {
+// All of the first stage, fragments one step ahead.
+__device__ __forceinline__ void multiply(float (&sum)[4][8][4]) {
+    const Places at = places(warp_row(), warp_col());
     Fragments f[2];
-    load(f[0], stage, 0, row, col);
+    load(f[0], 0, at, 0);
 #pragma unroll
     for (unsigned step = 0; step < STEPS; ++step) {
-        if (step + 1 < STEPS) load(f[(step + 1) % 2], stage, step + 1, row, col);
+        if (step + 1 < STEPS) load(f[(step + 1) % 2], 0, at, step + 1);
         multiply(sum, f[step % 2]);
     }
 }
 
-// The sum over `tiles` tiles. `fetch(tile, stage)` starts the lane's copies of a tile; it is asked for tiles in their order.
-template <class Fetch> __device__ __forceinline__ void multiply_ring(float (&sum)[4][8][4], unsigned tiles, Fetch fetch) {
+// The sum over `tiles` tiles. The loader is told when a tile's turn comes, `begin`, and asked for STEPS parts of the lane's copies of it,
+// `fetch(stage, part)`; tiles come in their order, and those past the last are asked for too. Warps are too few to fill each other's
+// gaps, so there is none to fill: copies stand between products, and the first fragments of a tile are loaded before the last products
+// of the one before.
+template <class Loader> __device__ __forceinline__ void multiply_ring(float (&sum)[4][8][4], unsigned tiles, Loader& loader) {
+    static_assert(STEPS % 2 == 0, "every tile begins with the same fragments");
 #pragma unroll
     for (unsigned tile = 0; tile < STAGES - 1; ++tile) {
-        if (tile < tiles) fetch(tile, tile);
+        loader.begin();
+#pragma unroll
+        for (unsigned part = 0; part < STEPS; ++part) loader.fetch(tile, part);
         copies_commit();
     }
+    copies_wait<STAGES - 2>();
+    __syncthreads(); // the first tile has come
+    const Places at = places(warp_row(), warp_col());
+    Fragments f[2];
+    load(f[0], 0, at, 0);
     unsigned stage = 0, next = STAGES - 1;
     for (unsigned tile = 0; tile < tiles; ++tile) {
-        copies_wait<STAGES - 2>(); // this lane's share of the tile has come,
-        __syncthreads();           // every lane's has, and nobody reads the stage that is filled next
-        if (tile + STAGES - 1 < tiles) fetch(tile + STAGES - 1, next);
-        copies_commit();
-        multiply(sum, pool + stage * STAGE, warp_row(), warp_col());
+        const unsigned own = stage * STAGE;
         stage = stage + 1 == STAGES ? 0 : stage + 1;
+        loader.begin();
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; ++step) {
+            if (step + 1 < STEPS) load(f[(step + 1) % 2], own, at, step + 1);
+            loader.fetch(next, step);
+            if (step + 1 == STEPS) {
+                copies_commit();
+                copies_wait<STAGES - 2>(); // this lane's share of the next tile has come,
+                __syncthreads();           // every lane's has, and all of this one is in registers: its stage is filled next
+                load(f[0], stage * STAGE, at, 0); // after the last tile nothing that is used
+            }
+            multiply(sum, f[step % 2]);
+        }
         next = next + 1 == STAGES ? 0 : next + 1;
     }
 }

@@ -37,6 +37,12 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const
                  : "memory");
 }
 
+// A value that the compiler keeps in a register and does not compute anew where it is used.
+__device__ __forceinline__ unsigned kept(unsigned x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // 2^x; what is too small for a normal number becomes zero.
 __device__ __forceinline__ float power_of_two(float x) {
     float y;
@@ -65,6 +71,7 @@ template <> __device__ __forceinline__ unsigned packed<Brain>(float low, float h
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                                       \
     }
 #else
+inline unsigned kept(unsigned x) { return x; }
 inline float power_of_two(float x) { return exp2f(x); }
 template <class T> unsigned packed(float low, float high) { return T(low).bits | (unsigned)T(high).bits << 16; }
 #define WARP_MMA(T, V, HOLD, NAME)                                                                                         \

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rooftrace::backend::host;
 use rooftrace::op;
-use rooftrace::plan::{DeviceKind, Language};
+use rooftrace::plan::{DeviceKind, Language, Precision, Tunable, Tuned};
 use rooftrace::record::{self, Record};
 use serde_json::json;
 
@@ -48,15 +49,22 @@ fn recorded(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Kernels of a file that ran, verified, on a GPU: backend, op and variant.
-fn ran_on_a_gpu(path: &Path) -> BTreeSet<(String, String, String)> {
+/// Kernels of a file that ran, verified, on a GPU: backend, op and variant, and the hash of what ran.
+fn ran_on_a_gpu(path: &Path) -> BTreeSet<(String, String, String, u64)> {
     let records = record::read(path).unwrap_or_else(|error| panic!("{error}")).records;
     let gpu = records.iter().any(|r| matches!(r, Record::Header(h) if h.device.kind == DeviceKind::Gpu && !h.device.simulated));
     let ran = records.into_iter().filter_map(|r| match r {
-        Record::Measurement(m) if gpu && m.verification.is_some() => Some((m.backend, m.op, m.variant)),
+        Record::Measurement(m) if gpu && m.verification.is_some() => Some((m.backend, m.op, m.variant, m.source_hash)),
         _ => None,
     });
     ran.collect()
+}
+
+/// The hash of a variant's source as it is now, which no problem, precision or setting changes.
+fn hash_of(entry: &op::Entry, variant: &str, language: Language, precision: Precision, tunables: &[Tunable]) -> u64 {
+    let problem = entry.awkward_in(precision).first().map(entry.parse).expect("every kernel has an awkward problem").expect("its fields");
+    let tuned = Tuned::all(tunables).into_iter().next().expect("one choice at least");
+    problem.plan(variant, precision, language, &tuned, &host::device()).expect("a plan of an awkward problem").source_hash
 }
 
 #[test]
@@ -66,12 +74,19 @@ fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
     for (language, backend, folder, suffix) in [(Language::Cuda, "cuda", "kernels", "cu"), (Language::Wgsl, "wgpu", "shaders", "wgsl")] {
         for entry in op::OPS {
             for variant in (entry.parse)(&json!({})).expect("the default problem").variants() {
-                let known = ran.contains(&(backend.into(), entry.name.into(), variant.name.into()));
-                let Some(source) = variant.source(language).filter(|_| !known) else { continue };
+                let Some(source) = variant.source(language) else { continue };
+                let name = (backend, entry.name, variant.name);
+                let of = |(b, o, v, hash): &(String, String, String, u64)| ((b.as_str(), o.as_str(), v.as_str()) == name).then_some(*hash);
+                let hashes: Vec<u64> = ran.iter().filter_map(of).collect();
+                let note = match hashes.is_empty() {
+                    true => "",
+                    false if hashes.contains(&hash_of(entry, variant.name, language, source.precisions[0], source.tunables)) => continue,
+                    false => " (changed since it ran)",
+                };
                 list += &match source.library {
-                    Some(library) => format!("- {library} as `{}/{}`\n", entry.name, variant.name),
-                    None if source.transfer => format!("- copies as `{}/{}`\n", entry.name, variant.name),
-                    None => format!("- `{folder}/{}/{}.{suffix}`\n", entry.name, variant.name),
+                    Some(library) => format!("- {library} as `{}/{}`{note}\n", entry.name, variant.name),
+                    None if source.transfer => format!("- copies as `{}/{}`{note}\n", entry.name, variant.name),
+                    None => format!("- `{folder}/{}/{}.{suffix}`{note}\n", entry.name, variant.name),
                 };
             }
         }

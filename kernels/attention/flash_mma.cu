@@ -79,7 +79,7 @@ template <unsigned D>
 __device__ __forceinline__ void score(float (&s)[2][BK / 8][4], const unsigned char* queries, const unsigned char* keys) {
     const unsigned lane = threadIdx.x % 32, query = place<D>(threadIdx.x / 32 * 32 + lane % 16, lane / 16);
     const unsigned key = place<D>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
-#pragma unroll 4
+#pragma unroll
     for (unsigned step = 0; step < D / 16; ++step) {
         unsigned a[2][4];
 #pragma unroll
@@ -116,31 +116,45 @@ __device__ __forceinline__ void hide(float (&s)[2][BK / 8][4], const Dims& d, un
 }
 
 // Scores to weights, as operands of the next product: powers of two of their distance below the largest so far. What was summed with an
-// older one shrinks.
+// older one shrinks; the more tiles a row has seen, the more seldom.
 template <unsigned D>
 __device__ __forceinline__ void weigh(unsigned (&w)[2][BK / 16][4], const float (&s)[2][BK / 8][4], Rows<D>& rows, float scale) {
+    float most[2][2];
 #pragma unroll
     for (unsigned i = 0; i < 2; ++i) {
 #pragma unroll
         for (unsigned h = 0; h < 2; ++h) {
-            float most = rows.largest[i][h];
+            most[i][h] = rows.largest[i][h];
 #pragma unroll
-            for (unsigned j = 0; j < BK / 8; ++j) most = fmaxf(most, fmaxf(s[i][j][2 * h], s[i][j][2 * h + 1]));
+            for (unsigned j = 0; j < BK / 8; ++j) most[i][h] = fmaxf(most[i][h], fmaxf(s[i][j][2 * h], s[i][j][2 * h + 1]));
             // A row's scores lie with four neighbours.
 #pragma unroll
-            for (int mask = 2; mask > 0; mask /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, mask));
-            const float shrunk = power_of_two((rows.largest[i][h] - most) * scale), shift = most * scale;
-            rows.largest[i][h] = most;
-            float total = rows.total[i][h] * shrunk;
+            for (int mask = 2; mask > 0; mask /= 2) most[i][h] = fmaxf(most[i][h], __shfl_xor_sync(0xffffffffu, most[i][h], mask));
+        }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 2; ++i) {
+#pragma unroll
+        for (unsigned h = 0; h < 2; ++h) {
+            if (most[i][h] == rows.largest[i][h]) continue;
+            const float shrunk = power_of_two((rows.largest[i][h] - most[i][h]) * scale);
+            rows.largest[i][h] = most[i][h];
+            rows.total[i][h] *= shrunk;
+#pragma unroll
+            for (unsigned j = 0; j < D / 8; ++j) rows.sum[i][j][2 * h] *= shrunk, rows.sum[i][j][2 * h + 1] *= shrunk;
+        }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 2; ++i) {
+#pragma unroll
+        for (unsigned h = 0; h < 2; ++h) {
+            const float shift = most[i][h] * scale;
 #pragma unroll
             for (unsigned j = 0; j < BK / 8; ++j) {
                 const float x = power_of_two(fmaf(s[i][j][2 * h], scale, -shift)), y = power_of_two(fmaf(s[i][j][2 * h + 1], scale, -shift));
-                total += x + y;
+                rows.total[i][h] += x + y;
                 w[i][j / 2][j % 2 * 2 + h] = packed<T>(x, y);
             }
-            rows.total[i][h] = total;
-#pragma unroll
-            for (unsigned j = 0; j < D / 8; ++j) rows.sum[i][j][2 * h] *= shrunk, rows.sum[i][j][2 * h + 1] *= shrunk;
         }
     }
 }

@@ -5,7 +5,7 @@
 // Traffic: a ring of STAGES tiles of both operands, 128 bytes of taps and channels each, is filled by copies that no lane waits for.
 //          Pixels and filters both lie along channels, so both are tiles of lines. A lane copies the same vector of the same lines of
 //          every tile: where a line's window begins and which taps of it are inside the image is found out once for the group and
-//          kept in registers; what follows the corner is carried from tile to tile, one number for all lines, never divided for.
+//          kept in shared memory; what follows the corner is carried from tile to tile, one number for all lines, never divided for.
 //          Where channels come in whole tiles all taps of some channels are taken before the next channels: neighbouring taps share
 //          most of their pixels, and those are copied through the first-level cache.
 // Guards:  `whole` needs input channels of a group in whole vectors of 16 bytes, output channels in pairs, and at most 31 rows and
@@ -54,7 +54,7 @@ __device__ __forceinline__ unsigned place_in(unsigned image, unsigned h, unsigne
 }
 
 // A line of pixels: where in x its window begins, and a bit for every row and then every column of the window that is inside.
-struct Line {
+struct alignas(8) Line {
     unsigned corner, inside;
 };
 __device__ __forceinline__ Line line_of(unsigned pixel, const Dims& d) {
@@ -77,59 +77,75 @@ struct Step {
     unsigned along;  // and how far along a filter
     unsigned tap;    // the bits of its row and column; NONE past the last part
 
-    __device__ __forceinline__ void advance(unsigned by, const Dims& d) {
-        const unsigned together = inputs(d) % BK == 0 ? BK : inputs(d); // channels of a part
-        c += by, beyond += by, along += by;
-        if (c < together) return;
-        do {
-            c -= together, beyond += d.dilation * d.c_in - together, along += inputs(d) - together;
-            if (++s < d.kw) continue;
-            s = 0, beyond += d.dilation * d.c_in * (d.w - d.kw);
-            if (++r < d.kh) continue;
-            r = 0, part += together, beyond = part + c, along = part + c;
-        } while (c >= together);
+    // Channels of a part.
+    static __device__ __forceinline__ unsigned together(const Dims& d) { return inputs(d) % BK == 0 ? BK : inputs(d); }
+
+    // Over the end of a tap's channels. Without a branch: products go on around it.
+    __device__ __forceinline__ void carry(const Dims& d) {
+        const unsigned aside = d.dilation * d.c_in - together(d), below = aside + d.dilation * d.c_in * (d.w - d.kw);
+        const bool row = s + 1 == d.kw, last = row && r + 1 == d.kh;
+        s = row ? 0 : s + 1;
+        r = last ? 0 : r + (row ? 1 : 0);
+        part += last ? together(d) : 0;
+        c -= together(d);
+        beyond = last ? part + c : beyond + (row ? below : aside);
+        along = last ? part + c : along + inputs(d) - together(d);
+    }
+    // To the next tile; what one carry does not settle, where a tile holds several taps, `settle` does.
+    __device__ __forceinline__ void advance(const Dims& d) {
+        c += BK, beyond += BK, along += BK;
+        if (c >= together(d)) carry(d);
+    }
+    __device__ __forceinline__ void settle(const Dims& d) {
+        while (c >= together(d)) carry(d);
         tap = part < inputs(d) ? 1u << r | 1u << (d.kh + s) : NONE;
     }
 };
 
 // What a lane copies of each tile, and what it will copy next.
 struct Loader {
+    const Dims& d;
     const T* x;
-    Line lines[PIXELS];
+    const Line* lines; // the lane's first; in shared memory, as sums leave too few registers
     Step step;
     const T* f;       // of the lane's first line
     unsigned filters; // how many of its lines exist
+    unsigned first;   // where the lane's vector of its first line lies in a stage
 
-    __device__ __forceinline__ Loader(const T* x, const T* f, const Tile& tile, const Dims& d) {
-        // The stage that is filled last lends the place where lanes tell each other of the lines.
-        Line* const all = reinterpret_cast<Line*>(pool + (STAGES - 1) * STAGE);
+    __device__ __forceinline__ Loader(const T* x, const T* f, const Tile& tile, const Dims& d) : d(d) {
+        Line* const all = reinterpret_cast<Line*>(pool + STAGES * STAGE);
         for (unsigned line = threadIdx.x; line < BM; line += LANES) all[line] = line_of(tile.pixel + line, d);
         __syncthreads(); // all lines are known
-        const unsigned first = threadIdx.x / 8;
-#pragma unroll
-        for (unsigned l = 0; l < PIXELS; ++l) lines[l] = all[l * APART + first];
+        const unsigned line = threadIdx.x / 8;
+        lines = all + line;
         this->x = x + tile.first;
-        step = {0, 0, 0, 0, 0, 0, 1u | 1u << d.kh};
-        step.advance(threadIdx.x % 8 * WIDE, d);
-        const unsigned channel = tile.channel + first;
+        const unsigned c = threadIdx.x % 8 * WIDE;
+        step = {0, 0, 0, c, c, c, Step::NONE};
+        const unsigned channel = tile.channel + line;
         filters = channel < tile.end ? (tile.end - channel + APART - 1) / APART : 0;
         this->f = f + (unsigned long long)channel * depth(d);
+        first = kept(place(threadIdx.x / 8, threadIdx.x % 8));
     }
 
-    __device__ __forceinline__ void fetch(unsigned stage, const Dims& d) {
-        unsigned char* const to = pool + stage * STAGE + place(threadIdx.x / 8, threadIdx.x % 8);
+    __device__ __forceinline__ void begin() { step.settle(d); }
+
+    // Past the last tile it copies zeros.
+    __device__ __forceinline__ void fetch(unsigned stage, unsigned part) {
+        unsigned char* const to = pool + stage * STAGE + first;
+        Line of[PIXELS / STEPS];
 #pragma unroll
-        for (unsigned l = 0; l < PIXELS; ++l) {
-            const T* const from = x + (lines[l].corner + step.beyond);
-            const bool inside = (lines[l].inside & step.tap) == step.tap;
-            copy_async_cached(to + l * APART * LINE, from, inside);
+        for (unsigned l = 0; l < PIXELS / STEPS; ++l) of[l] = lines[(part * PIXELS / STEPS + l) * APART];
+#pragma unroll
+        for (unsigned l = 0; l < PIXELS / STEPS; ++l) {
+            const T* const from = x + (of[l].corner + step.beyond);
+            copy_async_cached(to + (part * PIXELS / STEPS + l) * APART * LINE, from, (of[l].inside & step.tap) == step.tap);
         }
         const unsigned exist = step.tap == Step::NONE ? 0 : filters;
 #pragma unroll
-        for (unsigned l = 0; l < FILTERS; ++l) {
+        for (unsigned l = part * FILTERS / STEPS; l < (part + 1) * FILTERS / STEPS; ++l) {
             copy_async(to + LEFT_BYTES + l * APART * LINE, f + ((unsigned long long)(l * APART) * depth(d) + step.along), l < exist);
         }
-        step.advance(BK, d);
+        if (part + 1 == STEPS) step.advance(d);
     }
 };
 
@@ -154,11 +170,15 @@ __device__ __forceinline__ void fill(const T* x, const T* f, const Tile& tile, u
 }
 
 // Lines of filters are columns: no load need be transposed, of words neither.
-__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane) {
+__device__ __forceinline__ unsigned first_right(unsigned col, unsigned lane) {
+    return LEFT_BYTES + place(col + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+}
+
+__device__ __forceinline__ void load_right(Fragments& f, unsigned first, unsigned step) {
 #pragma unroll
     for (unsigned j = 0; j < 8; j += 2) {
         unsigned r[4];
-        load_matrices(r, stage + LEFT_BYTES + place(col + 8 * j + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+        load_matrices(r, pool + (first ^ step * 32) + 8 * j * LINE);
         f.b[j][0] = rounded(r[0]), f.b[j][1] = rounded(r[1]), f.b[j + 1][0] = rounded(r[2]), f.b[j + 1][1] = rounded(r[3]);
     }
 }
@@ -175,7 +195,7 @@ extern "C" __global__ void __launch_bounds__(LANES) whole(const T* __restrict__ 
     if (!tile.exists) return; // the whole group at once, before any barrier
     Loader loader(x, f, tile, d);
     float sum[4][8][4] = {};
-    multiply_ring(sum, (depth(d) + BK - 1) / BK, [&](unsigned, unsigned stage) { loader.fetch(stage, d); });
+    multiply_ring(sum, (depth(d) + BK - 1) / BK, loader);
     store<true>(y, sum, tile, d);
 }
 
@@ -189,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(LANES) ragged(const T* __restrict__
     for (unsigned first = 0; first < depth(d); first += BK) {
         fill(x, f, tile, first, d);
         __syncthreads(); // the tile is whole
-        multiply(sum, pool, warp_row(), warp_col());
+        multiply(sum);
         __syncthreads(); // and no longer needed
     }
     store<false>(y, sum, tile, d);

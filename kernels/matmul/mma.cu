@@ -4,7 +4,7 @@
 //          of tiles of rows, so that what runs together shares its rows of A and columns of B in the cache.
 // Traffic: a ring of STAGES tiles of A and B, 128 bytes of k each, is filled by copies that no lane waits for: 16 bytes at a time,
 //          the places of a line exchanged by its number, so that the eight lanes that load a matrix meet eight different banks.
-//          Fragments are loaded one step of 32 bytes ahead of their use.
+//          Fragments are loaded one step of 32 bytes ahead of their use, over the end of a tile too, and copies stand between products.
 // Guards:  `whole` needs n and k to be whole vectors of 16 bytes: what lies past an edge is copied as zeros. `ragged` takes any
 //          shape, one element at a time, with one tile and no ring. Outputs past an edge are not stored.
 // Changed: from pipelined: the matrix units do the sums, the copies bypass the registers, and more tiles are on their way.
@@ -27,46 +27,41 @@ __device__ __forceinline__ Own own_of(const Dims& d) { return own_of((d.m + BM -
 // What a lane copies of each tile: the same vector of every eighth line or so of A and of B, always at one place in its line.
 struct Loader {
     static constexpr unsigned A_APART = LANES / 8, B_APART = LANES / (BN / WIDE);
+    static constexpr unsigned A_PART = BM / A_APART / STEPS, B_PART = BK / B_APART / STEPS; // vectors of a part of the copies
     static_assert(A_APART % 8 == 0 && B_APART == WIDE, "a lane's vectors have one place in their lines");
+    static_assert(A_PART * A_APART * STEPS == BM && B_PART * B_APART * STEPS == BK, "all parts are alike");
 
+    const Dims& d;
     const T *a, *b;       // its next vectors of its first lines
-    unsigned rows, depth; // lines of A from its first on that exist, and steps of k from its first line of B on
-    unsigned left;        // elements of k from its vector of A on
-    bool inside;          // the tile has no line and no column past an edge
+    unsigned rows;        // lines of A from its first on that exist
+    unsigned left, depth; // elements of k from its vector of A, and steps of k from its first line of B, to the last
+    unsigned first = 0;   // step of k with which the next tile begins
+    unsigned to_a, to_b;  // where its vectors of its first lines lie in a stage
 
-    __device__ __forceinline__ Loader(const T* a, const T* b, const Own& own, const Dims& d) {
+    __device__ __forceinline__ Loader(const T* a, const T* b, const Own& own, const Dims& d) : d(d) {
         const unsigned row = own.row + threadIdx.x / 8, p = threadIdx.x % 8 * WIDE;
         const unsigned line = threadIdx.x / (BN / WIDE), col = own.col + threadIdx.x % (BN / WIDE) * WIDE;
         this->a = a + ((unsigned long long)row * d.k + p);
         this->b = b + ((unsigned long long)line * d.n + col);
         rows = d.m - min(row, d.m), left = d.k - min(p, d.k), depth = col < d.n ? d.k - min(line, d.k) : 0;
-        inside = own.row + BM <= d.m && own.col + BN <= d.n;
+        to_a = place(threadIdx.x / 8, threadIdx.x % 8), to_b = place_b(line, threadIdx.x % (BN / WIDE));
     }
 
-    // ALL: nobody need ask what exists.
-    template <bool ALL> __device__ __forceinline__ void copy(unsigned first, unsigned char* to, const Dims& d) const {
+    __device__ __forceinline__ void begin() const {}
+
+    __device__ __forceinline__ void fetch(unsigned stage, unsigned part) {
+        if (first >= d.k) return; // past the last tile
         const unsigned a_step = A_APART * d.k, b_step = B_APART * d.n;
-        unsigned char* const to_a = to + place(threadIdx.x / 8, threadIdx.x % 8);
-        unsigned char* const to_b = to + place_b(threadIdx.x / (BN / WIDE), threadIdx.x % (BN / WIDE));
-        const T* from = a;
+        unsigned char* const to = pool + stage * STAGE;
 #pragma unroll
-        for (unsigned l = 0; l < BM / A_APART; ++l, from += a_step) {
-            if constexpr (ALL) copy_async(to_a + l * A_APART * LINE, from);
-            else copy_async(to_a + l * A_APART * LINE, from, l * A_APART < rows && first < left);
+        for (unsigned l = part * A_PART; l < (part + 1) * A_PART; ++l) {
+            copy_async(to + to_a + l * A_APART * LINE, a + (unsigned long long)a_step * l, l * A_APART < rows && first < left);
         }
-        from = b;
 #pragma unroll
-        for (unsigned l = 0; l < BK / B_APART; ++l, from += b_step) {
-            if constexpr (ALL) copy_async(to_b + l * B_APART * B_LINE, from);
-            else copy_async(to_b + l * B_APART * B_LINE, from, first + l * B_APART < depth);
+        for (unsigned l = part * B_PART; l < (part + 1) * B_PART; ++l) {
+            copy_async(to + to_b + l * B_APART * B_LINE, b + (unsigned long long)b_step * l, first + l * B_APART < depth);
         }
-    }
-
-    __device__ __forceinline__ void fetch(unsigned tile, unsigned stage, const Dims& d) {
-        if (inside && (tile + 1) * BK <= d.k) copy<true>(tile * BK, pool + stage * STAGE, d);
-        else copy<false>(tile * BK, pool + stage * STAGE, d);
-        a += BK;
-        b += (unsigned long long)BK * d.n;
+        if (part + 1 == STEPS) first += BK, a += BK, b += (unsigned long long)BK * d.n;
     }
 };
 
@@ -86,22 +81,26 @@ __device__ __forceinline__ void fill(const T* a, const T* b, const Own& own, uns
     }
 }
 
-__device__ __forceinline__ void load_right(Fragments& f, const unsigned char* stage, unsigned step, unsigned col, unsigned lane) {
+// Halves are loaded transposed, 16 lines of B as two vectors of eight columns each; words one by one, of lines lane % 4 and four on.
+__device__ __forceinline__ unsigned first_right(unsigned col, unsigned lane) {
+    if (sizeof(T) == 2) return place_b(lane % 16, col / WIDE + lane / 16);
+    return place_b(lane % 4, col / WIDE + lane / 16) + lane / 4 % 4 * sizeof(T);
+}
+
+__device__ __forceinline__ void load_right(Fragments& f, unsigned first, unsigned step) {
     if constexpr (sizeof(T) == 2) {
 #pragma unroll
         for (unsigned j = 0; j < 8; j += 2) {
             unsigned r[4];
-            load_matrices_transposed(r, stage + place_b(16 * step + lane % 16, col / 8 + j + lane / 16));
+            load_matrices_transposed(r, pool + (first ^ j * 16) + 16 * step * B_LINE);
             f.b[j][0] = r[0], f.b[j][1] = r[1], f.b[j + 1][0] = r[2], f.b[j + 1][1] = r[3];
         }
     } else {
 #pragma unroll
         for (unsigned j = 0; j < 8; ++j) {
-#pragma unroll
-            for (unsigned h = 0; h < 2; ++h) {
-                const unsigned line = 8 * step + 4 * h + lane % 4, e = col + 8 * j + lane / 4;
-                f.b[j][h] = rounded(reinterpret_cast<const unsigned*>(stage + place_b(line, e / 4))[e % 4]);
-            }
+            const unsigned at = (first ^ j % 4 * 32) + j / 4 * 128 + 8 * step * B_LINE;
+            f.b[j][0] = rounded(*reinterpret_cast<const unsigned*>(pool + at));
+            f.b[j][1] = rounded(*reinterpret_cast<const unsigned*>(pool + at + 4 * B_LINE));
         }
     }
 }
@@ -118,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(LANES) whole(const T* __restrict__ 
     if (!own.exists) return; // the whole group at once, before any barrier
     Loader loader(a, b, own, d);
     float sum[4][8][4] = {};
-    multiply_ring(sum, (d.k + BK - 1) / BK, [&](unsigned tile, unsigned stage) { loader.fetch(tile, stage, d); });
+    multiply_ring(sum, (d.k + BK - 1) / BK, loader);
     store<true>(c, sum, own, d);
 }
 
@@ -132,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(LANES) ragged(const T* __restrict__
     for (unsigned first = 0; first < d.k; first += BK) {
         fill(a, b, own, first, d);
         __syncthreads(); // the tile is whole
-        multiply(sum, pool, warp_row(), warp_col());
+        multiply(sum);
         __syncthreads(); // and no longer needed
     }
     store<false>(c, sum, own, d);

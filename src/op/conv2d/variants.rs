@@ -112,11 +112,15 @@ pub(super) const IMPLICIT_MMA: Variant<Conv2d> = Variant {
         // Copies of pixels and filters are vectors, stores are pairs, and a word has a bit for every row and column of the filter.
         let vectors = c_in.is_multiple_of(16 / s.precision.storage().bytes());
         let whole = vectors && c_out.is_multiple_of(2) && p.kh + p.kw < 32;
-        let (entry, stages) = if whole { ("whole", s.tuned.get("STAGES")) } else { ("ragged", 1) };
         let tiles = Tiles::mma(s);
         let (bm, bn) = (tiles.bm as u32, tiles.bn as u32);
+        // Behind the ring stand two words for each line of pixels.
+        let (entry, stages, lines) = if whole { ("whole", s.tuned.get("STAGES"), 8 * bm) } else { ("ragged", 1, 0) };
         let grid = fold(tiles.groups(p));
-        vec![Dispatch { dynamic_bytes: stages * 128 * (bm + bn), ..Dispatch::over(3, entry, grid, [bm / 64 * (bn / 64) * 32, 1, 1]) }]
+        vec![Dispatch {
+            dynamic_bytes: stages * 128 * (bm + bn) + lines,
+            ..Dispatch::over(3, entry, grid, [bm / 64 * (bn / 64) * 32, 1, 1])
+        }]
     },
     demand: |p, s| implicit_demand(p, s, Tiles::mma(s)),
 };
