@@ -117,14 +117,15 @@ pub(super) const BLOCK: Tunable = Tunable { name: "BLOCK", values: &[64, 128, 25
 /// The WGSL kernel also chooses how many steps it unrolls; 16 candidates in all, because a software device takes a quarter of
 /// a second to compile each.
 const WGSL_TUNABLES: &[Tunable] = &[
-    Tunable { name: "CHAINS", values: &[12, 8, 16, 4] },
+    Tunable { name: "CHAINS", values: &[3, 2, 4, 1] },
     Tunable { name: "BLOCK", values: &[64, 256] },
     Tunable { name: "UNROLL", values: &[4, 8] },
 ];
 
-/// Chains of a register: CUDA has an instruction for two of f16.
+/// Chains that go together: WGSL's in vectors of four, and CUDA has an instruction for two of f16.
 pub const fn of_register(language: Language, precision: Precision) -> u64 {
     match (language, precision) {
+        (Language::Wgsl, _) => 4,
         (Language::Cuda, Precision::F16) => 2,
         _ => 1,
     }
