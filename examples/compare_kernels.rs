@@ -9,6 +9,7 @@
 //! twice the last-level cache. `--json` prints an object a line (`scripts/gpu_figures.py` reads them).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rooftrace::backend::{Backend, Checks, Loaded, open};
 use rooftrace::draw::{Draw, Seeded};
@@ -18,6 +19,8 @@ use rooftrace::plan::{Plan, Precision, Tuned};
 
 /// Rounds behind a median.
 const ROUNDS: usize = 11;
+/// When no more kernels are compiled ahead.
+const COMPILING: Duration = Duration::from_secs(60);
 /// Length of a sample.
 const SAMPLE_NS: u128 = 3_000_000;
 
@@ -48,18 +51,24 @@ fn compare() -> Result<(), Box<dyn std::error::Error>> {
     let [device, op, fields, kernels @ ..] = arguments.as_slice() else { return Err("give DEVICE OP FIELDS VARIANT:PRECISION …".into()) };
     let op: Arc<dyn Op> = (find(op)?.parse)(&serde_json::from_str(fields)?)?;
     let backend = open(device)?;
-    let (mut lanes, mut oracle) = (Vec::new(), Oracle::default());
+    let (mut plans, mut lanes, mut oracle) = (Vec::new(), Vec::new(), Oracle::default());
     for kernel in kernels {
         let mut parts = kernel.splitn(3, ':');
         let (variant, precision) = (parts.next().unwrap_or_default(), parts.next().unwrap_or("f32"));
         let precision: Precision = serde_json::from_str(&format!("\"{precision}\""))?;
         for tuned in settings(op.as_ref(), backend.as_ref(), variant, parts.next().unwrap_or_default())? {
-            let plan = op.plan(variant, precision, backend.device().language, &tuned, backend.device());
-            let lane = plan.map_err(Into::into).and_then(|plan| lane(op.as_ref(), backend.as_ref(), plan, cold, &mut oracle));
-            match lane {
-                Ok(lane) => lanes.push(lane),
+            match op.plan(variant, precision, backend.device().language, &tuned, backend.device()) {
+                Ok(plan) => plans.push((plan, Checks::Trusted)),
                 Err(why) => eprintln!("left out {variant} {precision} {:?}: {why}", tuned.0),
             }
+        }
+    }
+    backend.prepare(&plans, COMPILING);
+    for (plan, _) in plans {
+        let named = format!("{} {} {:?}", plan.variant, plan.precision, plan.tuned.0);
+        match lane(op.as_ref(), backend.as_ref(), plan, cold, &mut oracle) {
+            Ok(lane) => lanes.push(lane),
+            Err(why) => eprintln!("left out {named}: {why}"),
         }
     }
     for _ in 0..ROUNDS {

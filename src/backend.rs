@@ -142,6 +142,12 @@ pub trait Backend {
     /// [`Error::Unsupported`] where the plan exceeds a limit, [`Error::OutOfMemory`], [`Error::Compile`] with the whole log.
     fn load<'a>(&'a self, plan: &Plan, seeded: Seeded, sets: u32, checks: Checks) -> Result<Box<dyn Loaded + 'a>>;
 
+    /// Compiles what these plans, which are about to be loaded, need, on all processors, and begins nothing once `within` is over. Nothing
+    /// where a compiler cannot do that; what fails is told when the plan is loaded.
+    fn prepare(&self, plans: &[(Plan, Checks)], within: Duration) {
+        let _ = (plans, within);
+    }
+
     /// Where plans' memory is seen from outside, and how much is taken now.
     fn occupied(&self) -> Occupied {
         Occupied::Unknown

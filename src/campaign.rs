@@ -17,6 +17,7 @@ use crate::record::{Cache, Ceiling, CeilingKind, Measurement, Record, Skip, Stat
 use crate::roofline::{self, Roof};
 use crate::worker::{Answer, Bench, Effort, Goal, Item};
 
+mod ahead;
 mod energy;
 mod exp;
 mod kernels;

@@ -5,7 +5,7 @@
 //! verifies *that* output. Canaries (a short fma and a short stream) run before and after, so that a machine that changed its
 //! speed is seen. Nothing here prints.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::{self, Backend, Checks, Loaded};
 use crate::draw::{Draw, Seeded};
@@ -234,6 +234,14 @@ impl Runner for Engine<'_> {
     fn run(&mut self, item: &Item) -> std::result::Result<Measurement, (State, String)> {
         let op = op::find(&item.op).and_then(|entry| (entry.parse)(&item.problem));
         op.and_then(|op| self.perform(&*op, item)).map_err(|error| failed(&error))
+    }
+
+    fn prepare(&mut self, items: &[Item], within: Duration) {
+        let plan = |item: &Item| self.plan(&*(op::find(&item.op)?.parse)(&item.problem)?, item);
+        let checks = |item: &Item| if item.goal == Goal::Verify { &[Checks::Trusted, Checks::Checked][..] } else { &[Checks::Trusted][..] };
+        let with = |(item, plan): (&Item, Plan)| checks(item).iter().map(move |&checks| (plan.clone(), checks));
+        let plans: Vec<_> = items.iter().filter_map(|item| Some((item, plan(item).ok()?))).flat_map(with).collect();
+        self.backend.prepare(&plans, within);
     }
 }
 

@@ -146,6 +146,11 @@ pub trait Runner {
     /// # Errors
     /// The state to write down, and why, in one sentence; [`failed`] makes both from an [`Error`].
     fn run(&mut self, item: &Item) -> Result<Measurement, (State, String)>;
+
+    /// Compiles what these items need, where that is faster for all at once; begins nothing once `within` is over.
+    fn prepare(&mut self, items: &[Item], within: Duration) {
+        let _ = (items, within);
+    }
 }
 
 impl<R: Runner + ?Sized> Runner for &mut R {
@@ -154,6 +159,9 @@ impl<R: Runner + ?Sized> Runner for &mut R {
     }
     fn run(&mut self, item: &Item) -> Result<Measurement, (State, String)> {
         R::run(self, item)
+    }
+    fn prepare(&mut self, items: &[Item], within: Duration) {
+        R::prepare(self, items, within);
     }
 }
 
@@ -165,6 +173,11 @@ pub trait Bench {
     fn clock(&self) -> &Clock;
     /// Runs one item, for at most `limit`.
     fn run(&mut self, item: &Item, limit: Duration) -> Answer;
+    /// Compiles what these items, which are about to be run, need, where that is faster for all at once; begins nothing once `within` is over.
+    /// What fails is told when the item is run.
+    fn prepare(&mut self, items: &[Item], within: Duration) {
+        let _ = (items, within);
+    }
     /// Runs one item in a process that is started for it alone, all within `limit`. Absent where items have no processes.
     fn fresh(&mut self, item: &Item, limit: Duration) -> Option<Answer> {
         let _ = (item, limit);
@@ -202,6 +215,9 @@ impl Bench for Local<'_> {
             Ok(measurement) => Answer::Done(measurement),
             Err((state, why)) => Answer::Failed(state, why),
         }
+    }
+    fn prepare(&mut self, items: &[Item], within: Duration) {
+        self.runner.prepare(items, within);
     }
 }
 

@@ -238,6 +238,32 @@ fn the_whole_backend_runs_every_cuda_source_over_a_stand_in_for_the_driver() {
 }
 
 #[test]
+fn what_is_prepared_is_loaded_without_a_compiler_and_nothing_else_is() {
+    let test = "what_is_prepared_is_loaded_without_a_compiler_and_nothing_else_is";
+    if !in_child() {
+        let Some(folder) = stand_in(test, |op, text| (op == "matmul").then_some(text)) else { return };
+        again(test, &folder);
+        let _ = std::fs::remove_dir_all(&folder);
+        return;
+    }
+    let device = Cuda::open(0).expect("the stand-in has a device");
+    let problem = find("matmul").and_then(|e| (e.parse)(&serde_json::json!({"m": 15, "n": 4, "k": 8}))).expect("legal");
+    let plans = ["naive", "tiled", "register"].map(|variant| (planned(&problem, variant, Precision::F32), Checks::Trusted));
+    device.prepare(&plans[2..], Duration::ZERO);
+    device.prepare(&plans[..2], Duration::from_secs(60));
+    // SAFETY: no other thread of this process reads the environment; the compiler does, when it is asked.
+    unsafe { std::env::set_var("CUDACPU_NO_COMPILER", "1") };
+    for variant in ["naive", "tiled"] {
+        exercise(&device, &problem, variant, Precision::F32, Checks::Trusted);
+    }
+    for (variant, checks) in [("register", Checks::Trusted), ("naive", Checks::Checked)] {
+        let refused = device.load(&planned(&problem, variant, Precision::F32), Seeded { draw: Draw::Dense, seed: 1 }, 1, checks);
+        let why = refused.err().expect("nothing compiles it").to_string();
+        assert!(why.contains("compiles nothing now"), "{why}");
+    }
+}
+
+#[test]
 fn an_overrun_and_a_written_input_are_found_by_the_audit() {
     let test = "an_overrun_and_a_written_input_are_found_by_the_audit";
     if !in_child() {

@@ -279,6 +279,19 @@ fn a_fresh_process_serves_one_item_and_its_death_is_felt_by_nobody_else() {
 }
 
 #[test]
+fn a_compiler_that_crashes_ahead_of_the_items_costs_a_process_and_no_item() {
+    let mut child = start(json!({}));
+    let process = child.process_id();
+    child.prepare(&[item("matmul", 0), item("stream", 1)], AMPLE);
+    done(child.run(&item("matmul", 0), AMPLE));
+    assert_eq!(child.process_id(), process, "the process that has prepared them runs them");
+    let crashes = Item { op: "fma".into(), variant: "chains".into(), problem: json!({"elements": 64}), ..item("stream", 2) };
+    child.prepare(&[crashes], AMPLE);
+    done(child.run(&item("stream", 3), AMPLE));
+    assert_ne!(child.process_id(), process);
+}
+
+#[test]
 fn a_record_that_cannot_be_written_is_a_failed_item_and_not_a_lost_device() {
     struct Infinite(Small);
     impl Runner for Infinite {

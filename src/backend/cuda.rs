@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
@@ -32,7 +33,7 @@ mod probe;
 mod sensors;
 
 use cache::Cache;
-use compile::{Compiled, Request};
+use compile::{Compiled, Made, Request};
 use graph::Graphs;
 use library::Chosen;
 pub use library::absent;
@@ -57,6 +58,8 @@ pub struct Cuda {
     graphs: Rc<Graphs>,
     /// Modules by all that their code depends on: options and text.
     compiled: RefCell<HashMap<String, Arc<Compiled>>>,
+    /// Code that was compiled ahead and is not loaded yet.
+    ahead: RefCell<HashMap<String, Made>>,
     /// Code compiled by earlier processes.
     cache: Cache,
     /// NVRTC's release.
@@ -65,6 +68,11 @@ pub struct Cuda {
     chosen: Chosen,
     /// What tells its state, or why nothing does.
     board: Result<Board, String>,
+}
+
+/// What a plan's code is called in messages and the compiler's log.
+fn named(plan: &Plan) -> String {
+    format!("{}/{}{}", plan.op, plan.variant, if plan.own { "" } else { ".cu" })
 }
 
 impl Cuda {
@@ -96,11 +104,25 @@ impl Cuda {
             stream,
             graphs: Graphs::of_driver(),
             compiled: RefCell::default(),
+            ahead: RefCell::default(),
             cache: Cache::of_user(),
             release: probe::nvrtc_release()?,
             chosen: Chosen::default(),
             board: probe::board_of(index),
         })
+    }
+
+    /// What a plan's own code is compiled from; none where it has no text.
+    fn request<'a>(&'a self, plan: &'a Plan, name: &'a str, checks: Checks) -> Option<Request<'a>> {
+        let Code::Cuda { text, defines } = &plan.code else { return None };
+        let (architecture, release) = (&self.architecture, &self.release);
+        Some(Request { name, text, defines, architecture, checks, strict: !plan.own, release })
+    }
+
+    /// The same of the kernels that fill tensors.
+    fn draws(&self) -> Request<'_> {
+        let (architecture, release) = (&self.architecture, &self.release);
+        Request { name: "draw.cu", text: fill::SOURCE, defines: &[], architecture, checks: Checks::Trusted, strict: true, release }
     }
 
     /// Compiles a text, or finds it compiled.
@@ -109,7 +131,8 @@ impl Cuda {
         if let Some(found) = self.compiled.borrow().get(&key) {
             return Ok(found.clone());
         }
-        let made = Arc::new(compile::compile(&self.context, request, &key, &self.cache)?);
+        let ahead = self.ahead.borrow_mut().remove(&key);
+        let made = Arc::new(compile::compile(&self.context, request, &key, &self.cache, ahead)?);
         self.compiled.borrow_mut().insert(key, made.clone());
         Ok(made)
     }
@@ -130,20 +153,11 @@ impl Backend for Cuda {
         for dispatch in &plan.dispatches {
             fits(plan, dispatch, &self.info)?;
         }
-        let name = format!("{}/{}{}", plan.op, plan.variant, if plan.own { "" } else { ".cu" });
-        let (architecture, release) = (&self.architecture, &self.release);
-        let program = match &plan.code {
-            Code::Cuda { text, defines } => Program::Kernels(self.compiled(&Request {
-                name: &name,
-                text,
-                defines,
-                architecture,
-                checks,
-                strict: !plan.own,
-                release,
-            })?),
-            Code::Library(call) => Program::Library(call, &self.chosen),
-            Code::Transfer(direction) => Program::Transfer(*direction),
+        let name = named(plan);
+        let program = match (&plan.code, self.request(plan, &name, checks)) {
+            (_, Some(request)) => Program::Kernels(self.compiled(&request)?),
+            (Code::Library(call), _) => Program::Library(call, &self.chosen),
+            (Code::Transfer(direction), _) => Program::Transfer(*direction),
             _ => {
                 return Err(Error::unsupported(
                     format!("{}/{}", plan.op, plan.variant),
@@ -152,10 +166,19 @@ impl Backend for Cuda {
                 ));
             }
         };
-        let (text, checked) = (fill::SOURCE, Checks::Trusted);
-        let draws = Request { name: "draw.cu", text, defines: &[], architecture, checks: checked, strict: true, release };
-        let draws = self.compiled(&draws)?;
+        let draws = self.compiled(&self.draws())?;
         Ok(Box::new(loaded::Resident::new(&self.context, &self.stream, &self.graphs, program, &draws, plan, seeded, sets, checks)?))
+    }
+
+    fn prepare(&self, plans: &[(Plan, Checks)], within: Duration) {
+        let names: Vec<String> = plans.iter().map(|(plan, _)| named(plan)).collect();
+        let fit = |plan: &Plan| has_unit(plan, &self.architecture).is_ok();
+        let asked = plans.iter().zip(&names).filter(|((plan, _), _)| fit(plan));
+        let requests = asked.filter_map(|((plan, checks), name)| self.request(plan, name, *checks)).chain([self.draws()]);
+        let mut open: HashMap<String, Request<'_>> = requests.map(|request| (request.key(), request)).collect();
+        open.retain(|key, _| !self.compiled.borrow().contains_key(key) && !self.ahead.borrow().contains_key(key) && !self.cache.names(key));
+        let made = compile::ahead(&open, &self.cache, within);
+        self.ahead.borrow_mut().extend(made);
     }
 
     /// What the whole device has given out, to other processes too: it is compared over a moment only.

@@ -46,14 +46,17 @@ impl Campaign<'_> {
     /// Finds the winners of all probes and the levels of the memory.
     pub(super) fn search_all(&mut self) -> Result<()> {
         let device = self.device();
-        for precision in Precision::ALL {
+        let wanted = |precision: &Precision| {
             // In a hurry only the precision that kernels have by default.
-            let default = precision == Precision::F32 || self.scope.size != Size::Small;
-            let wanted = if self.scope.precisions.is_empty() { default } else { self.scope.precisions.contains(&precision) };
-            if wanted && device.precisions.contains(&precision) {
-                self.search_fma(precision, &device)?;
-                self.search_matrix(precision, &device)?;
-            }
+            let default = *precision == Precision::F32 || self.scope.size != Size::Small;
+            let wanted = if self.scope.precisions.is_empty() { default } else { self.scope.precisions.contains(precision) };
+            wanted && device.precisions.contains(precision)
+        };
+        let precisions: Vec<Precision> = Precision::ALL.into_iter().filter(wanted).collect();
+        self.prepare_probes(&precisions);
+        for precision in precisions {
+            self.search_fma(precision, &device)?;
+            self.search_matrix(precision, &device)?;
         }
         self.search_memory(&device)?;
         self.search_others()

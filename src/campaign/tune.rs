@@ -45,6 +45,7 @@ impl Campaign<'_> {
     /// no search of their own; where `most` is a limit, none has. A setting with a wrong output never wins.
     pub(super) fn tune(&mut self, items: &mut [Item], most: f64) -> Result<()> {
         let device = self.device();
+        self.prepare_kernels(items);
         let reach = Reach::of(&device, most);
         let mut open = distinct(items, |one, other| alike(one, other) && one.problem == other.problem);
         open.retain(|&at| settings(&items[at], &device).len() > 1);

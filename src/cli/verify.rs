@@ -55,7 +55,7 @@ pub fn run(args: &Verifying) -> Result<i32> {
 }
 
 fn variants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Result<Vec<Tally>> {
-    let mut tallies = Vec::new();
+    let mut groups = Vec::new();
     for entry in op::OPS.iter().filter(|e| args.scope.op.is_empty() || args.scope.op.iter().any(|o| o == e.name)) {
         for variant in (entry.parse)(&json!({}))?.variants() {
             if !args.scope.variant.is_empty() && !args.scope.variant.iter().any(|v| v == variant.name) {
@@ -70,15 +70,21 @@ fn variants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Res
                     problems.truncate(FEW);
                 }
                 let whose = if variant.library().is_some() { " (reference)" } else { "" };
-                let mut tally = Tally::new(format!("{}/{} {precision}{whose}", entry.name, variant.name), problems.len());
-                for problem in &problems {
-                    let answer = ask(bench, args, entry.name, variant.name, precision, problem, None)?;
-                    tally.take(answer);
-                }
-                progress(args, &tally);
-                tallies.push(tally);
+                let tally = Tally::new(format!("{}/{} {precision}{whose}", entry.name, variant.name), problems.len());
+                groups
+                    .push((tally, problems.iter().map(|problem| item(args, entry.name, variant.name, precision, problem, None)).collect()));
             }
         }
+    }
+    let firsts: Vec<Item> = groups.iter().filter_map(|(_, items): &(Tally, Vec<Item>)| items.first().cloned()).collect();
+    bench.prepare(&firsts, LIMIT);
+    let mut tallies = Vec::new();
+    for (mut tally, items) in groups {
+        for item in &items {
+            tally.take(ask(bench, item)?);
+        }
+        progress(args, &tally);
+        tallies.push(tally);
     }
     Ok(tallies)
 }
@@ -95,7 +101,7 @@ fn mutants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Resu
         let entry = op::find(mutant.op)?;
         let precision = first_precision(entry, mutant.variant, device)?;
         for problem in entry.awkward_in(precision).iter().rev() {
-            match ask(bench, args, mutant.op, mutant.variant, precision, problem, Some(mutant.name))? {
+            match ask(bench, &item(args, mutant.op, mutant.variant, precision, problem, Some(mutant.name)))? {
                 Answer::Done(_) => {}
                 Answer::Failed(State::Wrong | State::DeviceLost | State::Timeout, _) => {
                     survived = false;
@@ -128,19 +134,8 @@ fn first_precision(entry: &op::Entry, variant: &str, device: &DeviceInfo) -> Res
     Ok(source.map_or(Precision::F32, |source| source.precisions[0]))
 }
 
-fn ask(
-    bench: &mut dyn Bench,
-    args: &Verifying,
-    op: &str,
-    variant: &str,
-    precision: Precision,
-    problem: &Value,
-    mutant: Option<&str>,
-) -> Result<Answer> {
-    if interrupt::requested() {
-        return Err(Error::Interrupted);
-    }
-    let item = Item {
+fn item(args: &Verifying, op: &str, variant: &str, precision: Precision, problem: &Value, mutant: Option<&str>) -> Item {
+    Item {
         id: "v".into(),
         op: op.into(),
         problem: problem.clone(),
@@ -155,8 +150,14 @@ fn ask(
         custom: None,
         mutant: mutant.map(str::to_string),
         order: 0,
-    };
-    Ok(bench.run(&item, LIMIT))
+    }
+}
+
+fn ask(bench: &mut dyn Bench, item: &Item) -> Result<Answer> {
+    match interrupt::requested() {
+        true => Err(Error::Interrupted),
+        false => Ok(bench.run(item, LIMIT)),
+    }
 }
 
 fn progress(args: &Verifying, tally: &Tally) {

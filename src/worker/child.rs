@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::process::{Process, Silence};
 use super::serve::{ARGUMENT, ONCE};
-use super::wire::{End, Hello, Reply};
+use super::wire::{End, Hello, Order, Prepared, Reply};
 use super::{Answer, Bench, Item, failed, interrupted};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -17,6 +17,8 @@ use crate::record::{Clock, State};
 const STARTS: u32 = 3;
 /// Pause after the first failed restart; it doubles. A driver that resets its device needs about a second.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long compiling what was begun in time may take.
+const PREPARED: Duration = Duration::from_secs(60);
 /// How long opening a device and examining its clocks may take.
 const START: Duration = Duration::from_secs(60);
 
@@ -280,6 +282,20 @@ impl Bench for Child {
         self.gone.get_or_insert_with(gone);
         let why = self.gone.as_deref().unwrap_or_default();
         Answer::Failed(State::DeviceLost, format!("{} was not run: {why}", item.named()))
+    }
+
+    fn prepare(&mut self, items: &[Item], within: Duration) {
+        let order = Order::Prepare { prepare: items.to_vec(), within_ms: within.as_millis() as u64 };
+        if interrupt::requested() || self.gone.is_some() || self.revive().is_err() {
+            return;
+        }
+        let (Some(process), Ok(line)) = (&mut self.process, serde_json::to_string(&order)) else { return };
+        process.send(&line);
+        let ready = process.receive(within + PREPARED).is_ok_and(|line| serde_json::from_str::<Prepared>(&line).is_ok());
+        if !ready {
+            // The items get a process that compiles what each needs.
+            self.process = None;
+        }
     }
 
     fn fresh(&mut self, item: &Item, limit: Duration) -> Option<Answer> {

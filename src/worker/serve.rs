@@ -3,9 +3,10 @@
 use std::io::{self, BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
+use std::time::Duration;
 
-use super::wire::{End, Hello, Reply};
-use super::{Item, Runner};
+use super::Runner;
+use super::wire::{End, Hello, Order, Prepared, Reply};
 use crate::backend::process;
 use crate::error::{Error, Result};
 use crate::record::{State, unwritable};
@@ -76,7 +77,8 @@ fn answer(selector: &str, stay: Stay, open: Open) -> ! {
     process::exit_now(status)
 }
 
-/// Says what the device is, then answers two lines for each line of `items`, in order: that it has begun, and how it ended.
+/// Says what the device is, then answers two lines for each line of `items`, in order: that it has begun, and how it ended; and one line where
+/// items are only to be prepared.
 ///
 /// # Errors
 /// [`Error::Backend`] when a line cannot be read or written, or is no item: the parent is gone or mad.
@@ -85,7 +87,14 @@ pub fn serve(runner: &mut dyn Runner, items: impl IntoIterator<Item = io::Result
     send(&mut output, &Hello::Ready { device, clock })?;
     for line in items {
         let line = line.map_err(broken)?;
-        let item: Item = serde_json::from_str(&line).map_err(broken)?;
+        let item = match serde_json::from_str(&line).map_err(broken)? {
+            Order::Run(item) => item,
+            Order::Prepare { prepare, within_ms } => {
+                runner.prepare(&prepare, Duration::from_millis(within_ms));
+                send(&mut output, &Prepared { prepared: prepare.len() })?;
+                continue;
+            }
+        };
         send(&mut output, &Reply { id: item.id.clone(), end: End::Begun })?;
         let end = match runner.run(&item) {
             Ok(measurement) => match unwritable(&measurement) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Item;
 use crate::error::Error;
 use crate::plan::DeviceInfo;
 use crate::record::{Clock, Measurement, State};
@@ -15,6 +16,23 @@ pub(super) enum Hello {
     Ready { device: DeviceInfo, clock: Clock },
     /// It could not be opened.
     Refused(Refusal),
+}
+
+/// What the parent asks for: a line each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Order {
+    /// Compile what these items need; begin nothing after so many milliseconds. The answer is [`Prepared`].
+    Prepare { prepare: Vec<Item>, within_ms: u64 },
+    /// Run it; the answers are a [`Reply`] each for its beginning and its end.
+    Run(Item),
+}
+
+/// That what was asked for is compiled, as far as it can be.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Prepared {
+    pub prepared: usize,
 }
 
 /// The child's answer to an item.

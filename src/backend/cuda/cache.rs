@@ -57,6 +57,11 @@ impl Cache {
         decode(&fs::read(self.file(key)?).ok()?, key)
     }
 
+    /// Whether there is a file for this key, whole or not.
+    pub fn names(&self, key: &str) -> bool {
+        self.file(key).is_some_and(|file| file.exists())
+    }
+
     /// Keeps it, where that is possible, and removes the oldest files of a folder that has grown too large. A reader sees the whole file or
     /// none.
     pub fn put(&self, key: &str, entry: &Entry) {

@@ -3,9 +3,10 @@
 //! A CUBIN is asked for, never PTX: only then does the assembler run, which finds what is illegal on the architecture and tells
 //! registers and spills. A spill is an error: a kernel that spills is not the kernel that was written.
 
+use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, CudaModule};
 use cudarc::nvrtc::{Ptx, result, sys};
@@ -107,26 +108,44 @@ pub struct Compiled {
     pub module: Arc<CudaModule>,
     /// What the assembler said.
     pub usages: Vec<Usage>,
-    /// Time that NVRTC took, or reading what it made earlier, in nanoseconds.
+    /// Time that NVRTC took, beside others where they were compiled together, or reading what it made earlier, in nanoseconds.
     pub compile_ns: u64,
+}
+
+/// Code that was compiled before it was asked for.
+pub struct Made {
+    entry: Entry,
+    compile_ns: u64,
+}
+
+/// Compiles these requests, each under its key, on all processors; begins none once `within` is over, and leaves out what fails. NVRTC compiles
+/// side by side since CUDA 12.3 and one after the other before (its manual, "Thread Safety").
+pub fn ahead(requests: &HashMap<String, Request<'_>>, cache: &Cache, within: Duration) -> HashMap<String, Made> {
+    let (started, next) = (Instant::now(), Mutex::new(requests.iter()));
+    let made = Mutex::new(HashMap::new());
+    let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next().filter(|_| started.elapsed() < within);
+    let work = || {
+        while let Some((key, request)) = take() {
+            let begun = Instant::now();
+            let Ok((cubin, log)) = cubin(request) else { continue };
+            let entry = Entry { cubin, log };
+            let compile_ns = begun.elapsed().as_nanos() as u64;
+            cache.put(key, &entry);
+            made.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Made { entry, compile_ns });
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(requests.len());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    made.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Compiles, or takes what was compiled before under the request's key, and loads.
 ///
 /// # Errors
 /// [`Error::Compile`] with options and the whole log, [`Error::Backend`] where the driver refuses the code.
-pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, key: &str, cache: &Cache) -> Result<Compiled> {
-    let started = Instant::now();
-    let Entry { cubin, log } = match cache.get(key) {
-        Some(kept) => kept,
-        None => {
-            let (cubin, log) = cubin(request)?;
-            let made = Entry { cubin, log };
-            cache.put(key, &made);
-            made
-        }
-    };
-    let compile_ns = started.elapsed().as_nanos() as u64;
+pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, key: &str, cache: &Cache, ahead: Option<Made>) -> Result<Compiled> {
+    let made = ahead.map_or_else(|| now(request, key, cache), Ok)?;
+    let Made { entry: Entry { cubin, log }, compile_ns } = made;
     let module = context.load_module(Ptx::from_binary(cubin)).map_err(|e| Error::Backend {
         backend: "cuda",
         why: format!(
@@ -135,6 +154,21 @@ pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, key: &str, cac
         ),
     })?;
     Ok(Compiled { module, usages: usages(&log), compile_ns })
+}
+
+/// Code from the cache, or compiled now and kept there.
+fn now(request: &Request<'_>, key: &str, cache: &Cache) -> Result<Made> {
+    let started = Instant::now();
+    let entry = match cache.get(key) {
+        Some(kept) => kept,
+        None => {
+            let (cubin, log) = cubin(request)?;
+            let entry = Entry { cubin, log };
+            cache.put(key, &entry);
+            entry
+        }
+    };
+    Ok(Made { entry, compile_ns: started.elapsed().as_nanos() as u64 })
 }
 
 /// An NVRTC program, destroyed with its owner; the text and the name outlive it.
