@@ -33,8 +33,7 @@ mod sweep;
 mod transfer;
 mod tune;
 
-pub use roofs::roofs;
-pub use study::{roof_time, taken_over};
+pub use roofs::{roof_time, roofs, taken_over};
 
 /// Who is told what happens: the command line draws progress and writes the journal.
 pub trait Watcher {

@@ -14,6 +14,7 @@ mod devices;
 mod explain;
 mod output;
 mod own;
+mod roof;
 mod run;
 mod scope;
 mod shape;
@@ -146,6 +147,9 @@ struct Trying {
     /// Unit that does its arithmetic
     #[arg(long, value_enum, default_value_t = Unit::Vector)]
     unit: Unit,
+    /// A records.jsonl whose roof is taken [default: that of the last run here within a day, else it is traced]
+    #[arg(long, value_name = "FILE", conflicts_with = "template")]
+    roof: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
     #[command(flatten)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use cases::{cases, module};
 use harness::{Job, build, compiler, folder, skipped};
-use rooftrace::backend::{host, wgpu};
+use rooftrace::backend::{Backend, host, wgpu};
 use rooftrace::measure::Engine;
 use rooftrace::op::{self, Entry, OpRole, Size};
 use rooftrace::plan::{Custom, DeviceInfo, Language, Plan, Precision, Tuned};
@@ -240,6 +240,51 @@ fn tried(folder: &Path, text: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
     command.args(["try", "matmul", "my.wgsl", "--entry", "matmul", "--grid", "n/16,m/16", "--m", "33", "--n", "20", "--k", "17"]);
     command.args(["--size", "small", "--budget", "1s", "--quiet", "--out", "out"]).current_dir(folder).output().expect("it starts")
+}
+
+#[test]
+fn a_kernel_is_placed_under_the_roof_of_a_file_that_has_one_and_none_is_traced() {
+    if !adapter() {
+        return;
+    }
+    let folder = scratch("roof");
+    let run = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_rooftrace")).args(args).current_dir(&folder).output().expect("it starts");
+    std::fs::write(folder.join("my.wgsl"), changed(&[]).text).expect("a file");
+    let own = [
+        "try",
+        "matmul",
+        "my.wgsl",
+        "--entry",
+        "matmul",
+        "--grid",
+        "n/16,m/16",
+        "--m",
+        "33",
+        "--n",
+        "20",
+        "--k",
+        "17",
+        "--size",
+        "small",
+        "--quiet",
+    ];
+    let under = |roof: &str, out: &str| run(&[&own[..], &["--roof", roof, "--out", out]].concat());
+    // A recording of another day, as if it were of this device: tracing one takes a minute.
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/llvmpipe-zen5-2cpu/2026-11-27T0900/records.jsonl");
+    let mut lines: Vec<String> = std::fs::read_to_string(recorded).expect("it is committed").lines().map(str::to_string).collect();
+    let mut header: Value = serde_json::from_str(&lines[0]).expect("a header");
+    header["device"] = serde_json::to_value(wgpu::Wgpu::open(0).expect("there is one").device()).expect("a device");
+    lines[0] = header.to_string();
+    std::fs::write(folder.join("traced.jsonl"), lines.join("\n") + "\n").expect("a file");
+    let output = under("traced.jsonl", "out");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains("The roof was recorded on ") && stdout.contains("f32 vector"), "{stdout}{stderr}");
+    let records = record::read(&folder.join("out/records.jsonl")).expect("a readable file").records;
+    let mut measured = records.iter().filter_map(|record| if let Record::Measurement(m) = record { Some(m) } else { None });
+    assert!(measured.clone().any(|m| m.variant == "try:my.wgsl" && !m.candidate && m.state != State::Wrong));
+    assert!(measured.all(|m| m.op == "matmul" || m.id.starts_with("roof-")), "every probe is the file's");
+    let refused = under("nowhere.jsonl", "none");
+    assert!(refused.status.code() == Some(6) && !folder.join("none").exists(), "{}", String::from_utf8_lossy(&refused.stderr));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A user's kernel beside ours: `try`.
 
+use std::time::Instant;
+
 use super::search::GLANCE;
 use super::{Campaign, Scope, kernels};
 use crate::error::{Error, Result};
@@ -27,12 +29,13 @@ impl Scope {
 }
 
 impl Campaign<'_> {
-    /// The roofs that placing needs, traced in a hurry, and amid them a user's kernel behind our variants of its op, problem by problem.
-    /// A first look comes before all else: a kernel that does not pass it is told with its reason, and ours go on alone.
+    /// A user's kernel behind our variants of its op, problem by problem, under the roof in these records ([`super::taken_over`]) or, where there
+    /// are none, amid the roofs that placing needs, traced in a hurry. A first look comes before all else: a kernel that does not pass it is
+    /// told with its reason, and ours go on alone.
     ///
     /// # Errors
     /// As [`Campaign::trace`], and those of [`Scope::plans`].
-    pub fn attempt(mut self, custom: &Custom) -> Result<Vec<Record>> {
+    pub fn attempt(mut self, custom: &Custom, recorded: &[Record]) -> Result<Vec<Record>> {
         let device = self.device();
         let plans = self.scope.plans(custom, &device)?;
         self.own = Some(custom.clone());
@@ -50,9 +53,17 @@ impl Campaign<'_> {
         let passed = look.map_or(Ok(false), |(_, item)| self.look(item));
         let outcome = passed.and_then(|passed| {
             items.retain(|item| passed || item.custom.is_none());
-            self.amid_roofs(items)
+            if recorded.is_empty() { self.amid_roofs(items) } else { self.under_recorded_roof(items, recorded) }
         });
         self.close(outcome)
+    }
+
+    fn under_recorded_roof(&mut self, mut items: Vec<Item>, recorded: &[Record]) -> Result<()> {
+        self.take_over(recorded)?;
+        self.tune(&mut items, f64::INFINITY)?;
+        let started = Instant::now();
+        self.kernels(&items)?;
+        self.repeat_suspects(started.elapsed())
     }
 
     fn own_item(&mut self, custom: &Custom, plan: &Plan) -> Item {

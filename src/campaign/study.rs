@@ -5,17 +5,14 @@ use std::time::{Duration, Instant};
 use super::Campaign;
 use super::kernels::lacks;
 use crate::error::Result;
-use crate::op::{self, OpRole, Size};
+use crate::op::{self, Size};
 use crate::plan::{DeviceInfo, DeviceKind, Precision};
-use crate::record::{Ceiling, CeilingKind, Header, Measurement, Record, State};
-use crate::roofline::Roof;
+use crate::record::{Ceiling, CeilingKind, Record, State};
 use crate::study::{Setting, Study};
 use crate::worker::Item;
 
 /// What settings are tried on takes this many ns on the compute roof at most.
 const TRIED_NS: f64 = 10e6;
-/// Ids of what is taken over begin with this: the study numbers its own from 1.
-const TAKEN: &str = "roof-";
 
 impl Campaign<'_> {
     /// Measures a study's problems, under the roof in these records ([`taken_over`]) or, where there are none, one traced around them.
@@ -31,10 +28,7 @@ impl Campaign<'_> {
     }
 
     fn under_recorded(&mut self, study: &Study, recorded: &[Record]) -> Result<()> {
-        for record in recorded {
-            self.keep(record.clone())?;
-        }
-        self.llc = self.roof().largest_cache().map(|largest| largest.max(self.bench.device().llc_bytes()));
+        self.take_over(recorded)?;
         let items = self.study_items(study)?;
         let started = Instant::now();
         self.kernels(&items)?;
@@ -106,43 +100,4 @@ fn matters(ceiling: &Ceiling) -> bool {
         (CeilingKind::Bandwidth, _) => ceiling.direction.as_deref() == Some("read"),
         (CeilingKind::Latency, level) => level.is_none(),
     }
-}
-
-/// The roof in a file's records, for another file of the same device: its ceilings, the measurements that they stand on, and the curves,
-/// under new ids.
-///
-/// # Errors
-/// One sentence why these records have no roof for this study on this device.
-pub fn taken_over(records: &[Record], study: &Study, device: &DeviceInfo) -> Result<Vec<Record>, String> {
-    let header = records.iter().find_map(|record| if let Record::Header(header) = record { Some(header) } else { None });
-    let own = header.ok_or("it has no header")?.device.clone();
-    if (&own.name, &own.backend, own.compute_units) != (&device.name, &device.backend, device.compute_units) {
-        return Err(format!("its roof is that of {} ({}), and this is {} ({})", own.name, own.backend, device.name, device.backend));
-    }
-    let roof = Roof::from_records(records).map_err(|error| error.to_string())?;
-    for &precision in study.precisions.iter().filter(|precision| device.precisions.contains(precision)) {
-        if roof.compute(precision, None).is_none() || roof.memory_ns(1, 0).is_none() {
-            return Err(format!("it has no roof of {precision} arithmetic and DRAM; record one with rooftrace trace"));
-        }
-    }
-    let ceilings: Vec<&Ceiling> =
-        records.iter().filter_map(|record| if let Record::Ceiling(ceiling) = record { Some(ceiling) } else { None }).collect();
-    let stands_on = |id: &String| ceilings.iter().any(|ceiling| ceiling.from.contains(id) || ceiling.base.contains(id));
-    let taken = |id: &String| if id.starts_with(TAKEN) { id.clone() } else { format!("{TAKEN}{id}") };
-    let copied = |record: &Record| match record {
-        Record::Measurement(m) if m.role == OpRole::Probe && (m.op == "stream" || stands_on(&m.id)) => {
-            Some(Record::Measurement(Measurement { id: taken(&m.id), ..m.clone() }))
-        }
-        Record::Ceiling(c) => {
-            let [from, base] = [&c.from, &c.base].map(|ids| ids.iter().map(taken).collect());
-            Some(Record::Ceiling(Ceiling { id: taken(&c.id), from, base, ..c.clone() }))
-        }
-        _ => None,
-    };
-    Ok(records.iter().filter_map(copied).collect())
-}
-
-/// When the roof of a file was measured, in seconds since 1970: what was taken over is as old as its source.
-pub fn roof_time(header: &Header) -> u64 {
-    header.settings.roof_started.unwrap_or(header.started)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::roof::Named;
 use super::run::{self, Mode};
 use super::{Measuring, Scoping, Trying, output};
 use crate::backend::stated_group;
@@ -51,13 +52,13 @@ pub fn run(args: &Trying) -> Result<i32> {
     let Some(file) = &args.file else {
         return Err(Error::usage(format!("name a file, or print one to start from: rooftrace try {} --template wgsl", args.op)));
     };
-    let custom = custom(args, file)?;
+    let (custom, named) = (custom(args, file)?, Named::read(args.roof.as_ref())?);
     let mut common = args.common.clone();
     common.device = Some(device(common.device.as_deref(), &custom)?);
     let scope = Scoping { common, op: vec![args.op.clone()], variant: Vec::new(), precision: vec![args.precision] };
     run::run(
         &Measuring { scope, keeping: args.keeping.clone(), costing: args.costing.clone(), shape: args.shape.clone() },
-        Mode::Try(&custom),
+        Mode::Try(&custom, &named),
     )
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Measuring, devices, output, own, show, size_name, study};
+use super::roof::{Named, Taken};
+use super::{Measuring, devices, output, own, show, size_name};
 use crate::campaign::{Campaign, Scope, Watcher};
 use crate::cost;
 use crate::error::{Error, Result};
@@ -12,6 +13,7 @@ use crate::plan::Custom;
 use crate::record::{End, Header, Journal, Record, Schema, Settings, State};
 use crate::report::{self, Style};
 use crate::roofline;
+use crate::study::Study;
 use crate::view::View;
 use crate::worker::{Bench, Child};
 
@@ -27,10 +29,10 @@ pub enum Mode<'a> {
     Run,
     /// Roofs only.
     Trace,
-    /// A user's kernel beside ours, and the roofs for them.
-    Try(&'a Custom),
+    /// A user's kernel beside ours, and the roof for them.
+    Try(&'a Custom, &'a Named),
     /// A study, and the roof for it.
-    Study(&'a study::Asked),
+    Study(&'static Study, &'a Named),
 }
 
 impl Mode<'_> {
@@ -39,8 +41,8 @@ impl Mode<'_> {
         match self {
             Mode::Run => "run",
             Mode::Trace => "trace",
-            Mode::Try(_) => "try",
-            Mode::Study(_) => "study",
+            Mode::Try(..) => "try",
+            Mode::Study(..) => "study",
         }
     }
 }
@@ -90,12 +92,15 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     let begun = Instant::now();
     let mut bench = Child::spawn(selector, &[])?;
     // Before there is a folder: a scope without kernels leaves nothing behind.
-    let mut roof = study::Taken::default();
+    let mut roof = Taken::default();
     match mode {
         Mode::Run => drop(scope.kernels(bench.device())?),
         Mode::Trace => {}
-        Mode::Try(custom) => own::check(custom, &scope.plans(custom, bench.device())?)?,
-        Mode::Study(asked) => roof = asked.roof(bench.device())?,
+        Mode::Try(custom, named) => {
+            own::check(custom, &scope.plans(custom, bench.device())?)?;
+            roof = named.roof(&scope.precisions, bench.device())?;
+        }
+        Mode::Study(study, named) => roof = named.roof(study.precisions, bench.device())?,
     }
     let folder = output::folder(args.keeping.out.as_deref(), selector, several)?;
     let header = header(args, mode, &bench, roof.started);
@@ -105,12 +110,12 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     let outcome = match mode {
         Mode::Run => campaign.run(),
         Mode::Trace => campaign.trace(),
-        Mode::Try(custom) => campaign.attempt(custom),
-        Mode::Study(asked) => campaign.study(asked.study, &roof.records),
+        Mode::Try(custom, _) => campaign.attempt(custom, &roof.records),
+        Mode::Study(study, _) => campaign.study(study, &roof.records),
     };
     let status = match &outcome {
         Ok(_) => match mode {
-            Mode::Try(custom) => worse(keeper.status(), own::status(custom, &keeper.records)),
+            Mode::Try(custom, _) => worse(keeper.status(), own::status(custom, &keeper.records)),
             _ => keeper.status(),
         },
         Err(Error::Interrupted) => 130,
@@ -123,7 +128,7 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     {
         return Err(error);
     }
-    if let Mode::Try(custom) = mode
+    if let Mode::Try(custom, _) = mode
         && let Some(why) = own::failure(custom, &keeper.records)
     {
         eprintln!("rooftrace: {why}");
@@ -137,7 +142,7 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     output::write(&folder.join(&picture.file), &picture.svg)?;
     if !args.scope.common.json {
         let beside = match mode {
-            Mode::Try(custom) => report::verdict::beside(&view, &custom.name),
+            Mode::Try(custom, _) => report::verdict::beside(&view, &custom.name),
             _ => Vec::new(),
         };
         tell(&view, &folder.join(picture.file), &beside, costing.as_ref(), args.scope.common.verbose)?;
@@ -171,7 +176,7 @@ fn header(args: &Measuring, mode: Mode<'_>, bench: &dyn Bench, roof_started: Opt
             size: size_name(args.scope.common.size),
             budget_ns: args.keeping.budget.map(|b| b.as_nanos() as u64),
             seed: args.scope.common.seed,
-            study: if let Mode::Study(asked) = mode { Some(asked.study.name.into()) } else { None },
+            study: if let Mode::Study(study, _) = mode { Some(study.name.into()) } else { None },
             roof_started,
         },
         extra: Default::default(),

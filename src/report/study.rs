@@ -46,8 +46,7 @@ fn asked(study: &Study) -> String {
 
 /// The roof, and when it was measured where that was another time.
 fn under(view: &View) -> Vec<String> {
-    let taken = view.header.settings.roof_started.map(|time| format!("The roof was recorded on {} UTC.", text::date(time)));
-    verdict::ridge(view).into_iter().chain(taken).collect()
+    verdict::ridge(view).into_iter().chain(verdict::roof_taken(view)).collect()
 }
 
 /// What is to be known of the figures. A study's rows have no keys.

@@ -7,7 +7,7 @@ mod grid;
 
 pub(super) use grid::escape;
 
-use super::{Style, cache_word, doubted, heading, is_reference, keys, state_word, text, verified};
+use super::{Style, cache_word, doubted, heading, is_reference, keys, state_word, text, verdict, verified};
 use crate::grid::{Column, Grid};
 use crate::op;
 use crate::plan::{Precision, Unit};
@@ -42,6 +42,7 @@ pub fn terminal(view: &View, style: &Style) -> String {
     let mut parts = vec![format!("{}\n{}\n", line(&title), line(&facts))];
     if !view.ceilings.is_empty() {
         parts.push(write(ceilings(view)));
+        parts.extend(verdict::roof_taken(view).map(|taken| line(&taken) + "\n"));
     }
     let (ours, references) = (kernels(view, false), kernels(view, true));
     parts.push(if ours.rows.is_empty() { line("no kernel was placed") + "\n" } else { write(ours) });

@@ -6,6 +6,11 @@ use crate::record::State;
 use crate::units::{ByteRate, FlopRate, Intensity};
 use crate::view::{Row, View};
 
+/// When the roof was measured, where that was another time than the rows'.
+pub(super) fn roof_taken(view: &View) -> Option<String> {
+    view.header.settings.roof_started.map(|time| format!("The roof was recorded on {} UTC.", text::date(time)))
+}
+
 /// Plain sentences about a view, each on a line of its own; what is not known is not mentioned, what is wrong is.
 pub fn sentences(view: &View) -> Vec<String> {
     let mut lines: Vec<String> = ridge(view).into_iter().chain(ramp::sentences(view)).collect();
