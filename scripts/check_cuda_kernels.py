@@ -3,10 +3,11 @@
 usage: check_cuda_kernels.py FOLDER LIBFOLDER [ONLY]
 
 FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLDER holds libnvrtc.so.*. ONLY: sources whose file names
-hold this. Fails on an error, a
-spill, local memory, a missing entry point, more shared memory than the plan says, and on memory accesses that a source promises to
-be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have them. Where nvdisasm is installed
-beside NVRTC, the machine code for sm_90a (fp8 on mma: sm_89) is read too: matrix instructions and pairs of f16 where they are promised, no local memory anywhere.
+hold this. Fails on an error, a spill, local memory, a missing entry point, more shared memory than the plan says, and on memory
+accesses that a source promises to be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have
+them. Where nvdisasm is installed beside NVRTC, the machine code for sm_90a (fp8 on mma: sm_89) is read too: matrix instructions and
+pairs of f16 where they are promised, no local memory anywhere, and few cycles beside the products in the loops of matmul/mma and
+conv2d/implicit_mma.
 """
 
 import ctypes
@@ -23,6 +24,8 @@ HAVE_FP8 = {"mma": ["sm_89", "sm_120"], "wgmma": ["sm_90a"]}
 READ = "sm_90a"
 READ_FP8 = {"mma": "sm_89"}
 INSTRUCTION = {"mma": "HMMA", "wgmma": "HGMMA"}
+# A warp issues a product every six cycles at best; what else stands in the loop is to fit between.
+CYCLES = {("matmul", "mma"): 6.3, ("conv2d", "implicit_mma"): 8.5}
 OF_8_BITS = {"int8": {"mma": "IMMA", "wgmma": "IGMMA"}, "fp8": {"mma": "QMMA", "wgmma": "QGMMA"}}
 
 
@@ -104,27 +107,41 @@ def promises(kernel, ptx):
 
 
 def disassembled(libraries, cubin):
-    """Entry point -> its instructions; nothing where there is no nvdisasm."""
+    """Entry point -> its instructions as (name, cycles until the warp may issue the next, where it jumps to); nothing where there is no
+    nvdisasm. An instruction is 16 bytes; the cycles are bits 105 to 108, since Volta (Jia and others, arXiv:1804.06826, 2.1)."""
     program = pathlib.Path(libraries).parent / "bin" / "nvdisasm"
     if not program.exists():
         return {}
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run([program, "-c", file.name], check=True, capture_output=True, text=True).stdout
-    found = {}
+        text = subprocess.run([program, "-c", "-hex", file.name], check=True, capture_output=True, text=True).stdout
+    found, labels = {}, {}
     for line in text.splitlines():
         if match := re.match(r"\.text\.(\w+):", line):
             found[match[1]] = own = []
-        elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+ +)?([A-Z][A-Z0-9_.]*)", line):
-            own.append(match[1])
-    return found
+        elif match := re.match(r"(\.L\w+):", line):
+            labels[match[1]] = len(own) if found else 0
+        elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+ +)?([A-Z][A-Z0-9_.]*)(.*?);", line):
+            target = re.search(r"\.L\w+", match[2])
+            own.append([match[1], 0, target and target[0]])
+        elif (match := re.match(r"\s+/\* 0x([0-9a-f]{16}) \*/", line)) and found and own:
+            own[-1][1] = int(match[1], 16) >> 41 & 15
+    return {entry: [(name, cycles, labels.get(target)) for name, cycles, target in own] for entry, own in found.items()}
+
+
+def product_loop(own):
+    """(products, cycles) of one turn of the loop that holds most matrix products, as one warp issues it where nothing makes it wait."""
+    loops = [own[target : at + 1] for at, (name, _, target) in enumerate(own) if name.startswith("BRA") and target is not None and target <= at]
+    turns = [(sum(name.startswith("HMMA") for name, _, _ in loop), sum(cycles for _, cycles, _ in loop)) for loop in loops]
+    return max(turns, default=(0, 0))
 
 
 def machine_promises(kernel, found):
     """What the machine code must and must not hold."""
     for entry in kernel["entries"] if found else []:
-        own = found.get(entry, [])
+        code = found.get(entry, [])
+        own = [name for name, _, _ in code]
         if not own:
             yield f"{entry}: no machine code"
         local = [name for name in own if re.match(r"(LDL|STL)\b", name)]
@@ -142,6 +159,11 @@ def machine_promises(kernel, found):
             wanted, found = 8 * kernel["tunables"]["CHAINS"], sum(name.startswith("IDP.4A.S8.S8") for name in own)
             if found < wanted:
                 yield f"{entry}: {found} IDP.4A, expected at least {wanted}"
+        most = CYCLES.get((kernel["op"], kernel["variant"]))
+        if most and kernel["precision"] != "tf32" and entry == "whole":
+            products, cycles = product_loop(code)
+            if products == 0 or cycles > most * products:
+                yield f"{entry}: a turn of its loop has {products} products and takes {cycles} cycles to issue, more than {most} each"
         if (kernel["op"], kernel["variant"]) == ("matmul", "pipelined") and entry == "whole":
             if not all(any(name.startswith(wide) for name in own) for wide in ("LDG.E.128", "LDS.128", "STG.E.128")):
                 yield f"{entry}: an access is not 16 bytes wide"
