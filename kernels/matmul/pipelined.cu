@@ -29,6 +29,22 @@ struct alignas(16) Four {
 // so that the two lanes that load a row's neighbouring vectors store to different banks.
 __device__ __forceinline__ unsigned swapped(unsigned row, unsigned p) { return row ^ (p >> 2 & 1) << 4; }
 
+// Sixteen bytes from memory. Where two warps of a scheduler are all, they are asked for where this stands: the compiler would sink the
+// load to a few hundred cycles before its use, which saves registers and waits for memory. More warps have no registers to spare, nor need.
+__device__ __forceinline__ Four load(const T* from) {
+#ifndef CUDACPU
+    if constexpr (TM == 16) {
+        Four four;
+        asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(four.v[0]), "=f"(four.v[1]), "=f"(four.v[2]), "=f"(four.v[3])
+                     : "l"(from)
+                     : "memory");
+        return four;
+    }
+#endif
+    return *reinterpret_cast<const Four*>(from);
+}
+
 struct Tile {
     S left[BK][BM];  // [step, row], see `swapped`
     S right[BK][BN]; // [step, column]
@@ -53,12 +69,12 @@ __device__ __forceinline__ Share fetch(const T* a, const T* b, unsigned first, c
 #pragma unroll
     for (unsigned l = 0; l < A_LOADS; ++l) {
         const Place at = place(l);
-        share.a[l] = *reinterpret_cast<const Four*>(a + ((blockIdx.y * BM + at.row) * d.k + first + at.step));
+        share.a[l] = load(a + ((blockIdx.y * BM + at.row) * d.k + first + at.step));
     }
 #pragma unroll
     for (unsigned l = 0; l < B_LOADS; ++l) {
         const unsigned i = l * LANES + threadIdx.x;
-        share.b[l] = *reinterpret_cast<const Four*>(b + ((first + i / (BN / 4)) * d.n + blockIdx.x * BN + i % (BN / 4) * 4));
+        share.b[l] = load(b + ((first + i / (BN / 4)) * d.n + blockIdx.x * BN + i % (BN / 4) * 4));
     }
     return share;
 }
@@ -140,6 +156,7 @@ extern "C" __global__ void __launch_bounds__(LANES) whole(const T* __restrict__ 
     unsigned now = 0;
     for (unsigned first = BK; first < d.k; first += BK, now ^= 1) {
         const Share share = fetch(a, b, first, d);
+        if (TM == 16) __syncwarp(); // no load of the next tiles sinks below it
 #pragma unroll
         for (unsigned p = 0; p + 1 < BK; ++p) {
             step[(p + 1) % 2] = step_of(tiles[now], p + 1, own.row, own.col);
