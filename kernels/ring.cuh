@@ -112,7 +112,11 @@ template <class Loader> __device__ __forceinline__ void multiply_ring(float (&su
 #pragma unroll
         for (unsigned step = 0; step < STEPS; ++step) {
             if (step + 1 < STEPS) load(f[(step + 1) % 2], own, at, step + 1);
-            loader.fetch(next, step);
+            // Of two stages the one on its way is waited for at the end of this tile: its copies come at once.
+#pragma unroll
+            for (unsigned part = 0; part < STEPS; ++part) {
+                if (step == (STAGES > 2 ? part : 0)) loader.fetch(next, part);
+            }
             if (step + 1 == STEPS) {
                 copies_commit();
                 copies_wait<STAGES - 2>(); // this lane's share of the next tile has come,

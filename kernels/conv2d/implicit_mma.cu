@@ -19,6 +19,7 @@ constexpr unsigned APART = LANES / 8; // a lane's lines; the lane copies one vec
 constexpr unsigned PIXELS = BM / APART, FILTERS = BN / APART;
 
 static_assert(BM % APART == 0 && BN % APART == 0 && APART % 8 == 0, "lanes share the copies evenly, and a lane's vectors their place");
+static_assert(PIXELS % STEPS == 0 && FILTERS % STEPS == 0, "all parts of the copies are alike");
 
 // The group's tile.
 struct Tile {
