@@ -10,8 +10,10 @@ pairs of f16 where they are promised, no local memory anywhere, and few cycles b
 conv2d/implicit_mma.
 """
 
+import concurrent.futures
 import ctypes
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -207,12 +209,13 @@ def main():
     folder, libraries = pathlib.Path(sys.argv[1]), sys.argv[2]
     only = sys.argv[3] if len(sys.argv) > 3 else ""
     manifest = [kernel for kernel in json.loads((folder / "manifest.json").read_text()) if only in kernel["file"]]
-    nvrtc, failures, compiled, rows = Nvrtc(libraries), 0, 0, {}
-    for kernel in manifest:
-        have = HAVE_FP8 if kernel["precision"] == "fp8" else HAVE
-        for architecture in have.get(kernel["unit"], ARCHITECTURES):
-            registers, complaints = check(nvrtc, libraries, folder, kernel, architecture)
-            compiled += 1
+    nvrtc, failures, rows = Nvrtc(libraries), 0, {}
+    have = lambda kernel: (HAVE_FP8 if kernel["precision"] == "fp8" else HAVE).get(kernel["unit"], ARCHITECTURES)
+    wanted = [(kernel, architecture) for kernel in manifest for architecture in have(kernel)]
+    # NVRTC lets go of the interpreter, and compiles side by side.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        checked = pool.map(lambda asked: check(nvrtc, libraries, folder, *asked), wanted)
+        for (kernel, architecture), (registers, complaints) in zip(wanted, checked):
             for complaint in complaints:
                 failures += 1
                 print(f"FAILED {kernel['file']} {architecture}: {complaint}", flush=True)
@@ -230,7 +233,7 @@ def main():
                 continue
             cells.append("failed" if not numbers else "-".join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1]))))
         print(f"{row:34}" + "".join(f"{cell:>10}" for cell in cells))
-    print(f"\n{len(manifest)} sources, {len(ARCHITECTURES)} architectures, {compiled} compiled, {failures} complaints")
+    print(f"\n{len(manifest)} sources, {len(ARCHITECTURES)} architectures, {len(wanted)} compiled, {failures} complaints")
     sys.exit(1 if failures or not manifest else 0)
 
 
