@@ -65,10 +65,10 @@ fn compare() -> Result<(), Box<dyn std::error::Error>> {
     }
     backend.prepare(&plans, COMPILING);
     for (plan, _) in plans {
-        let named = format!("{} {} {:?}", plan.variant, plan.precision, plan.tuned.0);
-        match lane(op.as_ref(), backend.as_ref(), plan, cold, &mut oracle) {
+        let name = format!("{} {} {:?}", plan.variant, plan.precision, plan.tuned.0);
+        match lane(op.as_ref(), backend.as_ref(), plan, &name, cold, &mut oracle) {
             Ok(lane) => lanes.push(lane),
-            Err(why) => eprintln!("left out {named}: {why}"),
+            Err(why) => eprintln!("left out {name}: {why}"),
         }
     }
     for _ in 0..ROUNDS {
@@ -112,21 +112,21 @@ fn lane<'b>(
     op: &dyn Op,
     backend: &'b dyn Backend,
     plan: Plan,
+    name: &str,
     cold: bool,
     oracle: &mut Oracle,
 ) -> Result<Lane<'b>, Box<dyn std::error::Error>> {
     let device = backend.device();
     let seeded = Seeded { draw: Draw::Dense, seed: 1 };
-    let name = format!("{} {} {:?}", plan.variant, plan.precision, plan.tuned.0);
     let sets = if cold { plan.cold_sets(device, device.llc_bytes()) } else { 1 };
     let mut loaded = backend.load(&plan, seeded, sets, Checks::Trusted)?;
     let sample = loaded.sample(1, 0)?;
     let output = plan.output();
-    oracle.expect(op, plan.precision, plan.unit, seeded)?.compare(&name, seeded.draw, &mut |range| loaded.read(output, 0, range))?;
+    oracle.expect(op, plan.precision, plan.unit, seeded)?.compare(name, seeded.draw, &mut |range| loaded.read(output, 0, range))?;
     let sample = loaded.sample(1, 0).unwrap_or(sample);
     let one = sample.device.unwrap_or(sample.wall).as_nanos().max(1);
     let launches = (SAMPLE_NS / one).clamp(1, 4096) as u32;
     // A cold sample goes through whole rounds of the copies where it can.
     let launches = if launches > sets { launches / sets * sets } else { launches };
-    Ok(Lane { name, plan, loaded, launches, sets, first: 0, samples: Vec::new() })
+    Ok(Lane { name: name.into(), plan, loaded, launches, sets, first: 0, samples: Vec::new() })
 }

@@ -11,7 +11,7 @@ use crate::explain::{Peaks, explain};
 use crate::grid::Grid;
 use crate::op::stream::Kind;
 use crate::op::{Op, Size};
-use crate::plan::{DeviceInfo, DeviceKind, Language, Precision, VariantInfo};
+use crate::plan::{DeviceInfo, Precision, VariantInfo};
 use crate::record::{Cache, State};
 use crate::roofline::Roof;
 use crate::units::Count;
@@ -110,7 +110,7 @@ impl Setting<'_> {
         let wanted = n.min(1 + room.saturating_sub(one) / (two - one).max(1));
         let long = self.bound_ns(&*op(wanted)?);
         // Software devices stay far below their roofs.
-        let software = self.device.language != Language::Host && self.device.kind == DeviceKind::Cpu;
+        let software = self.device.is_software();
         let longest = if software { LONGEST_NS / 16.0 } else { LONGEST_NS };
         let fit = if long > longest { ((wanted as f64 * longest / long) as u64).max(1) } else { wanted };
         Ok((fit, op(fit)?))

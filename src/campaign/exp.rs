@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Campaign;
 use super::search::{GLANCE, candidates, chains};
 use crate::error::Result;
-use crate::plan::{DeviceKind, Language, Precision, Tuned, Unit};
+use crate::plan::{Precision, Tuned, Unit};
 use crate::worker::Item;
 
 /// Trips and exponentials of a trip: a launch of about a millisecond on any device but software ones, which get fewer trips.
@@ -23,7 +23,7 @@ impl Campaign<'_> {
             return Ok(());
         }
         self.watcher.stage(&format!("f32 exponentials, {} candidates", settings.len()), settings.len());
-        let software = device.language != Language::Host && device.kind == DeviceKind::Cpu;
+        let software = device.is_software();
         let trips = if software { TRIPS_SOFTWARE } else { TRIPS };
         let of = |tuned: Tuned| {
             let problem = json!({"elements": chains(&tuned, &device), "trips": trips, "steps": STEPS});

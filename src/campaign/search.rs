@@ -270,8 +270,8 @@ fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceI
     let trips = if matches!(precision, Precision::F16 | Precision::Int8) { 64 } else { 1024 }.min(steps / 8);
     let inner = (steps / trips / 8).max(1) * 8;
     // On a software device a loop's turn costs as much as many steps: its launches are few chains with long trips.
-    let software = device.language != Language::Host && device.kind == DeviceKind::Cpu;
-    let elements = chains(tuned, device) * of_register(device.language, precision) / if software { 4 } else { 1 };
+    let fewer = if device.is_software() { 4 } else { 1 };
+    let elements = chains(tuned, device) * of_register(device.language, precision) / fewer;
     json!({"elements": elements, "trips": trips, "steps": inner})
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::search::{GLANCE, block_effort, walking};
 use super::{Campaign, Winner};
 use crate::error::Result;
-use crate::plan::{DeviceInfo, DeviceKind, Language, Tuned};
+use crate::plan::{DeviceInfo, Tuned};
 use crate::record::Ceiling;
 use crate::worker::{Goal, Item};
 
@@ -39,7 +39,7 @@ impl Campaign<'_> {
 }
 
 fn problem(tuned: &Tuned, device: &DeviceInfo) -> serde_json::Value {
-    let software = device.language != Language::Host && device.kind == DeviceKind::Cpu;
+    let software = device.is_software();
     let (each, passes) = match software {
         true => (1, PASSES_SOFTWARE),
         false => ((LANES / tuned.get("BLOCK") as u64).min(GROUPS), PASSES),

@@ -85,6 +85,11 @@ impl DeviceInfo {
         self.caches.iter().map(|&(_, bytes)| bytes).max().unwrap_or(256 << 20)
     }
 
+    /// Whether this is a CPU behind a language of devices: its loops, launches and compilations cost what those of no GPU do.
+    pub fn is_software(&self) -> bool {
+        self.language != Language::Host && self.kind == DeviceKind::Cpu
+    }
+
     /// Whether a feature was found.
     pub fn has(&self, feature: &str) -> bool {
         self.features.iter().any(|f| f == feature)
