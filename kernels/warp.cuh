@@ -80,6 +80,32 @@ template <class T> unsigned packed(float low, float high) { return T(low).bits |
     }
 #endif
 
+// Four words of each of four neighbouring lanes: word i of lane t becomes word t of lane i. All lanes of the warp.
+__device__ __forceinline__ void transpose(unsigned (&w)[4]) {
+#pragma unroll
+    for (unsigned by = 1; by < 4; by *= 2) {
+        const bool upper = threadIdx.x & by;
+#pragma unroll
+        for (unsigned i = 0; i < 4; ++i) {
+            if (i & by) continue;
+            const unsigned got = __shfl_xor_sync(0xffffffffu, upper ? w[i] : w[i + by], by);
+            if (upper) w[i] = got;
+            else w[i + by] = got;
+        }
+    }
+}
+
+// As products of 16-bit numbers leave them, a lane has of four neighbouring blocks of eight columns two columns each, as words; it gets
+// all eight of block lane % 4, 16 bytes as they lie in memory.
+struct alignas(16) Piece {
+    unsigned words[4];
+};
+__device__ __forceinline__ Piece gathered(unsigned a, unsigned b, unsigned c, unsigned d) {
+    unsigned words[4] = {a, b, c, d};
+    transpose(words);
+    return {{words[0], words[1], words[2], words[3]}};
+}
+
 template <class T, class V> __device__ __forceinline__ void mma(V (&d)[4], const unsigned (&a)[4], const unsigned b0, const unsigned b1);
 WARP_MMA(Half, float, "+f", "m16n8k16.row.col.f32.f16.f16.f32")
 WARP_MMA(Brain, float, "+f", "m16n8k16.row.col.f32.bf16.bf16.f32")

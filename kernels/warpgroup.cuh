@@ -68,6 +68,31 @@ __device__ __forceinline__ void box_copy(unsigned to, const Map& map, unsigned x
                  : "memory");
 }
 
+// A cluster's groups run together and reach each other's shared memory, where the same addresses name the same places.
+__device__ __forceinline__ unsigned cluster_rank() {
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+// All lanes of all groups of the cluster meet.
+__device__ __forceinline__ void cluster_sync() {
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// At the barrier that the group of this rank has there.
+__device__ __forceinline__ void barrier_arrive_at(unsigned at, unsigned rank) {
+    asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];}" ::"r"(at),
+                 "r"(rank)
+                 : "memory");
+}
+// A box to the same place of each group whose bit is set in `ranks`; the barrier that each has there counts its bytes.
+__device__ __forceinline__ void box_copy_to(unsigned ranks, unsigned to, const Map& map, unsigned x, unsigned y, unsigned barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+                 "l"(&map), "r"(x), "r"(y), "r"(barrier), "h"((unsigned short)ranks)
+                 : "memory");
+}
+
 // What this lane has stored to shared memory, products and copies that come behind the next barrier see.
 __device__ __forceinline__ void stores_seen() { asm volatile("fence.proxy.async;" ::: "memory"); }
 

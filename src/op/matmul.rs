@@ -301,31 +301,44 @@ const MMA: Variant<Matmul> = Variant {
     demand: |p, s| tiled(p, s, [128, s.tuned.get("BN") as u64], [64, 64]),
 };
 
-/// Matrix units, four warps at a time, fed by a ring of `STAGES` tiles that the copying unit fills; 128 × 256 outputs a tile.
+/// Matrix units, four warps at a time, fed by a ring of `STAGES` tiles that the copying unit fills; 128 × 256 outputs a tile, and
+/// `CLUSTER` groups, one below the other, that share what they copy of B.
 const WGMMA: Variant<Matmul> = Variant {
     name: "wgmma",
     unit: Unit::Wgmma,
     sources: &[Implementation {
         source: Source::Cuda(include_str!("../../kernels/matmul/wgmma.cu")),
         precisions: &[Precision::BF16, Precision::F16],
-        tunables: &[Tunable { name: "STAGES", values: &[4, 3] }],
+        tunables: &[Tunable { name: "CLUSTER", values: &[2, 1] }, Tunable { name: "STAGES", values: &[4, 3] }],
     }],
     dispatches: |p, s| {
         const STAGE: u32 = 48 << 10;
-        let groups = (p.m.div_ceil(128) * p.n.div_ceil(256)).min(s.device.compute_units as u64) as u32;
+        // As many clusters as run at a time, at least one.
+        let groups = |together: u32| {
+            let clusters = p.m.div_ceil(128 * together as u64) * p.n.div_ceil(256);
+            together * clusters.min((s.device.compute_units / together).max(1) as u64) as u32
+        };
         // The tiles begin at a multiple of 1024 bytes.
-        if !p.n.is_multiple_of(8) || !p.k.is_multiple_of(8) {
-            return vec![Dispatch { dynamic_bytes: STAGE + 1024, ..Dispatch::over(3, "ragged", [groups, 1, 1], [256, 1, 1]) }];
+        if !whole_vectors(p) {
+            return vec![Dispatch { dynamic_bytes: STAGE + 1024, ..Dispatch::over(3, "ragged", [groups(1), 1, 1], [256, 1, 1]) }];
         }
-        let stages = s.tuned.get("STAGES");
+        let (cluster, stages) = (s.tuned.get("CLUSTER"), s.tuned.get("STAGES"));
         let boxes = [Arg::Map { tensor: 0, rows: 128, columns: 64 }, Arg::Map { tensor: 1, rows: 64, columns: 64 }];
         let args = [&boxes[..], &[Arg::Tensor(2), Arg::Dims]].concat();
         let dynamic_bytes = stages * (STAGE + 16) + 1024;
-        vec![Dispatch { dynamic_bytes, args, ..Dispatch::over(3, "whole", [groups, 1, 1], [288, 1, 1]) }]
+        vec![Dispatch { dynamic_bytes, args, ..Dispatch::over(3, "whole", [groups(cluster), 1, 1], [288, 1, 1]) }]
     },
     // A product reads its operands once for a team's 64 rows.
-    demand: |p, s| tiled(p, s, [128, 256], [64, 256]),
+    demand: |p, s| {
+        let together = if whole_vectors(p) { s.tuned.get("CLUSTER") as u64 } else { 1 };
+        tiled(p, s, [128 * together, 256], [64, 256])
+    },
 };
+
+/// Rows of A, B and C consist of vectors of 16 bytes, of 16-bit numbers.
+fn whole_vectors(p: &Matmul) -> bool {
+    p.n.is_multiple_of(8) && p.k.is_multiple_of(8)
+}
 
 /// The vendor's product in true f32, beside ours.
 const CUBLAS: Variant<Matmul> = Variant {

@@ -2,7 +2,7 @@
 //
 // A CUDA lane is a fiber; the lanes of a block take turns until all are done, and a barrier or shuffle gives the turn away. The order
 // of turns can be forward, backward or shuffled: what depends on it is a race, and shows as a wrong result in one of them. Blocks
-// run one after the other. Not modelled: weak memory order, warps in lockstep, inline PTX, textures.
+// run one after the other, but for those of a cluster. Not modelled: weak memory order, warps in lockstep, inline PTX, textures.
 //
 // Refused with a message and an abort: barriers at different places of one block, a barrier that part of a block never reaches.
 #pragma once
@@ -27,6 +27,7 @@
 #define __constant__ static
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __shared__ static // one block at a time
 #define __align__(n) __attribute__((aligned(n)))
 #define warpSize 32
@@ -232,8 +233,12 @@ inline bool copies_at_once;
 inline size_t dynamic_bytes; // shared memory that the launch gives; 0 where nobody says
 inline void warpgroups_begin(unsigned lanes);
 
-inline void run_block(const std::vector<Group>& groups) {
+inline size_t live; // lanes of the block that are not done
+
+// All lanes of a block at its beginning.
+inline void begin_block() {
     in_warp = 0;
+    live = fibers.size();
     warpgroups_begin(fibers.size());
     for (Fiber& f : fibers) {
         f.state = State::Running;
@@ -241,7 +246,11 @@ inline void run_block(const std::vector<Group>& groups) {
         f.copies.clear();
         prepare(f);
     }
-    for (size_t live = fibers.size();;) {
+}
+
+// Has lanes of the block take turns until none gets any further; whether one did.
+inline bool run_turns(const std::vector<Group>& groups) {
+    for (bool any = false;; any = true) {
         bool progress = false;
         for (const Group& group : groups) {
             do {
@@ -257,13 +266,20 @@ inline void run_block(const std::vector<Group>& groups) {
                 }
             } while (in_warp > 0 && release_warps(group));
         }
-        if (live == 0) break;
-        progress |= release_block(live);
-        if (progress) continue;
-        const bool awaits = std::any_of(fibers.begin(), fibers.end(), [](const Fiber& f) { return f.state == State::Awaiting; });
-        die(awaits ? "deadlock: lanes wait for a barrier or products that never complete" : "deadlock: lanes wait for each other");
+        progress |= live > 0 && release_block(live);
+        if (!progress) return any;
     }
 }
+
+// Blocks that run together, and what of shared memory is theirs: all that they have, 0 bytes where a block runs alone.
+struct Cluster {
+    unsigned blocks;
+    unsigned char* pool;
+    size_t bytes;
+};
+
+// In cluster.h.
+inline void run_cluster(const std::vector<Group>& groups, const Cluster& cluster, char* stacks);
 
 // Forward, the lanes of a block side by side; in another order every warp as far as it gets before the next.
 inline std::vector<Group> grouped(const std::vector<unsigned>& turns, bool apart) {
@@ -279,19 +295,19 @@ inline std::vector<Group> grouped(const std::vector<unsigned>& turns, bool apart
 }
 
 // Order 0 is forward, 1 backward, anything else a shuffle.
-inline void launch(dim3 grid, dim3 block, unsigned order, std::function<void()> kernel) {
+inline void launch(dim3 grid, dim3 block, unsigned order, const Cluster& cluster, std::function<void()> kernel) {
+    if (grid.x % cluster.blocks != 0) die("a grid that is not whole clusters");
     copies_at_once = order == 1;
     const unsigned lanes = block.x * block.y * block.z;
     body = std::move(kernel);
     blockDim = block;
     gridDim = grid;
     fibers.assign(lanes, Fiber{});
-    std::vector<char> stacks(lanes * STACK + 64);
+    std::vector<char> stacks(cluster.blocks * lanes * STACK + 64);
     char* aligned = stacks.data() + 64 - reinterpret_cast<uintptr_t>(stacks.data()) % 64;
     std::vector<unsigned> turns(lanes);
     for (unsigned i = 0; i < lanes; i++) {
         fibers[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
-        fibers[i].stack = aligned + i * STACK;
         turns[i] = i;
     }
     if (order == 1) std::reverse(turns.begin(), turns.end());
@@ -302,9 +318,9 @@ inline void launch(dim3 grid, dim3 block, unsigned order, std::function<void()> 
     const std::vector<Group> groups = grouped(turns, order > 0);
     for (unsigned z = 0; z < grid.z; z++) {
         for (unsigned y = 0; y < grid.y; y++) {
-            for (unsigned x = 0; x < grid.x; x++) {
+            for (unsigned x = 0; x < grid.x; x += cluster.blocks) {
                 blockIdx = dim3(x, y, z);
-                run_block(groups);
+                run_cluster(groups, cluster, aligned);
             }
         }
     }
@@ -331,3 +347,4 @@ template <class T> T atomicAdd(T* at, T value) {
 
 #include "warp.h"
 #include "warpgroup.h"
+#include "cluster.h"

@@ -197,7 +197,7 @@ int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, 
     const auto run = [=] {
         (void)maps;
         cudacpu::dynamic_bytes = shared;
-        cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), 0, [&] { entry->call(pointers.data(), value.data(), value.size()); });
+        cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), 0, entry->cluster, [&] { entry->call(pointers.data(), value.data(), value.size()); });
     };
     if (capturing) capturing->push_back(run);
     else run();

@@ -104,6 +104,15 @@ pub struct Program {
     folder: PathBuf,
 }
 
+/// Blocks of a cluster of this entry: what its `__cluster_dims__` names is a define.
+fn blocks_together(text: &str, entry: &str, defines: &[String]) -> u32 {
+    let named = text.split("extern \"C\"").find(|part| part.contains(&format!(" {entry}("))).and_then(|part| {
+        let (name, _) = part.split_once("__cluster_dims__(")?.1.split_once(", 1, 1)")?;
+        defines.iter().find_map(|define| define.strip_prefix(name)?.strip_prefix('='))
+    });
+    named.map_or(1, |blocks| blocks.parse().expect("a number of blocks"))
+}
+
 /// C++ that includes modules and lists their entries; each module lies in a namespace and its entries are renamed, as `read` is also
 /// libc's.
 fn table(folder: &Path, modules: &[Module]) -> String {
@@ -112,7 +121,7 @@ fn table(folder: &Path, modules: &[Module]) -> String {
     for Module { name, text, defines, entries, value } in modules {
         // Shared memory sized at launch is as much as any device gives.
         let text = text.replace("extern __shared__", "__shared__").replace("pool[];", "pool[232448];");
-        std::fs::write(folder.join(format!("{name}.cu")), text).expect("the folder can be written");
+        std::fs::write(folder.join(format!("{name}.cu")), &text).expect("the folder can be written");
         let macros: Vec<(String, String)> = defines
             .iter()
             .filter_map(|define| define.split_once('='))
@@ -123,10 +132,14 @@ fn table(folder: &Path, modules: &[Module]) -> String {
         includes += &format!("namespace {name} {{\n#include \"{name}.cu\"\n}}\n");
         macros.iter().for_each(|(from, _)| includes += &format!("#undef {from}\n"));
         for (entry, pointers) in entries {
+            let cluster = match blocks_together(&text, entry, defines) {
+                1 => String::from("{1, nullptr, 0}"),
+                blocks => format!("{{{blocks}, {name}::pool, sizeof {name}::pool}}"),
+            };
             let arguments: String = (0..*pointers).map(|i| format!("t[{i}], ")).collect();
             let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(v, n))");
             table += &format!(
-                "{{\"{name} {entry}\", {pointers}, cudacpu::maps_of(&{name}::{name}_{entry}), sizeof({name}::{value}), \
+                "{{\"{name} {entry}\", {pointers}, cudacpu::maps_of(&{name}::{name}_{entry}), {cluster}, sizeof({name}::{value}), \
                  [](const cudacpu::Any* t, const void* v, size_t n) {{ {call}; }}}},\n"
             );
         }

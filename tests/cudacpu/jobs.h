@@ -40,6 +40,7 @@ struct Entry {
     const char* name; // MODULE and ENTRY, apart by a blank
     unsigned pointers; // taken before the by-value struct, maps among them
     unsigned maps;     // which of them are
+    Cluster cluster;
     size_t bytes;      // of the by-value struct
     void (*call)(const Any* tensors, const void* value, size_t bytes);
 };
@@ -99,7 +100,7 @@ inline void run_job(const std::string& line, const Entry* entries, size_t count)
     }
     const auto entry = std::find_if(entries, entries + count, [&](const Entry& e) { return module + " " + name == e.name; });
     if (!in || entry == entries + count) die(("bad job: " + line).c_str());
-    launch(grid, block, order, [&] { entry->call(pointers.data(), words.data(), words.size() * sizeof(unsigned)); });
+    launch(grid, block, order, entry->cluster, [&] { entry->call(pointers.data(), words.data(), words.size() * sizeof(unsigned)); });
     const auto broken = std::find_if(tensors.begin(), tensors.end(), [](const Tensor& t) { return !t.intact(); });
     for (const Tensor& tensor : tensors) {
         tensor.write();
