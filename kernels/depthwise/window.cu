@@ -1,13 +1,17 @@
 // depthwise/window: NHWC with registers along a strip of outputs.
 //
-// Owns:    a lane STRIP consecutive outputs of one image row, in one 16-byte vector of channels (`single`: one channel); a group
-//          BLOCK such strips, channels fastest, so that neighbouring lanes load neighbouring channels.
+// Owns:    a lane STRIP consecutive outputs of one image row, in one 16-byte vector of channels (`single`: one channel); in `down`
+//          STRIP outputs of one image column, of ACROSS columns side by side and four channels. A group BLOCK such strips, channels
+//          fastest, so that neighbouring lanes load neighbouring channels.
 // Traffic: `three` (k = 3, no dilation) keeps its nine filter vectors and a 3 x 3 window in registers and slides the window:
-//          3 * min(stride, 3) loads an output. `strip` and `single` (any filter) load each filter element once for four outputs.
-// Guards:  lanes past the last strip return at once; strips stop at the row's end; taps outside the image are zero.
-// Changed: from naive: filters are loaded once a strip instead of once an output, and, with k = 3, every input once a row of
-//          taps; loads and stores are vectors. `single` is for channel counts that a vector does not divide.
+//          3 * min(stride, 3) loads an output. `down` (k = 3, no dilation, stride 1) takes rows of the input one by one, each loaded two
+//          rows before its use, and adds a row to the three rows of outputs that see it: 1.5 loads an output and three rows on their
+//          way. `strip` and `single` (any filter) load each filter element once for four outputs.
+// Guards:  lanes past the last strip return at once; strips stop at the image's end; taps outside the image are zero.
+// Changed: from vectorized: filters are loaded once a strip instead of once an output, and, with k = 3, every input once a row of
+//          taps, or once. `single` is for channel counts that a vector does not divide.
 
+static_assert(DOWN == 0 || DOWN == 1, "whether the plan launches `down` where it can");
 static_assert(STRIP >= 4 && STRIP % 4 == 0, "strips go by fours");
 static_assert(BLOCK % 32 == 0 && BLOCK <= 1024, "whole warps");
 static_assert(sizeof(T) <= sizeof(S), "sums are at least as wide as what is stored");
@@ -105,6 +109,72 @@ extern "C" __global__ void __launch_bounds__(BLOCK) three(const T* __restrict__ 
         }
 #pragma unroll
         for (unsigned r = 0; r < 3; ++r) window[2][r] = tap<WIDE>(x, own.image, top + r, w + 2, own.channel, d);
+    }
+}
+
+constexpr unsigned NARROW = 4, ACROSS = 4; // channels and columns of a lane of `down`
+
+// NARROW channels of the columns that ACROSS outputs see; zero outside the image.
+struct Row {
+    Stored<NARROW> v[ACROSS + 2];
+};
+__device__ __forceinline__ Row row_of(const T* x, unsigned image, unsigned h, unsigned w, unsigned channel, bool wanted, const Dims& d) {
+    const Stored<NARROW>* const from = reinterpret_cast<const Stored<NARROW>*>(x);
+    const unsigned channels = d.c / NARROW, at = ((image * d.h + h) * d.w + w) * channels + channel;
+    Row row = {};
+#pragma unroll
+    for (unsigned j = 0; j < ACROSS + 2; ++j) {
+        if (wanted && h < d.h && w + j < d.w) row.v[j] = from[at + j * channels];
+    }
+    return row;
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK) down(const T* __restrict__ x, // [n, h, w, c]
+                                                         const T* __restrict__ f, // [3, 3, c]
+                                                         T* __restrict__ y,       // [n, oh, ow, c]
+                                                         const Dims d) {
+    // 64 bits, because a folded grid may reach past 2^32 lanes.
+    const unsigned long long i = (unsigned long long)(blockIdx.y * gridDim.x + blockIdx.x) * BLOCK + threadIdx.x;
+    const unsigned channels = d.c / NARROW, across = (d.ow + ACROSS - 1) / ACROSS, strips = (d.oh + STRIP - 1) / STRIP;
+    if (i >= (unsigned long long)d.n * strips * across * channels) return;
+    const unsigned channel = (unsigned)i % channels, col = (unsigned)i / channels % across * ACROSS;
+    const unsigned strip = (unsigned)i / channels / across, image = strip / strips, first = strip % strips * STRIP;
+    const unsigned rows = min(STRIP, d.oh - first) + 2; // of the input
+    const unsigned top = first - d.padding, left = col - d.padding;
+    Channels<NARROW> filters[3][3]; // [row, column]
+#pragma unroll
+    for (unsigned t = 0; t < 9; ++t) filters[t / 3][t % 3] = load<NARROW>(f, t * channels + channel);
+    Row line[3]; // row number r of the input is line r % 3
+#pragma unroll
+    for (unsigned r = 0; r < 2; ++r) line[r] = row_of(x, image, top + r, left, channel, true, d);
+    Channels<NARROW> sum[3][ACROSS]; // the row of outputs that begins with row r of the input is sum r % 3
+    unsigned at = ((image * d.oh + first) * d.ow + col) * channels + channel;
+    for (unsigned begin = 0; begin < rows; begin += 3) {
+#pragma unroll
+        for (unsigned t = 0; t < 3; ++t) {
+            const unsigned r = begin + t;
+            line[(t + 2) % 3] = row_of(x, image, top + r + 2, left, channel, r + 2 < rows, d);
+#pragma unroll
+            for (unsigned c = 0; c < ACROSS; ++c) sum[t][c] = {};
+#pragma unroll
+            for (unsigned j = 0; j < ACROSS + 2; ++j) {
+                Channels<NARROW> seen;
+#pragma unroll
+                for (unsigned e = 0; e < NARROW; ++e) seen.v[e] = S(line[t].v[j].v[e]);
+#pragma unroll
+                for (unsigned c = 0; c < ACROSS; ++c) {
+                    if (j < c || j > c + 2) continue;
+#pragma unroll
+                    for (unsigned tap = 0; tap < 3; ++tap) add(sum[(t + 3 - tap) % 3][c], seen, filters[tap][j - c]);
+                }
+            }
+            if (r < 2 || r >= rows) continue;
+#pragma unroll
+            for (unsigned c = 0; c < ACROSS; ++c) {
+                if (col + c < d.ow) store(y, at + c * channels, sum[(t + 1) % 3][c]);
+            }
+            at += d.ow * channels;
+        }
     }
 }
 

@@ -83,6 +83,8 @@ pub const ENTRY: Entry = Entry {
             // Enough work for long strips in WGSL, without and with a stride.
             case(1, 40, 33, 64, 3, 1, 1, 1),
             case(1, 66, 70, 32, 3, 2, 1, 1),
+            // Enough strips down columns for every compute unit of a large device.
+            case(2, 70, 61, 128, 3, 1, 1, 1),
         ]
     },
 };
@@ -90,7 +92,7 @@ pub const ENTRY: Entry = Entry {
 impl Definition for Depthwise {
     const NAME: &'static str = "depthwise";
     const ROLE: OpRole = OpRole::Kernel;
-    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, WINDOW, CUDNN];
+    const VARIANTS: &'static [Variant<Self>] = &[NAIVE, VECTORIZED, WINDOW, CUDNN];
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
@@ -192,7 +194,24 @@ const NAIVE: Variant<Depthwise> = Variant {
     demand: |p, s| naive_demand(p, s),
 };
 
-/// A window in registers along a row: filters, and with k = 3 the sliding inputs, are loaded once a strip.
+/// One output pixel a lane, in vectors of channels.
+const VECTORIZED: Variant<Depthwise> = Variant {
+    name: "vectorized",
+    unit: Unit::Vector,
+    sources: &[Implementation {
+        source: Source::Cuda(include_str!("../../kernels/depthwise/vectorized.cu")),
+        precisions: &[Precision::F32, Precision::F16, Precision::BF16],
+        tunables: &[],
+    }],
+    dispatches: |p, s| {
+        let (oh, ow) = p.out();
+        let entry = if p.width(s) == 1 { "single" } else { "vector" };
+        vec![Dispatch::over(3, entry, fold((p.n * oh * ow * p.c / p.width(s)).div_ceil(256)), [256, 1, 1])]
+    },
+    demand: pixel_demand,
+};
+
+/// A window in registers along a strip: filters, and with k = 3 the sliding inputs, are loaded once a strip.
 const WINDOW: Variant<Depthwise> = Variant {
     name: "window",
     unit: Unit::Vector,
@@ -206,7 +225,11 @@ const WINDOW: Variant<Depthwise> = Variant {
         Implementation {
             source: Source::Cuda(include_str!("../../kernels/depthwise/window.cu")),
             precisions: &[Precision::F32, Precision::F16, Precision::BF16],
-            tunables: &[Tunable { name: "STRIP", values: &[8, 16, 4] }, Tunable { name: "BLOCK", values: &[256, 128] }],
+            tunables: &[
+                Tunable { name: "DOWN", values: &[1, 0] },
+                Tunable { name: "STRIP", values: &[8, 16, 4] },
+                Tunable { name: "BLOCK", values: &[256, 128] },
+            ],
         },
     ],
     dispatches: |p, s| {
@@ -215,17 +238,21 @@ const WINDOW: Variant<Depthwise> = Variant {
             // The host's work-group is an output row.
             return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
         }
+        let block = s.tuned.get("BLOCK");
+        if p.goes_down(s) {
+            return vec![Dispatch::over(3, "down", fold(p.lanes_down(s).div_ceil(block as u64)), [block, 1, 1])];
+        }
         let strips = p.n * oh * ow.div_ceil(p.strip(s)) * p.c.div_ceil(p.width(s));
         let entry = match p.width(s) {
             1 => "single",
             _ if p.slides() => "three",
             _ => "strip",
         };
-        let block = s.tuned.get("BLOCK");
         vec![Dispatch::over(3, entry, fold(strips.div_ceil(block as u64)), [block, 1, 1])]
     },
     demand: |p, s| match s.language {
         Language::Host => host::depthwise::demand(p, s),
+        _ if p.goes_down(s) => down_demand(p, s),
         _ => window_demand(p, s),
     },
 };
@@ -268,11 +295,26 @@ impl Depthwise {
         if self.width(s) > 1 && self.slides() { length } else { length.next_multiple_of(4) }
     }
 
+    /// Whether lanes of `window` go down a column: where they are a warp for every compute unit.
+    fn goes_down(&self, s: &Setting<'_>) -> bool {
+        let can = s.language == Language::Cuda && self.slides() && self.stride == 1 && self.c.is_multiple_of(ACROSS);
+        can && s.tuned.get("DOWN") == 1 && self.lanes_down(s) >= 32 * s.device.compute_units as u64
+    }
+
+    /// Lanes that go down strips, `ACROSS` columns and as many channels each.
+    fn lanes_down(&self, s: &Setting<'_>) -> u64 {
+        let (oh, ow) = self.out();
+        self.n * oh.div_ceil(self.strip(s)) * ow.div_ceil(ACROSS) * (self.c / ACROSS)
+    }
+
     /// Whether `window` can keep the whole filter and a sliding 3×3 window in registers.
     fn slides(&self) -> bool {
         self.k == 3 && self.dilation == 1
     }
 }
+
+/// Columns, and channels, of a lane of `window` that goes down.
+const ACROSS: u64 = 4;
 
 fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let (oh, ow) = p.out();
@@ -289,6 +331,24 @@ fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
         // A group is 256 consecutive outputs, channels fastest.
         _ => Demand::new(width * grouped(p, 256 / p.c.min(256), false), width * (2 * taps + outputs)),
     }
+}
+
+/// A group is 256 consecutive outputs, in vectors of channels; each loads every tap inside the image and its filter element.
+fn pixel_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
+    let (oh, ow) = p.out();
+    let taps = p.n * p.c * p.axis(p.h).inside() * p.axis(p.w).inside();
+    let (width, units) = (s.precision.storage().bytes(), p.c / p.width(s));
+    Demand::new(width * grouped(p, 256 / units.min(256), false), width * (2 * taps + p.n * oh * ow * p.c))
+}
+
+/// Strips go down `STRIP` rows; a group's lie side by side, taken not to cross the image's edge.
+fn down_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
+    let (oh, ow) = p.out();
+    let (strip, side) = (p.strip(s), s.tuned.get("BLOCK") as u64 / (p.c / ACROSS).min(s.tuned.get("BLOCK") as u64));
+    let (down, across) = (oh.div_ceil(strip), ow.div_ceil(ACROSS));
+    let width = s.precision.storage().bytes();
+    let bytes = |columns: u64, runs: u64| width * p.n * p.c * (p.axis(p.h).touched(strip).0 * columns + 9 * down * runs + oh * ow);
+    Demand::new(bytes(p.axis(p.w).touched(ACROSS * side).0, across.div_ceil(side)), bytes(p.axis(p.w).touched(ACROSS).0, across))
 }
 
 fn window_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
