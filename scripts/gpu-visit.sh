@@ -142,7 +142,7 @@ prove() {
     # Whether the vendor's libraries were found, as references.
     grep -A 1 '(reference)' "$visit/logs/verify-$name.txt" 2> /dev/null
     budget=$((ends - $(date +%s) - 25))
-    case $device in cuda:*) budget=$((budget - 60)) ;; esac
+    case $device in cuda:*) budget=$((budget - $(least 60 $(($2 / 4))))) ;; esac # the figures' least
     budget=$(least 170 "$budget")
     if [ "$budget" -lt 10 ]; then
         failed=$((failed + 1))

@@ -162,7 +162,7 @@ class Visit:
             name = " ".join(kernel.split(":")[:2])
             of = [line for line in lines if line["kernel"].startswith(name + " ")]
             if not of:
-                raise RuntimeError(f"no {kernel} ran: {ran.stderr.strip()[-300:]}")
+                raise RuntimeError(f"no {kernel} ran: {' / '.join(ran.stderr.splitlines())[-300:]}")
             fastest = min(of, key=lambda line: line["median_ns"])
             best.append((fastest["flops"] / fastest["median_ns"] * 1e9, fastest["bytes"] / fastest["median_ns"] * 1e9))
         return best
