@@ -96,6 +96,8 @@ class Visit:
         view = json.loads(shown.stdout) if shown.returncode == 0 else {"ceilings": []}
         if view["ceilings"]:
             self.view, self.records = view, list(objects(file.read_text()))
+            wrong = [record for record in self.records if record.get("state") == "wrong"]
+            self.wrong += [{"op": m["op"], "problem": m["problem"], "why": f"{m['variant']} {m['precision']} {m['reasons']}"} for m in wrong]
         else:
             print(f"{file} has no roofs", flush=True)
         return view["ceilings"]
