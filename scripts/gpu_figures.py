@@ -97,7 +97,7 @@ class Visit:
         if view["ceilings"]:
             self.view, self.records = view, list(objects(file.read_text()))
             wrong = [record for record in self.records if record.get("state") == "wrong"]
-            self.wrong += [{"op": m["op"], "problem": m["problem"], "why": f"{m['variant']} {m['precision']} {m['reasons']}"} for m in wrong]
+            self.wrong += [{key: of[key] for key in ("op", "problem", "variant", "precision", "why", "reasons") if key in of} for of in wrong]
         else:
             print(f"{file} has no roofs", flush=True)
         return view["ceilings"]
