@@ -41,12 +41,13 @@ fn main() -> Result<()> {
 
 fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, precision: Precision, tuned: &Tuned) -> Result<Value> {
     let mut entries = Vec::new();
-    let mut shared = serde_json::Map::new();
+    let (mut shared, mut lanes) = (serde_json::Map::new(), serde_json::Map::new());
     let (mut rendered, mut unit) = (None, None);
     for problem in problems {
         let plan = problem.plan(variant, precision, Language::Cuda, tuned, &host::device())?;
         entries.extend(plan.dispatches.iter().map(|d| d.entry.clone()));
         shared.extend(plan.dispatches.iter().map(|d| (d.entry.to_string(), json!(d.shared_bytes))));
+        lanes.extend(plan.dispatches.iter().map(|d| (d.entry.to_string(), json!(d.block.iter().product::<u32>()))));
         unit = Some(plan.unit);
         let Code::Cuda { text, defines } = plan.code else { bail!("{}/{variant} has no CUDA text", problem.name()) };
         if rendered.as_ref().is_some_and(|before| *before != (text.clone(), defines.clone())) {
@@ -63,7 +64,7 @@ fn render(folder: &Path, problems: &[std::sync::Arc<dyn Op>], variant: &str, pre
     write(folder, &file, &text)?;
     Ok(
         json!({"file": file, "op": op, "variant": variant, "precision": precision, "tunables": tuned, "defines": defines, "entries": entries,
-            "unit": unit, "shared": shared}),
+            "unit": unit, "shared": shared, "lanes": lanes}),
     )
 }
 
@@ -74,7 +75,7 @@ fn draw(folder: &Path) -> Result<Value> {
         .concat();
     write(folder, "draw.cu", include_str!("../kernels/draw.cu"))?;
     Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries,
-        "unit": "memory", "shared": {}}))
+        "unit": "memory", "shared": {}, "lanes": {}}))
 }
 
 fn write(folder: &Path, file: &str, text: &str) -> Result<()> {

@@ -2,8 +2,9 @@
 # Compiles every CUDA kernel, with all its tunables, to machine code for sm_75 to sm_120. Needs no GPU and no driver: NVRTC comes
 # from PyPI into the target folder.
 #
-# usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION [ONLY]]
-#   ONLY  sources whose file names hold this, such as matmul-mma
+# usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION [--defaults | ONLY]]
+#   --defaults  every kernel with its first tunables alone, as .ci/run asks: a minute on two processors, where all take five
+#   ONLY        sources whose file names hold this, such as matmul-mma
 set -eu
 cd "$(dirname "$0")/.."
 version=${1:-13.0.88}
@@ -14,8 +15,8 @@ out=$target/rendered-kernels
 if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip show -q nvidia-cuda-nvrtc 2>/dev/null; then
     python3 -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "nvidia-cuda-nvrtc==$version"
-    # Reads the machine code; its own releases read those of any NVRTC since 12.9.
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check nvidia-cuda-nvdisasm
+    # Reads the machine code, of any NVRTC since 12.9.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check nvidia-cuda-nvdisasm==13.5.37
 fi
 libraries=$("$venv/bin/python" - <<'PY'
 import pathlib, sysconfig

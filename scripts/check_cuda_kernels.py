@@ -1,13 +1,13 @@
 """Compiles rendered CUDA sources to machine code for every architecture with NVRTC; needs no GPU and no driver.
 
-usage: check_cuda_kernels.py FOLDER LIBFOLDER [ONLY]
+usage: check_cuda_kernels.py FOLDER LIBFOLDER [--defaults | ONLY]
 
-FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLDER holds libnvrtc.so.*. ONLY: sources whose file names
-hold this. Fails on an error, a spill, local memory, a missing entry point, more shared memory than the plan says, and on memory
-accesses that a source promises to be 16 bytes wide and are not. Kernels of matrix units are compiled for the architectures that have
-them. Where nvdisasm is installed beside NVRTC, the machine code for sm_90a (fp8 on mma: sm_89) is read too: matrix instructions and
-pairs of f16 where they are promised, no local memory anywhere, and few cycles beside the products in the loops of matmul/mma and
-conv2d/implicit_mma.
+FOLDER holds manifest.json and the sources (examples/render_kernels.rs); LIBFOLDER holds libnvrtc.so.*, and nvdisasm beside it. ONLY:
+sources whose file names hold this; `--defaults`: every kernel in every precision, with its first tunables alone. Fails on an error, a
+spill, local memory, a missing entry point, more registers than a multiprocessor has for one group, more shared memory than the plan
+says, and on memory accesses that a source promises to be 16 bytes wide and are not. Kernels of matrix units are compiled for the
+architectures that have them. The machine code for sm_90a (fp8 on mma: sm_89) is read too: matrix instructions and pairs of f16 where
+they are promised, no local memory anywhere, and few cycles beside the products in the loops of matmul/mma and conv2d/implicit_mma.
 """
 
 import concurrent.futures
@@ -25,6 +25,7 @@ HAVE = {"mma": ARCHITECTURES[1:], "wgmma": ["sm_90a"]}
 HAVE_FP8 = {"mma": ["sm_89", "sm_120"], "wgmma": ["sm_90a"]}
 READ = "sm_90a"
 READ_FP8 = {"mma": "sm_89"}
+REGISTERS = 65536  # of a multiprocessor, given to warps in units of 256
 INSTRUCTION = {"mma": "HMMA", "wgmma": "HGMMA"}
 # A warp issues a product every six cycles at best; what else stands in the loop is to fit between.
 CYCLES = {("matmul", "mma"): 6.3, ("conv2d", "implicit_mma"): 8.5}
@@ -109,11 +110,9 @@ def promises(kernel, ptx):
 
 
 def disassembled(libraries, cubin):
-    """Entry point -> its instructions as (name, cycles until the warp may issue the next, where it jumps to); nothing where there is no
-    nvdisasm. An instruction is 16 bytes; the cycles are bits 105 to 108, since Volta (Jia and others, arXiv:1804.06826, 2.1)."""
+    """Entry point -> its instructions as (name, cycles until the warp may issue the next, where it jumps to). An instruction is 16
+    bytes; the cycles are bits 105 to 108, since Volta (Jia and others, arXiv:1804.06826, 2.1)."""
     program = pathlib.Path(libraries).parent / "bin" / "nvdisasm"
-    if not program.exists():
-        return {}
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -141,7 +140,7 @@ def product_loop(own):
 
 def machine_promises(kernel, found):
     """What the machine code must and must not hold."""
-    for entry in kernel["entries"] if found else []:
+    for entry in kernel["entries"]:
         code = found.get(entry, [])
         own = [name for name, _, _ in code]
         if not own:
@@ -176,6 +175,9 @@ def machine_promises(kernel, found):
         if kernel["unit"] == "wgmma" and entry.startswith("whole"):
             if not any(name.startswith("UTMALDG") for name in own):
                 yield f"{entry}: no copies of boxes"
+            shared = kernel["tunables"].get("CLUSTER", 1) > 1
+            if shared != any(name.startswith("UTMALDG") and "MULTICAST" in name for name in own):
+                yield f"{entry}: copies go to {'one group' if shared else 'several groups'}"
         if kernel["unit"] == "mma" and kernel["op"] != "matrix" and entry.startswith("whole"):
             if not all(any(name.startswith(wanted) for name in own) for wanted in ("LDGSTS", "LDSM")):
                 yield f"{entry}: no asynchronous copies or matrix loads"
@@ -197,6 +199,8 @@ def check(nvrtc, libraries, folder, kernel, architecture):
             complaints.append(f"{entry}: not in the log")
         elif found[entry][1] or found[entry][2]:
             complaints.append(f"{entry}: {found[entry][1]} bytes of stack, {found[entry][2]} bytes of spills")
+        elif (-(-found[entry][0] // 8) * 8) * 32 * -(-kernel["lanes"].get(entry, 1) // 32) > REGISTERS:
+            complaints.append(f"{entry}: {found[entry][0]} registers of {kernel['lanes'][entry]} lanes are more than a multiprocessor has")
         elif entry in kernel["shared"] and found[entry][3] > kernel["shared"][entry]:
             complaints.append(f"{entry}: {found[entry][3]} bytes of shared memory where the plan says {kernel['shared'][entry]}")
     complaints += promises(kernel, ptx)
@@ -208,7 +212,12 @@ def check(nvrtc, libraries, folder, kernel, architecture):
 def main():
     folder, libraries = pathlib.Path(sys.argv[1]), sys.argv[2]
     only = sys.argv[3] if len(sys.argv) > 3 else ""
-    manifest = [kernel for kernel in json.loads((folder / "manifest.json").read_text()) if only in kernel["file"]]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if only == "--defaults":
+        # The first of each kind: a later one of the same key loses.
+        manifest = list({(k["op"], k["variant"], k["precision"]): k for k in reversed(manifest)}.values())[::-1]
+    else:
+        manifest = [kernel for kernel in manifest if only in kernel["file"]]
     nvrtc, failures, rows = Nvrtc(libraries), 0, {}
     have = lambda kernel: (HAVE_FP8 if kernel["precision"] == "fp8" else HAVE).get(kernel["unit"], ARCHITECTURES)
     wanted = [(kernel, architecture) for kernel in manifest for architecture in have(kernel)]

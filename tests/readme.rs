@@ -1,5 +1,5 @@
-//! The documents are true: the README's result block is what the program prints from the committed record that it names, and
-//! METHODOLOGY's list of kernels that have never run on a GPU is the registry minus the committed records.
+//! The documents are true: the README's result block and its table of CUDA kernels are what the committed records that they name say,
+//! and METHODOLOGY's list of kernels that have never run on a GPU is the registry minus the committed records.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,10 @@ use std::process::Command;
 
 use rooftrace::backend::host;
 use rooftrace::op;
-use rooftrace::plan::{DeviceKind, Language, Precision, Tunable, Tuned};
-use rooftrace::record::{self, Record};
+use rooftrace::plan::{DeviceKind, Language, Precision, Tunable, Tuned, VariantInfo};
+use rooftrace::record::{self, Record, State};
+use rooftrace::units::{ByteRate, FlopRate, Nanos};
+use rooftrace::view::View;
 use serde_json::json;
 
 fn root() -> &'static Path {
@@ -33,6 +35,67 @@ fn the_result_block_is_what_the_program_prints_from_its_record() {
     assert!(block.contains(printed.trim()), "run scripts/refresh-readme.sh; the program prints:\n{printed}");
     let picture = record.replace("records.jsonl", "roofline.svg");
     assert!(root().join(&picture).exists() && block.contains(&picture), "the picture {picture} is shown");
+}
+
+/// Holds a block of a document to what it is made of, or writes it there with `UPDATE_DOCS=1`.
+fn keep(document: &str, name: &str, body: &str) {
+    let path = root().join(document);
+    let text = std::fs::read_to_string(&path).expect("the document");
+    let now = block(&text, name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let marked = |body: &str| format!("<!-- {name}:begin -->{body}<!-- {name}:end -->");
+        std::fs::write(&path, text.replace(&marked(&now), &marked(&format!("\n{body}")))).expect("the document is writable");
+        return;
+    }
+    assert_eq!(now.trim(), body.trim(), "run UPDATE_DOCS=1 cargo test --release --test readme");
+}
+
+/// Records of an H100, and the problems whose ladders README shows from each.
+const LADDERS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "results/h100-cuda/2026-11-27T0640/records.jsonl",
+        &[("matmul", "4096x4096x4096"), ("depthwise", "64x56x56x128 k3"), ("depthwise", "64x56x56x128 k3 s2")],
+    ),
+    ("results/h100-cuda/2026-11-27T0806/records.jsonl", &[("conv2d", "32x28x28x128>128 k3"), ("attention", "2x16x2048x128 causal")]),
+];
+
+#[test]
+fn the_table_of_cuda_kernels_is_what_their_records_say() {
+    let mut table = String::from("| problem | kernel | time | rate | of its roof | |\n|---|---|---:|---:|---:|---|\n");
+    for (file, problems) in LADDERS {
+        let program = env!("CARGO_BIN_EXE_rooftrace");
+        let output = Command::new(program).args(["show", "--json"]).arg(root().join(file)).output().expect("the program starts");
+        let view: View = serde_json::from_slice(&output.stdout).expect("a view");
+        let records = record::read(&root().join(file)).unwrap_or_else(|error| panic!("{error}")).records;
+        let hash = |id: &str| {
+            records.iter().find_map(|record| match record {
+                Record::Measurement(m) if m.id == id => Some(m.source_hash),
+                _ => None,
+            })
+        };
+        for &(op, label) in *problems {
+            let entry = op::find(op).expect("a listed op");
+            for row in view.rows.iter().filter(|row| row.op == op && row.label == label) {
+                let (Some(time), Some(share)) = (row.time_ns, row.roof_fraction) else { continue };
+                let variant = small(entry).into_iter().find(|v| v.name == row.variant).expect("a listed variant");
+                let source = variant.source(Language::Cuda).expect("a CUDA source");
+                let now = hash_of(entry, variant.name, Language::Cuda, source.precisions[0], source.tunables);
+                let suspect = (row.state != State::Ok).then_some("suspect");
+                let notes: Vec<_> = suspect.into_iter().chain((hash(&row.id) != Some(now)).then_some("source changed since")).collect();
+                let rate = match op {
+                    "depthwise" => ByteRate(row.byte_per_s.unwrap_or(0.0)).to_string(),
+                    _ => FlopRate(row.flop_per_s.unwrap_or(0.0)).to_string(),
+                };
+                let (kernel, time) = (format!("`{}` {}", row.variant, row.precision), Nanos(time.median));
+                table += &format!("| {op} {label} | {kernel} | {time} | {rate} | {:.0} % | {} |\n", share * 100.0, notes.join(", "));
+            }
+        }
+    }
+    keep("README.md", "cuda", &table);
+}
+
+fn small(entry: &op::Entry) -> Vec<VariantInfo> {
+    (entry.parse)(&json!({})).expect("the default problem").variants()
 }
 
 /// Records below a folder.
@@ -73,7 +136,7 @@ fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
     let mut list = String::new();
     for (language, backend, folder, suffix) in [(Language::Cuda, "cuda", "kernels", "cu"), (Language::Wgsl, "wgpu", "shaders", "wgsl")] {
         for entry in op::OPS {
-            for variant in (entry.parse)(&json!({})).expect("the default problem").variants() {
+            for variant in small(entry) {
                 let Some(source) = variant.source(language) else { continue };
                 let name = (backend, entry.name, variant.name);
                 let of = |(b, o, v, hash): &(String, String, String, u64)| ((b.as_str(), o.as_str(), v.as_str()) == name).then_some(*hash);
@@ -91,13 +154,5 @@ fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
             }
         }
     }
-    let path = root().join("METHODOLOGY.md");
-    let text = std::fs::read_to_string(&path).expect("METHODOLOGY.md");
-    let now = block(&text, "never-run");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        let marked = |body: &str| format!("<!-- never-run:begin -->{body}<!-- never-run:end -->");
-        std::fs::write(&path, text.replace(&marked(&now), &marked(&format!("\n{list}")))).expect("METHODOLOGY.md is writable");
-        return;
-    }
-    assert_eq!(now.trim(), list.trim(), "run UPDATE_DOCS=1 cargo test --release --test readme");
+    keep("METHODOLOGY.md", "never-run", &list);
 }

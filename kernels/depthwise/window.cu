@@ -139,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) down(const T* __restrict__ x
     if (i >= (unsigned long long)d.n * strips * across * channels) return;
     const unsigned channel = (unsigned)i % channels, col = (unsigned)i / channels % across * ACROSS;
     const unsigned strip = (unsigned)i / channels / across, image = strip / strips, first = strip % strips * STRIP;
-    const unsigned rows = min(STRIP, d.oh - first) + 2; // of the input
+    const unsigned rows = min(unsigned(STRIP), d.oh - first) + 2; // of the input
     const unsigned top = first - d.padding, left = col - d.padding;
     Channels<NARROW> filters[3][3]; // [row, column]
 #pragma unroll
