@@ -133,9 +133,10 @@ fn hash_of(entry: &op::Entry, variant: &str, language: Language, precision: Prec
 #[test]
 fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
     let ran: BTreeSet<_> = recorded(&root().join("results")).iter().flat_map(|path| ran_on_a_gpu(path)).collect();
-    let mut list = String::new();
+    let (mut list, mut names) = (String::new(), String::new());
     for (language, backend, folder, suffix) in [(Language::Cuda, "cuda", "kernels", "cu"), (Language::Wgsl, "wgpu", "shaders", "wgsl")] {
         for entry in op::OPS {
+            let mut of_op = Vec::new();
             for variant in small(entry) {
                 let Some(source) = variant.source(language) else { continue };
                 let name = (backend, entry.name, variant.name);
@@ -146,13 +147,23 @@ fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
                     false if hashes.contains(&hash_of(entry, variant.name, language, source.precisions[0], source.tunables)) => continue,
                     false => " (changed since it ran)",
                 };
+                of_op.push(variant.name);
                 list += &match source.library {
                     Some(library) => format!("- {library} as `{}/{}`{note}\n", entry.name, variant.name),
                     None if source.transfer => format!("- copies as `{}/{}`{note}\n", entry.name, variant.name),
                     None => format!("- `{folder}/{}/{}.{suffix}`{note}\n", entry.name, variant.name),
                 };
             }
+            if !of_op.is_empty() {
+                names += &format!("{backend} {} {}\n", entry.name, of_op.join(", "));
+            }
         }
     }
     keep("METHODOLOGY.md", "never-run", &list);
+    // The same in short, for `rooftrace devices`.
+    let path = root().join("src/cli/never_run.txt");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &names).expect("the list is writable");
+    }
+    assert_eq!(std::fs::read_to_string(&path).expect("the list"), names, "run UPDATE_DOCS=1 cargo test --release --test readme");
 }

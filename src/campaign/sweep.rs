@@ -134,18 +134,22 @@ impl Campaign<'_> {
         self.curve(Kind::Read)
     }
 
-    /// One winner per level and direction: the middle of the level's run, DRAM at half of the last size, and in a hurry at the least that is
-    /// past every cache.
+    /// One winner per level and direction: the middle of the level's run, DRAM at half of the last size, on a GPU at the last, a gigabyte an
+    /// array or more, and in a hurry at the least that is past every cache.
     fn level_winners(&mut self, chosen: &[Chosen], found: &[Level], device: &DeviceInfo, last: u64) {
         let hurry = device.kind == DeviceKind::Cpu && self.scope.size == Size::Small;
         let cache = found.iter().filter_map(|level| level.capacity).max().unwrap_or(0);
         let beyond = if hurry { (MET_LLC * cache).max(2 * device.llc_bytes()) } else { u64::MAX };
+        let share = if device.kind == DeviceKind::Gpu { 1 } else { 2 };
         for level in found {
             for choice in chosen {
                 let memory = level.name == "dram";
                 let middle = (level.plateau.0 as f64 * level.plateau.1 as f64).sqrt() as u64;
-                let (setup, size) =
-                    if memory { (&choice.memory, beyond.min(largest(choice.kind, device, last) / 2)) } else { (&choice.cached, middle) };
+                let (setup, size) = if memory {
+                    (&choice.memory, beyond.min(largest(choice.kind, device, last) / share))
+                } else {
+                    (&choice.cached, middle)
+                };
                 let item = self.stream_item(choice.kind, size, setup, block_effort(self.scope.size));
                 let stores = match (choice.kind, setup.tuned.0.get("STORE")) {
                     (Kind::Read, _) | (_, None) => "",

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 use crate::plan::{DeviceInfo, DeviceKind, Library, Sensors};
 use crate::units::Capacity;
 
+/// What has never run on a GPU as it is now: a backend, an op and its variants a line. Made from the registry and the committed records.
+const NEVER_RUN: &str = include_str!("never_run.txt");
+
 /// Lists devices.
 pub fn run(json: bool) -> Result<i32> {
     let found = backend::devices();
@@ -25,9 +28,16 @@ pub fn run(json: bool) -> Result<i32> {
 
 fn line(found: &Found) -> String {
     match found {
+        Found::Device(device) if device.kind == DeviceKind::Gpu => describe(device) + &unproven(&device.backend),
         Found::Device(device) => describe(device),
         Found::Absent(why) => format!("-         {why}"),
     }
+}
+
+/// Kernels of a backend that are compiled and tested, but have not yet run on a GPU, in a line of its own.
+fn unproven(backend: &str) -> String {
+    let ops: Vec<_> = NEVER_RUN.lines().filter_map(|line| line.strip_prefix(backend)).map(str::trim).collect();
+    if ops.is_empty() { String::new() } else { format!("\n          compiled, not yet run on a GPU as they are now: {}", ops.join("; ")) }
 }
 
 /// One device in two lines, or three.
@@ -108,5 +118,18 @@ fn absent(found: &Found) -> Option<String> {
     match found {
         Found::Absent(why) => Some(why.to_string()),
         Found::Device(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_ran_is_told_by_backend() {
+        let cuda = unproven("cuda");
+        assert!(cuda.lines().count() <= 2 && (cuda.is_empty() || cuda.contains("not yet run")), "{cuda}");
+        assert!(NEVER_RUN.lines().all(|line| line.starts_with("cuda ") || line.starts_with("wgpu ")), "{NEVER_RUN}");
+        assert_eq!(unproven("host"), "");
     }
 }
