@@ -135,16 +135,16 @@ struct alignas(2 * sizeof(T)) Pair {
 
 // Outputs of the warp, `row` and `col` its first, to a matrix whose rows lie `apart`. None at or past row `rows` or column `cols` is
 // stored. WHOLE: no pair straddles an edge. Numbers of 16 bits go 16 bytes a lane where such vectors fit.
-template <bool WHOLE>
-__device__ __forceinline__ void store(T* c, const float (&sum)[4][8][4], unsigned row, unsigned col, unsigned rows, unsigned cols, unsigned apart) {
+template <bool WHOLE, class V>
+__device__ __forceinline__ void store(V* c, const float (&sum)[4][8][4], unsigned row, unsigned col, unsigned rows, unsigned cols, unsigned apart) {
     const unsigned lane = threadIdx.x % 32;
-    if constexpr (WHOLE && sizeof(T) == 2) {
+    if constexpr (WHOLE && sizeof(V) == 2) {
         if ((col | cols | apart) % WIDE == 0) {
 #pragma unroll
             for (unsigned i = 0; i < 8; ++i) {
                 const unsigned r = row + 8 * i + lane / 4;
-                T* const line = c + (unsigned long long)r * apart;
-                const auto pair = [&](unsigned j) { return packed<T>(sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]); };
+                V* const line = c + (unsigned long long)r * apart;
+                const auto pair = [&](unsigned j) { return packed<V>(sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]); };
 #pragma unroll
                 for (unsigned j = 0; j < 8; j += 4) {
                     const Piece out = gathered(pair(j), pair(j + 1), pair(j + 2), pair(j + 3));
