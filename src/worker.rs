@@ -224,7 +224,7 @@ impl Bench for Local<'_> {
 /// The state that stands for an error in a record, and its sentence.
 pub fn failed(error: &Error) -> (State, String) {
     let state = match error {
-        Error::OutOfMemory { .. } => State::OutOfMemory,
+        Error::OutOfMemory { .. } | Error::NoMemory(_) => State::OutOfMemory,
         Error::Timeout(_) => State::Timeout,
         Error::Wrong(_) => State::Wrong,
         Error::Interrupted => State::NotRun,

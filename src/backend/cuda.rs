@@ -283,9 +283,7 @@ fn failed(doing: &str, error: DriverError) -> Error {
     match problem_of(code) {
         Problem::Lost => Error::DeviceLost(format!("{doing} failed with {code:?}; run again, and check the driver's log if it returns")),
         Problem::Timeout => Error::Timeout(format!("{doing} was ended by the watchdog ({code:?}); choose a smaller problem")),
-        Problem::Memory => {
-            Error::Backend { backend: "cuda", why: format!("{doing} found too little device memory; choose a smaller problem") }
-        }
+        Problem::Memory => Error::NoMemory(format!("{doing} failed with {code:?}")),
         Problem::Other => Error::Backend { backend: "cuda", why: format!("{doing} failed with {code:?}") },
     }
 }
@@ -332,6 +330,11 @@ mod tests {
         assert_eq!(problem_of(CUresult::CUDA_ERROR_OUT_OF_MEMORY), Problem::Memory);
         assert_eq!(problem_of(CUresult::CUDA_ERROR_INVALID_VALUE), Problem::Other);
         let lost = failed("a launch of stream/linear", DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED));
+        let short = failed("a launch of stream/linear", DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY));
+        assert_eq!(
+            short.to_string(),
+            "out of memory: a launch of stream/linear failed with CUDA_ERROR_OUT_OF_MEMORY; choose a smaller problem"
+        );
         assert!(matches!(&lost, Error::DeviceLost(why) if why.contains("stream/linear") && why.contains("CUDA_ERROR_LAUNCH_FAILED")));
     }
 }
