@@ -228,7 +228,8 @@ pub fn failed(error: &Error) -> (State, String) {
         Error::Timeout(_) => State::Timeout,
         Error::Wrong(_) => State::Wrong,
         Error::Interrupted => State::NotRun,
-        Error::Unsupported { .. } | Error::Unavailable { .. } | Error::Usage(_) | Error::Compile { .. } => State::Unsupported,
+        Error::Unsupported { .. } | Error::Unavailable { .. } | Error::Usage(_) => State::Unsupported,
+        Error::Compile { .. } => State::NotCompiled,
         _ => State::DeviceLost,
     };
     (state, error.to_string())

@@ -13,6 +13,8 @@ mod harness;
 #[path = "cudacpu/stand_in.rs"]
 mod stand_in;
 
+#[path = "cuda_driver/code.rs"]
+mod code;
 #[path = "cuda_driver/copies.rs"]
 mod copies;
 #[path = "cuda_driver/graphs.rs"]
