@@ -2,7 +2,8 @@
 //!
 //! A CUBIN is asked for, never PTX: only then does the assembler run, which finds what is illegal on the architecture and tells
 //! registers and spills. A spill is an error: a kernel that spills is not the kernel that was written. So is a remark C75nn, which NVRTC
-//! makes no error of even under `-Werror`: products of a warpgroup are serialised, or a request for registers is ignored.
+//! makes no error of even under `-Werror`: products of a warpgroup are serialised, waits are put
+//! between them, or a request for registers is ignored.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -267,6 +268,19 @@ mod tests {
         ptxas         .     1232 bytes stack frame, 1224 bytes spill stores, 1300 bytes spill loads\n\
         ptxas info    : Used 40 registers, used 0 barriers, 1232 bytes cumulative stack size\n";
 
+    /// Reads and writes sums between products of a warpgroup.
+    const SERIAL: &str = r#"extern "C" __global__ void __launch_bounds__(128) k(float* out, unsigned long long a, unsigned long long b) {
+        float d[4] = {out[0], out[1], out[2], out[3]};
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+        for (int i = 0; i < 4; i++) {
+            asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
+                         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "l"(a), "l"(b));
+            d[0] += 1;
+        }
+        asm volatile("wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        for (int i = 0; i < 4; i++) out[4 * threadIdx.x + i] = d[i];
+    }"#;
+
     fn request<'a>(defines: &'a [String], checks: Checks) -> Request<'a> {
         Request { name: "op/variant.cu", text: "text", defines, architecture: "sm_80", checks, strict: true, release: "13.0" }
     }
@@ -355,6 +369,12 @@ mod tests {
         let bad = Request { text: "__global__ void k() { nonsense; }", ..request(&[], Checks::Trusted) };
         let log = cubin(&bad).unwrap_err().to_string();
         assert!(log.contains("op/variant.cu") && log.contains("nonsense") && log.contains("--gpu-architecture=sm_80"), "{log}");
+        // It succeeds, and only the log tells.
+        let serial = Request { text: SERIAL, architecture: "sm_90a", ..request(&[], Checks::Trusted) };
+        let (_, log) = cubin(&serial).unwrap();
+        assert!(log.contains("wgmma.mma_async instructions are serialized"), "{log}");
+        let said = as_written(&serial, &log).unwrap_err().to_string();
+        assert!(said.contains("are serialized") && said.contains("(C75"), "{said}");
         let draws = Request { text: crate::backend::cuda::fill::SOURCE, ..request(&[], Checks::Checked) };
         let (code, log) = cubin(&draws).unwrap();
         assert!(code.starts_with(b"\x7fELF"));
