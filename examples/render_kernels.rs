@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let (Some(folder), None) = (arguments.next(), arguments.next()) else { bail!("usage: render_kernels FOLDER") };
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut manifest = vec![draw(folder)?];
+    let mut manifest = vec![draw(folder)?, clock(folder)?];
     for entry in OPS {
         // Every problem of an op renders to the same text; entry points may depend on it, so all awkward ones are asked.
         let variants = (entry.parse)(&json!({}))?.variants();
@@ -76,6 +76,15 @@ fn draw(folder: &Path) -> Result<Value> {
     write(folder, "draw.cu", include_str!("../kernels/draw.cu"))?;
     Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries,
         "unit": "memory", "shared": {}, "lanes": {}}))
+}
+
+/// Nor does the one that reads clocks.
+fn clock(folder: &Path) -> Result<Value> {
+    write(folder, "clock.cu", include_str!("../kernels/clock.cu"))?;
+    Ok(
+        json!({"file": "clock.cu", "op": "clock", "variant": "clock", "precision": null, "tunables": {}, "defines": [], "entries": ["clock_read"],
+        "unit": "memory", "shared": {}}),
+    )
 }
 
 fn write(folder: &Path, file: &str, text: &str) -> Result<()> {

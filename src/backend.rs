@@ -26,7 +26,7 @@ mod vitals;
 pub mod wgpu;
 
 use meter::Meter;
-pub use vitals::Vitals;
+pub use vitals::{Tick, Vitals};
 
 /// Time of one sample, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +156,14 @@ pub trait Backend {
     /// Clocks, power and temperature now; absent where the device tells nothing of itself.
     fn vitals(&self) -> Option<Vitals> {
         None
+    }
+
+    /// Counters of its cores now, by which their clock is known from two moments; none where it has none to read.
+    ///
+    /// # Errors
+    /// As [`Loaded::sample`], and [`Backend::load`].
+    fn ticks(&self) -> Result<Vec<Tick>> {
+        Ok(Vec::new())
     }
 
     /// The counter of its energy.

@@ -86,6 +86,8 @@ pub struct Campaign<'a> {
     peaks: HashMap<String, peak::Peak>,
     /// Energy of the kernels so far, likewise.
     energies: HashMap<String, energy::Said>,
+    /// Whether what is run now is one of several settings.
+    trying: bool,
     /// The size that kernels' effort follows; roofs follow the scope's.
     kernel_size: Size,
     /// The user's kernel that is tried.
@@ -129,6 +131,7 @@ impl<'a> Campaign<'a> {
             llc: None,
             peaks: HashMap::new(),
             energies: HashMap::new(),
+            trying: false,
             kernel_size,
             own: None,
             ends: None,
@@ -230,6 +233,7 @@ impl<'a> Campaign<'a> {
             precision: Some(item.precision),
             state,
             why,
+            candidate: self.trying,
             extra: Default::default(),
         }))
     }

@@ -41,6 +41,9 @@ pub enum Error {
         /// Bytes free.
         have: u64,
     },
+    /// Memory was short where nobody told how much was wanted.
+    #[error("out of memory: {0}; choose a smaller problem")]
+    NoMemory(String),
     /// A kernel did not compile; carries the compiler's whole log.
     #[error("{kernel} does not compile: {log}")]
     Compile {
@@ -96,7 +99,7 @@ impl Error {
             Error::Usage(_) | Error::Io { .. } => 2,
             Error::Unavailable { .. } | Error::Unsupported { .. } => 3,
             Error::Wrong(_) => 4,
-            Error::OutOfMemory { .. } | Error::DeviceLost(_) | Error::Timeout(_) => 5,
+            Error::OutOfMemory { .. } | Error::NoMemory(_) | Error::DeviceLost(_) | Error::Timeout(_) => 5,
             Error::Compile { .. } | Error::Backend { .. } => 5,
             Error::BadFile { .. } => 6,
             Error::Interrupted => 130,

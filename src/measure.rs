@@ -96,9 +96,11 @@ impl<'b> Engine<'b> {
         let mut loaded = self.backend.load(&plan, seeded, sets, Checks::Trusted)?;
         self.wake()?;
         let vitals = || if effort.canary { self.backend.vitals() } else { None };
-        let asleep = vitals();
+        let ticks = || if effort.canary { self.backend.ticks() } else { Ok(Vec::new()) };
+        let (asleep, before_ticks) = (vitals(), ticks()?);
         let mut sampled = Sampler::new(&mut *loaded, &self.clock, sets, item.cache).run(effort)?;
-        let telemetry = telemetry::pair(asleep, vitals());
+        let core_mhz = telemetry::core_mhz(&before_ticks, &ticks()?);
+        let telemetry = telemetry::pair(asleep, vitals(), core_mhz);
         let set = poisoned_sample(&mut *loaded, &mut sampled, &self.clock, sets)?;
         let after = self.pulse(effort)?;
         let expectation = self.oracle.expect(op, item.precision, plan.unit, seeded)?;

@@ -37,7 +37,7 @@ pub struct Schema {
 impl Schema {
     /// The version this program writes.
     pub fn current() -> Self {
-        Schema { name: "rooftrace".into(), major: 1, minor: 2 }
+        Schema { name: "rooftrace".into(), major: 1, minor: 3 }
     }
 }
 
@@ -142,6 +142,8 @@ pub enum State {
     Wrong,
     /// The device cannot run it.
     Unsupported,
+    /// Its code does not compile, or not to what was written: a failure of whoever wrote it.
+    NotCompiled,
     /// Left out on purpose.
     Skipped,
     /// Memory was not enough.
@@ -356,6 +358,9 @@ pub struct Skip {
     pub state: State,
     /// The reason, one sentence.
     pub why: String,
+    /// One of several settings that were tried, as in [`Measurement::candidate`]: no loss where another was measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub candidate: bool,
     /// Fields of a newer minor version.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

@@ -63,6 +63,7 @@ fn state_word(state: State) -> &'static str {
         State::PowerLimited => "POWER",
         State::Wrong => "WRONG",
         State::Unsupported => "unsupported",
+        State::NotCompiled => "not compiled",
         State::Skipped => "skipped",
         State::OutOfMemory => "no memory",
         State::Timeout => "timeout",

@@ -145,6 +145,7 @@ fn state_name(state: State) -> &'static str {
         State::PowerLimited => "power limited",
         State::Wrong => "wrong",
         State::Unsupported => "unsupported",
+        State::NotCompiled => "before it was compiled",
         State::Skipped => "skipped",
         State::OutOfMemory => "out of memory",
         State::Timeout => "at its time limit",

@@ -224,11 +224,12 @@ impl Bench for Local<'_> {
 /// The state that stands for an error in a record, and its sentence.
 pub fn failed(error: &Error) -> (State, String) {
     let state = match error {
-        Error::OutOfMemory { .. } => State::OutOfMemory,
+        Error::OutOfMemory { .. } | Error::NoMemory(_) => State::OutOfMemory,
         Error::Timeout(_) => State::Timeout,
         Error::Wrong(_) => State::Wrong,
         Error::Interrupted => State::NotRun,
-        Error::Unsupported { .. } | Error::Unavailable { .. } | Error::Usage(_) | Error::Compile { .. } => State::Unsupported,
+        Error::Unsupported { .. } | Error::Unavailable { .. } | Error::Usage(_) => State::Unsupported,
+        Error::Compile { .. } => State::NotCompiled,
         _ => State::DeviceLost,
     };
     (state, error.to_string())

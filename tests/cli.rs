@@ -253,6 +253,52 @@ fn faults_of_the_child_cost_one_item_and_the_rest_is_saved() {
     }
 }
 
+/// A run of one problem by `matmul/naive` under faults: exit code and view.
+fn run_under(faults: &str, name: &str) -> (Option<i32>, serde_json::Value) {
+    let out = scratch(name).join("run");
+    let folder = out.to_string_lossy();
+    let mut args = vec!["run", "--device", "fake", "--size", "small", "--op", "matmul", "--variant", "naive", "--quiet", "--json"];
+    args.extend(["--m", "60", "--n", "70", "--k", "80", "--out", &folder]);
+    let output = scripted(&args, &format!(r#"{{{SMALL},"faults":[{faults}]}}"#));
+    let view = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), view)
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_is_a_hole_and_one_setting_of_several_is_none() {
+    let (status, view) = run_under(r#"{"op":"matmul","kind":"uncompilable"}"#, "uncompilable");
+    let skip = &view["skips"][0];
+    assert_eq!((status, &skip["state"]), (Some(5), &"not_compiled".into()), "{skip}");
+    assert!(skip["why"].as_str().is_some_and(|why| why.starts_with("matmul/naive does not compile: its script says so")), "{skip}");
+
+    // One of the loads of `stream` that its settings are tried by: a point of a sweep would be a hole.
+    let (status, view) = run_under(r#"{"op":"stream","kind":"uncompilable","call":6}"#, "one-setting");
+    let skips = view["skips"].as_array().expect("a list");
+    assert!(skips.len() == 1 && skips[0]["op"] == "stream" && skips[0]["state"] == "not_compiled", "{skips:?}");
+    assert_eq!(status, Some(0), "others of its settings are right");
+
+    let (status, view) = run_under(r#"{"op":"stream","kind":"uncompilable","at":"load"}"#, "no-setting");
+    assert_eq!(status, Some(5), "{}", view["skips"]);
+}
+
+#[test]
+fn verify_tells_a_wrong_output_from_what_does_not_compile_and_what_could_not_be_run() {
+    let verified = |kind: &str| {
+        let script = format!(r#"{{{SMALL},"faults":[{{"op":"matmul","variant":"naive","kind":"{kind}"}}]}}"#);
+        let args =
+            ["verify", "--device", "fake", "--op", "matmul", "--variant", "naive", "--precision", "f32", "--size", "small", "--quiet"];
+        let output = scripted(&args, &script);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (kind, status) in [("one_bad", 4), ("uncompilable", 1), ("out_of_memory", 5), ("device_lost", 5), ("segfault", 5)] {
+        let (found, stdout) = verified(kind);
+        assert_eq!(found, Some(status), "{kind}: {stdout}");
+        assert!(stdout.contains("FAILED") && stdout.contains(" 0 skipped"), "{kind}: {stdout}");
+    }
+    let (status, stdout) = verified("unsupported");
+    assert!(status == Some(0) && stdout.contains("skipped: matmul/naive needs a feature"), "{stdout}");
+}
+
 #[test]
 fn wrong_outputs_end_with_status_4_and_show_no_rate() {
     let kinds = ["nan", "one_nan", "shifted", "one_bad", "stops_writing", "writes_inputs", "breaks_guard"];

@@ -13,6 +13,8 @@ mod harness;
 #[path = "cudacpu/stand_in.rs"]
 mod stand_in;
 
+#[path = "cuda_driver/code.rs"]
+mod code;
 #[path = "cuda_driver/copies.rs"]
 mod copies;
 #[path = "cuda_driver/graphs.rs"]
@@ -144,6 +146,7 @@ fn a_driver_with_symbols_missing_is_an_error_and_ends_nothing() {
     let test = "a_driver_with_symbols_missing_is_an_error_and_ends_nothing";
     let Some(seen) = devices_seen_with(test, Some(&stub(0))) else { return };
     assert!(seen.answer.contains("cuDeviceGetCount"), "{}", seen.answer);
+    assert!(!seen.stderr.contains("panicked"), "{}", seen.stderr);
 }
 
 /// Loads three sets, launches five times from set 1, and holds what comes back against definition, draw and poison.

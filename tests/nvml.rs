@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rooftrace::plan::{DeviceInfo, Sensors};
-use rooftrace::record::{Measurement, State};
+use rooftrace::record::{Measurement, State, Telemetry};
 use rooftrace::worker::{Answer, Bench, Effort, Goal, Item, Launch};
 use serde_json::json;
 use stand_in::{CACHE, NVML, beside, library, stand_in};
@@ -79,6 +79,7 @@ fn the_board_is_found_by_its_address_and_tells_clocks_power_and_temperature() {
     assert_eq!(device.sensors, Some(told));
     let Answer::Done(m) = answer else { panic!("{answer:?}") };
     let telemetry = m.telemetry.expect("the board tells");
+    assert_eq!(telemetry.core_mhz, Some(1750), "as counted between both moments");
     for moment in [&telemetry.before, &telemetry.after] {
         assert_eq!((moment.sm_mhz, moment.memory_mhz, moment.celsius), (Some(1980), Some(2619), Some(61)));
         assert!(matches!(moment.power_mw, Some(100_000 | 100_001)) && moment.throttle.is_empty(), "{moment:?}");
@@ -95,7 +96,7 @@ fn what_holds_the_clocks_down_is_named() {
         let m = measured(with, script, brief());
         assert_eq!(m.telemetry.as_ref().map(|t| t.after.throttle.clone()), Some(vec!["sw_power_cap".to_string()]));
         assert!(matches!(m.state, State::PowerLimited | State::Suspect), "{m:?}");
-        assert!(m.reasons.iter().any(|r| r.starts_with("power held its clocks down") && r.contains("1410 MHz")), "{:?}", m.reasons);
+        assert!(m.reasons.iter().any(|r| r.starts_with("power held its clocks down") && r.contains("1750 MHz")), "{:?}", m.reasons);
     }
     let m = measured(with, "hot", brief());
     assert_eq!(m.state, State::Suspect);
@@ -134,7 +135,8 @@ fn what_is_not_told_is_absent_and_the_reason_is_known_once() {
         let absent = device.sensors.and_then(|sensors| sensors.absent).expect("a reason");
         assert!(absent.contains(says), "{script}: {absent}");
         let Answer::Done(m) = answer else { panic!("{script}: {answer:?}") };
-        assert!(m.telemetry.is_none() && m.verification.is_some(), "{script}: {m:?}");
+        let counted = Telemetry { core_mhz: Some(1750), ..Telemetry::default() };
+        assert!(m.telemetry == Some(counted) && m.verification.is_some(), "{script}: {m:?}");
         assert!(refused(folder, script).contains(says), "{script}");
         let mut devices = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
         devices.arg("devices").env("LD_LIBRARY_PATH", folder).env("CUDACPU_NVML", script);

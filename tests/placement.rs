@@ -175,7 +175,7 @@ fn a_kernel_without_arithmetic_needs_no_compute_ceiling() {
 #[test]
 fn states_that_show_no_times_give_no_rates() {
     use State::*;
-    for state in [Wrong, Unsupported, Skipped, OutOfMemory, Timeout, DeviceLost, NotRun] {
+    for state in [Wrong, Unsupported, NotCompiled, Skipped, OutOfMemory, Timeout, DeviceLost, NotRun] {
         let row = placed(kernel("k").work(1_000_000, 1_000_000, 0).takes(MS).ended(state));
         assert_eq!((row.time_ns, row.flop_per_s, row.byte_per_s, row.roof_fraction), (None, None, None, None), "{state:?}");
         assert_eq!((row.state, row.limiter.as_str(), row.limiter_share), (state, "", None));

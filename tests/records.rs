@@ -145,6 +145,7 @@ fn skip(id: &str) -> Skip {
         precision: Some(Precision::F64),
         state: State::Timeout,
         why: "depthwise/direct gave no answer within 2s".into(),
+        candidate: false,
         extra: Map::new(),
     }
 }
@@ -173,6 +174,23 @@ fn metered() -> Vec<Record> {
         Record::Header(header),
         Record::Measurement(Measurement { telemetry, energy: Some(energy), ..measurement("m0") }),
         Record::End(End { measurements: 1, seconds: 3, status: 5, ..End::default() }),
+    ]
+}
+
+/// What version 1.3 added, likewise.
+const GOLDEN_1_3: &str = include_str!("golden/records-1.3.jsonl");
+
+/// A run with all that version 1.3 added: a clock that the device counted, and a setting that does not compile.
+fn counted() -> Vec<Record> {
+    let mut header = header();
+    header.schema.minor = 3;
+    let telemetry = Some(Telemetry { core_mhz: Some(1755), ..Telemetry::default() });
+    let why = "depthwise/direct.cu does not compile: spills".into();
+    vec![
+        Record::Header(header),
+        Record::Measurement(Measurement { telemetry, ..measurement("m0") }),
+        Record::Skip(Skip { state: State::NotCompiled, why, candidate: true, ..skip("s0") }),
+        Record::End(End { measurements: 1, skips: 1, seconds: 3, ..End::default() }),
     ]
 }
 
@@ -220,6 +238,9 @@ fn the_golden_file_of_each_version_is_read_and_written_again_byte_for_byte() {
     let file = parse("golden", GOLDEN_1_2.as_bytes()).expect("reads");
     assert_eq!((file.records, file.warnings), (metered(), Vec::new()));
     assert_eq!(text(&metered()), GOLDEN_1_2, "the schema changed without a new version");
+    let file = parse("golden", GOLDEN_1_3.as_bytes()).expect("reads");
+    assert_eq!((file.records, file.warnings), (counted(), Vec::new()));
+    assert_eq!(text(&counted()), GOLDEN_1_3, "the schema changed without a new version");
 }
 
 #[test]

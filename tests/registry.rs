@@ -91,11 +91,11 @@ fn every_kernel_file_is_in_the_table() {
     files_under(&root().join("shaders"), &mut files);
     assert!(files.len() >= listed.len());
     for file in files {
-        // The fill kernels, and what stands before or in several sources.
+        // The fill kernels, the one that reads clocks, and what stands before or in several sources.
         let shared = file
             .file_stem()
             .and_then(|stem| stem.to_str())
-            .is_some_and(|stem| ["draw", "numbers", "warp", "warpgroup", "ring", "fused"].contains(&stem));
+            .is_some_and(|stem| ["draw", "clock", "numbers", "warp", "warpgroup", "ring", "fused"].contains(&stem));
         assert!(shared || listed.contains(&file), "{} belongs to no variant", file.display());
     }
 }

@@ -4,7 +4,7 @@
 //! What needs no device stands in functions that take none (`compile`: options, architecture names, the compiler's log;
 //! `memory`: where tensors and guards lie; [`problem_of`]: what an error code means), so that they are tested anywhere.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
 use super::meter::{self, Meter};
-use super::{Backend, Checks, Found, Loaded, Occupied, Vitals};
+use super::{Backend, Checks, Found, Loaded, Occupied, Tick, Vitals};
 use crate::draw::Seeded;
 use crate::error::{Error, Result};
 use crate::plan::{Code, DeviceInfo, Dispatch, Plan, Precision, Unit};
@@ -31,6 +31,7 @@ mod map;
 mod memory;
 mod probe;
 mod sensors;
+mod ticks;
 
 use cache::Cache;
 use compile::{Compiled, Made, Request};
@@ -39,6 +40,7 @@ use library::Chosen;
 pub use library::absent;
 use loaded::Program;
 use sensors::Board;
+use ticks::Ticker;
 
 /// All cuda devices, or the one reason why there is none. Makes no context, so it costs milliseconds.
 pub fn devices() -> Vec<Found> {
@@ -68,6 +70,8 @@ pub struct Cuda {
     chosen: Chosen,
     /// What tells its state, or why nothing does.
     board: Result<Board, String>,
+    /// What reads the counters of its multiprocessors, once it was asked for.
+    ticker: OnceCell<Ticker>,
 }
 
 /// What a plan's code is called in messages and the compiler's log.
@@ -109,6 +113,7 @@ impl Cuda {
             release: probe::nvrtc_release()?,
             chosen: Chosen::default(),
             board: probe::board_of(index),
+            ticker: OnceCell::new(),
         })
     }
 
@@ -121,8 +126,18 @@ impl Cuda {
 
     /// The same of the kernels that fill tensors.
     fn draws(&self) -> Request<'_> {
+        self.aside("draw.cu", fill::SOURCE)
+    }
+
+    /// The same of the kernel that reads clocks.
+    fn clock(&self) -> Request<'_> {
+        self.aside("clock.cu", ticks::SOURCE)
+    }
+
+    /// A text that is no plan's.
+    fn aside(&self, name: &'static str, text: &'static str) -> Request<'_> {
         let (architecture, release) = (&self.architecture, &self.release);
-        Request { name: "draw.cu", text: fill::SOURCE, defines: &[], architecture, checks: Checks::Trusted, strict: true, release }
+        Request { name, text, defines: &[], architecture, checks: Checks::Trusted, strict: true, release }
     }
 
     /// Compiles a text, or finds it compiled.
@@ -174,7 +189,7 @@ impl Backend for Cuda {
         let names: Vec<String> = plans.iter().map(|(plan, _)| named(plan)).collect();
         let fit = |plan: &Plan| has_unit(plan, &self.architecture).is_ok();
         let asked = plans.iter().zip(&names).filter(|((plan, _), _)| fit(plan));
-        let requests = asked.filter_map(|((plan, checks), name)| self.request(plan, name, *checks)).chain([self.draws()]);
+        let requests = asked.filter_map(|((plan, checks), name)| self.request(plan, name, *checks)).chain([self.draws(), self.clock()]);
         let mut open: HashMap<String, Request<'_>> = requests.map(|request| (request.key(), request)).collect();
         open.retain(|key, _| !self.compiled.borrow().contains_key(key) && !self.ahead.borrow().contains_key(key) && !self.cache.names(key));
         let made = compile::ahead(&open, &self.cache, within);
@@ -191,6 +206,18 @@ impl Backend for Cuda {
 
     fn vitals(&self) -> Option<Vitals> {
         self.board.as_ref().ok().map(Board::vitals)
+    }
+
+    fn ticks(&self) -> Result<Vec<Tick>> {
+        self.context.bind_to_thread().map_err(|e| failed("binding the context", e))?;
+        let ticker = match self.ticker.get() {
+            Some(ticker) => ticker,
+            None => {
+                let made = Ticker::new(&self.context, &*self.compiled(&self.clock())?)?;
+                self.ticker.get_or_init(|| made)
+            }
+        };
+        ticker.read(&self.stream, self.info.compute_units)
     }
 
     fn meter(&self) -> Result<Box<dyn Meter + '_>> {
@@ -283,9 +310,7 @@ fn failed(doing: &str, error: DriverError) -> Error {
     match problem_of(code) {
         Problem::Lost => Error::DeviceLost(format!("{doing} failed with {code:?}; run again, and check the driver's log if it returns")),
         Problem::Timeout => Error::Timeout(format!("{doing} was ended by the watchdog ({code:?}); choose a smaller problem")),
-        Problem::Memory => {
-            Error::Backend { backend: "cuda", why: format!("{doing} found too little device memory; choose a smaller problem") }
-        }
+        Problem::Memory => Error::NoMemory(format!("{doing} failed with {code:?}")),
         Problem::Other => Error::Backend { backend: "cuda", why: format!("{doing} failed with {code:?}") },
     }
 }
@@ -332,6 +357,11 @@ mod tests {
         assert_eq!(problem_of(CUresult::CUDA_ERROR_OUT_OF_MEMORY), Problem::Memory);
         assert_eq!(problem_of(CUresult::CUDA_ERROR_INVALID_VALUE), Problem::Other);
         let lost = failed("a launch of stream/linear", DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED));
+        let short = failed("a launch of stream/linear", DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY));
+        assert_eq!(
+            short.to_string(),
+            "out of memory: a launch of stream/linear failed with CUDA_ERROR_OUT_OF_MEMORY; choose a smaller problem"
+        );
         assert!(matches!(&lost, Error::DeviceLost(why) if why.contains("stream/linear") && why.contains("CUDA_ERROR_LAUNCH_FAILED")));
     }
 }

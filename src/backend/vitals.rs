@@ -28,6 +28,17 @@ pub struct Vitals {
     pub hot_ns: Option<u64>,
 }
 
+/// Two counters of one core, read together on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// Number of the core.
+    pub unit: u32,
+    /// Its cycles so far.
+    pub cycles: u64,
+    /// Nanoseconds so far, from any start.
+    pub ns: u64,
+}
+
 impl Vitals {
     /// Whether it tells nothing.
     pub fn is_empty(&self) -> bool {

@@ -70,7 +70,10 @@ impl Campaign<'_> {
     ) -> Result<Option<C>> {
         let mut best: Option<(f64, C)> = None;
         for candidate in among {
-            if let Some(score) = score(self, &candidate)?
+            self.trying = true;
+            let scored = score(self, &candidate);
+            self.trying = false;
+            if let Some(score) = scored?
                 && best.as_ref().is_none_or(|(best, _)| score > *best)
             {
                 best = Some((score, candidate));

@@ -82,12 +82,7 @@ pub fn choose(selector: Option<&str>, required: &[String]) -> Result<Vec<String>
     for backend in required.iter().filter(|name| Library::find(name).is_none()) {
         let there = |f: &Found| matches!(f, Found::Device(d) if d.backend == *backend);
         if backend != "fake" && !all.iter().any(there) {
-            let why = all.iter().filter_map(absent).find(|why| why.starts_with(backend.as_str()));
-            return Err(Error::Unavailable {
-                backend: backend.clone(),
-                why: format!("it is required, and {}", why.unwrap_or_else(|| "no device was found".into())),
-                remedy: "leave out --require to go on without it".into(),
-            });
+            return Err(missing(backend, &all));
         }
     }
     match selector {
@@ -114,10 +109,28 @@ fn id(found: &Found) -> Option<String> {
     }
 }
 
-fn absent(found: &Found) -> Option<String> {
-    match found {
-        Found::Absent(why) => Some(why.to_string()),
-        Found::Device(_) => None,
+/// The error for a required backend without a device: the backend's own reason and way out, where it gives them.
+fn missing(required: &str, all: &[Found]) -> Error {
+    let own = all.iter().find_map(|found| match found {
+        Found::Absent(Error::Unavailable { backend, why, remedy }) if backend == required => Some((why.as_str(), remedy.clone())),
+        _ => None,
+    });
+    let (why, remedy) = own.unwrap_or_else(|| ("no device was found", "leave out --require to go on without it".into()));
+    Error::Unavailable { backend: required.into(), why: format!("it is required, and {why}"), remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_required_backend_that_is_absent_is_one_sentence_with_one_way_out() {
+        let (why, remedy) = ("its driver is not installed".into(), "install it".into());
+        let found = [Found::Absent(Error::Unavailable { backend: "cuda".into(), why, remedy })];
+        let said = missing("cuda", &found).to_string();
+        assert_eq!(said, "cuda is not available: it is required, and its driver is not installed; install it");
+        let said = missing("wgpu", &found).to_string();
+        assert_eq!(said, "wgpu is not available: it is required, and no device was found; leave out --require to go on without it");
     }
 }
 

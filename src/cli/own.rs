@@ -163,7 +163,7 @@ pub fn failure<'a>(custom: &Custom, records: &'a [Record]) -> Option<&'a str> {
     })
 }
 
-/// 5 where the kernel does not compile or fit the device, which for one of ours would be no fault.
+/// 5 where the kernel does not fit the device, which for one of ours would be no fault.
 pub fn status(custom: &Custom, records: &[Record]) -> i32 {
     let unfit = |record: &Record| matches!(record, Record::Skip(s) if s.variant == custom.name && s.state == State::Unsupported);
     if records.iter().any(unfit) { 5 } else { 0 }

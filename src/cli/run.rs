@@ -10,7 +10,7 @@ use crate::cost;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::plan::Custom;
-use crate::record::{End, Header, Journal, Record, Schema, Settings, State};
+use crate::record::{End, Header, Journal, Record, Schema, Settings, Skip, State};
 use crate::report::{self, Style};
 use crate::roofline;
 use crate::study::Study;
@@ -183,15 +183,27 @@ fn header(args: &Measuring, mode: Mode<'_>, bench: &dyn Bench, roof_started: Opt
     }
 }
 
-/// The status of several devices together: wrong outputs before holes before success.
-fn worse(a: i32, b: i32) -> i32 {
+/// The status of several devices or kernels together: wrong outputs before failed checks before holes before success.
+pub(super) fn worse(a: i32, b: i32) -> i32 {
     let rank = |status: i32| match status {
         0 => 0,
         5 => 1,
-        4 => 2,
-        _ => 3,
+        1 => 2,
+        4 => 3,
+        _ => 4,
     };
     if rank(b) > rank(a) { b } else { a }
+}
+
+/// Whether a setting that does not compile is no loss: another of the same kernel was right.
+fn spared(skip: &Skip, records: &[Record]) -> bool {
+    let other = |record: &Record| match record {
+        Record::Measurement(m) => {
+            m.state != State::Wrong && (&m.op, &m.variant, Some(m.precision)) == (&skip.op, &skip.variant, skip.precision)
+        }
+        _ => false,
+    };
+    skip.candidate && skip.state == State::NotCompiled && records.iter().any(other)
 }
 
 /// Journal, records and progress of one device.
@@ -224,12 +236,13 @@ impl Keeper {
     fn status(&self) -> i32 {
         let states = self.records.iter().filter_map(|record| match record {
             Record::Measurement(m) => Some(m.state),
+            Record::Skip(s) if spared(s, &self.records) => None,
             Record::Skip(s) => Some(s.state),
             _ => None,
         });
         states.fold(0, |status, state| match state {
             State::Wrong => 4,
-            State::Timeout | State::OutOfMemory | State::DeviceLost | State::NotRun => worse(status, 5),
+            State::Timeout | State::OutOfMemory | State::DeviceLost | State::NotRun | State::NotCompiled => worse(status, 5),
             _ => status,
         })
     }

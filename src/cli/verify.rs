@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::run::worse;
 use super::{Verifying, devices, output};
 use crate::draw::Draw;
 use crate::error::{Error, Result};
@@ -16,6 +17,8 @@ use crate::worker::{Answer, Bench, Child, Goal, Item};
 
 /// Longest that one problem may take before its child is given up.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Exit code of what is not as it must be, though no output was wrong.
+const CHECK_FAILED: i32 = 1;
 /// Awkward problems of a variant at `--size small`, for slow checkers around this program.
 const FEW: usize = 3;
 
@@ -27,6 +30,8 @@ struct Tally {
     worst: Option<(f64, f64)>,
     failures: Vec<String>,
     skips: Vec<String>,
+    /// Exit code that stands for the failures.
+    status: i32,
 }
 
 /// Verifies the devices chosen.
@@ -40,9 +45,7 @@ pub fn run(args: &Verifying) -> Result<i32> {
         let device = bench.device().clone();
         let tallies = if args.mutants { mutants(args, &mut bench, &device)? } else { variants(args, &mut bench, &device)? };
         drop(bench);
-        if tallies.iter().any(|t| !t.failures.is_empty()) {
-            status = 4;
-        }
+        status = tallies.iter().fold(status, |status, tally| worse(status, tally.status));
         if !args.scope.common.json {
             output::print(&table(&device, &tallies, args.mutants))?;
         }
@@ -111,14 +114,16 @@ fn mutants(args: &Verifying, bench: &mut dyn Bench, device: &DeviceInfo) -> Resu
                     tally.skips.push(why);
                     break;
                 }
+                // A mistake that does not compile is none that a kernel could have: its table is to be mended.
                 Answer::Failed(state, why) => {
-                    tally.failures.push(format!("{state:?}: {why}"));
+                    tally.fail(state, format!("was not tried: {why}"));
                     break;
                 }
             }
         }
         if survived && tally.failures.is_empty() && tally.skips.is_empty() {
             tally.failures.push("survived every awkward problem".into());
+            tally.status = CHECK_FAILED;
         }
         tally.passed = usize::from(!survived);
         progress(args, &tally);
@@ -168,18 +173,23 @@ fn progress(args: &Verifying, tally: &Tally) {
 
 impl Tally {
     fn new(name: String, expected: usize) -> Self {
-        Tally { name, expected, passed: 0, worst: None, failures: Vec::new(), skips: Vec::new() }
+        Tally { name, expected, passed: 0, worst: None, failures: Vec::new(), skips: Vec::new(), status: 0 }
     }
 
     fn take(&mut self, answer: Answer) {
         match answer {
             Answer::Done(measured) => {
                 self.passed += 1;
-                self.worst = worse(self.worst, &measured);
+                self.worst = worst(self.worst, &measured);
             }
             Answer::Failed(State::Unsupported, why) => self.skips.push(why),
-            Answer::Failed(_, why) => self.failures.push(why),
+            Answer::Failed(state, why) => self.fail(state, why),
         }
+    }
+
+    fn fail(&mut self, state: State, why: String) {
+        self.failures.push(why);
+        self.status = worse(self.status, status_of(state));
     }
 
     fn outcome(&self) -> &'static str {
@@ -196,7 +206,16 @@ impl Tally {
     }
 }
 
-fn worse(so_far: Option<(f64, f64)>, measured: &Measurement) -> Option<(f64, f64)> {
+/// The exit code that stands for a problem that ended so: 4 only where there was an output, and it was wrong.
+fn status_of(state: State) -> i32 {
+    match state {
+        State::Wrong => 4,
+        State::NotCompiled => CHECK_FAILED,
+        _ => 5,
+    }
+}
+
+fn worst(so_far: Option<(f64, f64)>, measured: &Measurement) -> Option<(f64, f64)> {
     let now = measured.verification.as_ref().map(|v| (v.worst_error, v.allowed));
     let share = |(error, allowed): (f64, f64)| if allowed > 0.0 { error / allowed } else { 0.0 };
     match (so_far, now) {

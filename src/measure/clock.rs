@@ -48,7 +48,10 @@ pub fn learn(backend: &dyn Backend) -> Result<Clock> {
     // A problem long enough that both clocks should agree, once and four times over.
     let mut longer = load(64, device.compute_units as u64 * 2048)?;
     longer.sample(1, 0)?;
+    let ticks = backend.ticks()?;
     let (short, long) = (samples(&mut *longer, 1)?, samples(&mut *longer, 4)?);
+    let counted = super::telemetry::core_mhz(&ticks, &backend.ticks()?);
+    clock.core_mhz = clock.core_mhz.or(counted.map(|mhz| (mhz.into(), "clock64 / globaltimer".into())));
     match doubt(&short, &long, wall_overhead.max(0.0)) {
         Some(why) => clock.rejected = Some(why),
         None => {

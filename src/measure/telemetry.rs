@@ -1,7 +1,8 @@
 //! What a device's own account of itself says about an item: whether power or heat held its clocks down.
 
-use crate::backend::Vitals;
+use crate::backend::{Tick, Vitals};
 use crate::record::{Measurement, State, Telemetry};
+use crate::stats;
 
 /// Share of an item's time that its clocks may be held down without a word.
 const HELD: f64 = 0.1;
@@ -10,10 +11,21 @@ const POWER: [&str; 2] = ["sw_power_cap", "hw_power_brake_slowdown"];
 /// Of what heat does; the hardware's slowdown has either cause, and halves the clock at least.
 const HEAT: [&str; 3] = ["sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown"];
 
-/// Both moments as a record has them.
-pub fn pair(before: Option<Vitals>, after: Option<Vitals>) -> Option<Telemetry> {
-    let pair = Telemetry { before: before?, after: after?, ..Telemetry::default() };
-    (!pair.before.is_empty() || !pair.after.is_empty()).then_some(pair)
+/// Both moments, and the clock between them, as a record has them.
+pub fn pair(before: Option<Vitals>, after: Option<Vitals>, core_mhz: Option<u32>) -> Option<Telemetry> {
+    let (before, after) = before.zip(after).unwrap_or_default();
+    let pair = Telemetry { before, after, core_mhz, ..Telemetry::default() };
+    (pair != Telemetry::default()).then_some(pair)
+}
+
+/// The clock in MHz between two readings: the median of all cores that both saw, as each counts for itself.
+pub fn core_mhz(before: &[Tick], after: &[Tick]) -> Option<u32> {
+    let grown = after.iter().filter_map(|after| {
+        let before = before.iter().find(|before| before.unit == after.unit)?;
+        let (cycles, ns) = (after.cycles.checked_sub(before.cycles)?, after.ns.checked_sub(before.ns)?);
+        (cycles > 0 && ns > 0).then(|| 1e3 * cycles as f64 / ns as f64)
+    });
+    stats::median_of(grown).map(|mhz| mhz.round() as u32)
 }
 
 /// Marks an item whose clocks were held down: by a power cap, which is how the device works for long, as such; by heat as suspect.
@@ -22,8 +34,9 @@ pub fn judge(record: &mut Measurement) {
     let Some(telemetry) = &record.telemetry else { return };
     let wall = record.wall_ns.iter().sum::<u64>() as f64;
     let (before, after) = (&telemetry.before, &telemetry.after);
-    let power = held("power", [before.capped_ns, after.capped_ns], &POWER, after, wall);
-    let heat = held("heat", [before.hot_ns, after.hot_ns], &HEAT, after, wall);
+    let mhz = telemetry.core_mhz.or(after.sm_mhz);
+    let power = held("power", [before.capped_ns, after.capped_ns], &POWER, after, mhz, wall);
+    let heat = held("heat", [before.hot_ns, after.hot_ns], &HEAT, after, mhz, wall);
     if heat.is_some() {
         record.state = State::Suspect;
     } else if power.is_some() && record.state == State::Ok {
@@ -34,9 +47,9 @@ pub fn judge(record: &mut Measurement) {
 
 /// A sentence where clocks were held down for more than [`HELD`] of the time; where no time is told, or one that stands still beside what
 /// is on at the end, that counts.
-fn held(what: &str, ns: [Option<u64>; 2], names: &[&str], after: &Vitals, wall_ns: f64) -> Option<String> {
+fn held(what: &str, ns: [Option<u64>; 2], names: &[&str], after: &Vitals, mhz: Option<u32>, wall_ns: f64) -> Option<String> {
     let figures = |more: String| {
-        let clock = after.sm_mhz.map(|mhz| format!("{mhz} MHz"));
+        let clock = mhz.map(|mhz| format!("{mhz} MHz"));
         let power = after.power_mw.map(|mw| format!("{:.0} W", mw as f64 / 1e3));
         let heat = after.celsius.map(|celsius| format!("{celsius} °C"));
         let told: Vec<String> = [Some(more), clock, power, heat].into_iter().flatten().collect();
@@ -51,5 +64,28 @@ fn held(what: &str, ns: [Option<u64>; 2], names: &[&str], after: &Vitals, wall_n
         }
         _ if seen.is_empty() => None,
         _ => Some(format!("{what} held its clocks down at its end{}", figures(seen.join(", ")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_what_the_same_core_counted_in_both_readings() {
+        let tick = |unit, cycles, ns| Tick { unit, cycles, ns };
+        let before = [tick(0, 1_000_000, 500), tick(1, 7, 500), tick(2, 0, 500), tick(9, 0, 0)];
+        // The third has gone backwards, the fourth was seen once, the fifth only now; the counters themselves have nothing in common.
+        let after =
+            [tick(0, 2_755_000, 1_000_500), tick(1, 1_980_007, 1_000_500), tick(9, 0, 10), tick(3, 1, 1), tick(2, 1_410_000, 1_000_500)];
+        assert_eq!(core_mhz(&before, &after), Some(1755), "the median of 1755, 1980 and 1410");
+        assert_eq!(core_mhz(&before, &before), None, "no time has passed");
+        assert_eq!(core_mhz(&[], &[]), None);
+    }
+
+    #[test]
+    fn a_clock_alone_is_worth_a_record_and_nothing_is_not() {
+        assert_eq!(pair(None, None, None), None);
+        assert_eq!(pair(None, None, Some(1980)), Some(Telemetry { core_mhz: Some(1980), ..Telemetry::default() }));
     }
 }

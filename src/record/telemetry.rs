@@ -34,6 +34,9 @@ pub struct Telemetry {
     /// After.
     #[serde(skip_serializing_if = "Vitals::is_empty", default)]
     pub after: Vitals,
+    /// Clock of the multiprocessors over the samples in MHz: their cycles over nanoseconds, both counted by the device, in the median of all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub core_mhz: Option<u32>,
     /// Fields of a newer minor version.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

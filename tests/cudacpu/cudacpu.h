@@ -7,6 +7,7 @@
 // Refused with a message and an abort: barriers at different places of one block, a barrier that part of a block never reaches.
 #pragma once
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>

@@ -6,8 +6,9 @@
 //
 // Mistakes on demand: with CUDACPU_MISTAKE=halved, copies between page-locked and device memory stop halfway; with
 // CUDACPU_REFUSES=page-locked, there is no such memory; with `capture`, `captured-launch`, `end`, `instantiate`, `upload` or `graph-launch`
-// that step of a graph fails, and with CUDACPU_MISTAKE=no-events its events are not recorded; with CUDACPU_NO_COMPILER, nothing is compiled. CUDACPU_L2 is the size of
-// the cache in bytes.
+// that step of a graph fails, and with CUDACPU_MISTAKE=no-events its events are not recorded; with CUDACPU_NO_COMPILER, nothing is compiled. With
+// CUDACPU_SPILLS or CUDACPU_SERIALISES, programs whose name and options hold that text spill, or have products of a warpgroup serialised.
+// CUDACPU_L2 is the size of the cache in bytes.
 #pragma once
 #include "jobs.h"
 
@@ -262,12 +263,22 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
         made.log = "the stand-in compiles for sm_90a only\n";
         return 6;
     }
+    std::string known = made.name;
+    for (int i = 0; i < count; i++) known += std::string(" ") + options[i];
+    const auto meant = [&](const char* variable) { return getenv(variable) && known.find(getenv(variable)) != std::string::npos; };
+    if (meant("CUDACPU_SPILLS")) {
+        made.log = "ptxas error   : Registers are spilled to local memory in function 'stand_in', 8 bytes spill stores, 8 bytes spill loads\n";
+        return 6;
+    }
     for (const cudacpu::Entry& entry : ENTRIES) {
         const std::string module = module_name(made.name) + " ", name = entry.name;
         if (name.rfind(module, 0) != 0) continue;
         made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_90a'\n";
         made.log += "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
         made.log += "ptxas info    : Used 42 registers, used 1 barriers, 96 bytes smem\n";
+    }
+    if (meant("CUDACPU_SERIALISES")) {
+        made.log += "ptxas info    : (C7515) Potential Performance Loss: wgmma.mma_async instructions are serialized in the function 'stand_in'\n";
     }
     return OK;
 }

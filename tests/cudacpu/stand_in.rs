@@ -41,10 +41,16 @@ pub fn again(test: &str, folder: &Path) -> (String, String) {
     (stdout, stderr)
 }
 
-/// Every CUDA source with default tunables, and the fill kernels, under the names that the stand-in looks for; `patched` may change texts,
+/// The kernel that reads clocks, which belongs to no op.
+fn clock_module() -> Module {
+    let (text, entries) = (include_str!("../../kernels/clock.cu").into(), vec![("clock_read".to_string(), 1)]);
+    Module { name: "clock_cu".into(), text, defines: Vec::new(), entries, value: "Clock" }
+}
+
+/// Every CUDA source with default tunables, and those that fill tensors and read clocks, under the names that the stand-in looks for; `patched` may change texts,
 /// and leave some out.
 pub fn modules(patched: impl Fn(&str, String) -> Option<String>) -> Vec<Module> {
-    let mut made = vec![draw_module("draw_cu", DRAW)];
+    let mut made = vec![draw_module("draw_cu", DRAW), clock_module()];
     for entry in OPS {
         let parsed = |fields: &serde_json::Value| (entry.parse)(fields).expect("legal");
         for variant in parsed(&(entry.awkward)()[0]).variants().into_iter().filter(runs_here) {

@@ -1,17 +1,21 @@
 //! CUDA C++ to machine code for one architecture, by NVRTC, with its log read even when it succeeds.
 //!
 //! A CUBIN is asked for, never PTX: only then does the assembler run, which finds what is illegal on the architecture and tells
-//! registers and spills. A spill is an error: a kernel that spills is not the kernel that was written.
+//! registers and spills. A spill is an error: a kernel that spills is not the kernel that was written. So is a remark C75nn, which NVRTC
+//! makes no error of even under `-Werror`: products of a warpgroup are serialised, waits are put
+//! between them, or a request for registers is ignored.
 
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cudarc::driver::{CudaContext, CudaModule};
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaContext, CudaModule, DriverError};
 use cudarc::nvrtc::{Ptx, result, sys};
 
 use super::cache::{Cache, Entry};
+use super::failed;
 use crate::backend::Checks;
 use crate::error::{Error, Result};
 
@@ -27,7 +31,7 @@ pub struct Request<'a> {
     pub architecture: &'a str,
     /// Whether line numbers go into the code.
     pub checks: Checks,
-    /// Whether a spill is an error: in our kernels it is, in a user's it is their choice.
+    /// Whether spills and remarks C75nn are errors: in our kernels they are, in a user's they are their choice.
     pub strict: bool,
     /// The compiler's release, such as `13.0`.
     pub release: &'a str,
@@ -142,18 +146,47 @@ pub fn ahead(requests: &HashMap<String, Request<'_>>, cache: &Cache, within: Dur
 /// Compiles, or takes what was compiled before under the request's key, and loads.
 ///
 /// # Errors
-/// [`Error::Compile`] with options and the whole log, [`Error::Backend`] where the driver refuses the code.
+/// [`Error::Compile`] with options and the log; those of the driver, [`Error::Backend`] where it refuses the code.
 pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, key: &str, cache: &Cache, ahead: Option<Made>) -> Result<Compiled> {
     let made = ahead.map_or_else(|| now(request, key, cache), Ok)?;
     let Made { entry: Entry { cubin, log }, compile_ns } = made;
-    let module = context.load_module(Ptx::from_binary(cubin)).map_err(|e| Error::Backend {
-        backend: "cuda",
-        why: format!(
-            "the driver refuses the code compiled for {} ({:?}); use an NVRTC that is no newer than the driver",
-            request.architecture, e.0
-        ),
-    })?;
+    as_written(request, &log)?;
+    let module = context.load_module(Ptx::from_binary(cubin)).map_err(|e| refused(request, e))?;
     Ok(Compiled { module, usages: usages(&log), compile_ns })
+}
+
+/// Refuses what the assembler compiled to something slower than was written, by its remarks.
+fn as_written(request: &Request<'_>, log: &str) -> Result<()> {
+    let remarks: Vec<&str> = log.lines().filter(|line| request.strict && is_remark(line)).collect();
+    match remarks.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Compile {
+            kernel: request.name.into(),
+            log: format!("the assembler does not keep to it with {}\n{}", request.options().join(" "), remarks.join("\n")),
+        }),
+    }
+}
+
+/// Whether a line of the log holds a code from C7500 to C7599.
+fn is_remark(line: &str) -> bool {
+    line.split("(C75").skip(1).any(|rest| matches!(rest.as_bytes(), [a, b, b')', ..] if a.is_ascii_digit() && b.is_ascii_digit()))
+}
+
+/// What the driver says of code that it does not load.
+fn refused(request: &Request<'_>, error: DriverError) -> Error {
+    use CUresult::*;
+    match error.0 {
+        CUDA_ERROR_NO_BINARY_FOR_GPU | CUDA_ERROR_INVALID_IMAGE | CUDA_ERROR_INVALID_PTX | CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+            Error::Backend {
+                backend: "cuda",
+                why: format!(
+                    "the driver refuses the code of {} compiled for {} ({:?}); use an NVRTC that is no newer than the driver",
+                    request.name, request.architecture, error.0
+                ),
+            }
+        }
+        _ => failed(&format!("loading the code of {}", request.name), error),
+    }
 }
 
 /// Code from the cache, or compiled now and kept there.
@@ -230,10 +263,23 @@ mod tests {
         ptxas info    : Compiling entry function 'read' for 'sm_90a'\n\
         ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
         ptxas info    : Used 64 registers, used 1 barriers, 1024 bytes smem\n\
-        ptxas info    : (C7519) some advice\n\
+        ptxas info    : (C7515) Potential Performance Loss: wgmma.mma_async instructions are serialized in the function 'read'\n\
         ptxas info    : Compiling entry function 'spilly' for 'sm_90a'\n\
         ptxas         .     1232 bytes stack frame, 1224 bytes spill stores, 1300 bytes spill loads\n\
         ptxas info    : Used 40 registers, used 0 barriers, 1232 bytes cumulative stack size\n";
+
+    /// Reads and writes sums between products of a warpgroup.
+    const SERIAL: &str = r#"extern "C" __global__ void __launch_bounds__(128) k(float* out, unsigned long long a, unsigned long long b) {
+        float d[4] = {out[0], out[1], out[2], out[3]};
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+        for (int i = 0; i < 4; i++) {
+            asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
+                         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "l"(a), "l"(b));
+            d[0] += 1;
+        }
+        asm volatile("wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        for (int i = 0; i < 4; i++) out[4 * threadIdx.x + i] = d[i];
+    }"#;
 
     fn request<'a>(defines: &'a [String], checks: Checks) -> Request<'a> {
         Request { name: "op/variant.cu", text: "text", defines, architecture: "sm_80", checks, strict: true, release: "13.0" }
@@ -254,6 +300,31 @@ mod tests {
         assert_eq!(usages("warning: unused variable\n"), []);
         let cut = usages("ptxas info    : Compiling entry function 'a' for 'sm_80'\n");
         assert_eq!(cut[0].registers, None);
+    }
+
+    #[test]
+    fn a_remark_that_products_are_serialised_is_an_error_of_ours_and_a_users_choice() {
+        let ours = request(&[], Checks::Trusted);
+        let said = as_written(&ours, LOG).unwrap_err().to_string();
+        assert!(said.starts_with("op/variant.cu does not compile: ") && said.contains("(C7515)") && said.contains("serialized"), "{said}");
+        assert!(!said.contains("spill stores"), "remarks alone: {said}");
+        assert!(as_written(&Request { strict: false, ..request(&[], Checks::Trusted) }, LOG).is_ok());
+        let others = "ptxas info    : (C7600) other\nptxas info    : (C750x) none\nnote: C7510\n(C75";
+        assert!(as_written(&ours, others).is_ok());
+        let ignored = as_written(&ours, "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored").unwrap_err();
+        assert!(ignored.to_string().contains("(C7508)"), "{ignored}");
+    }
+
+    #[test]
+    fn only_code_of_another_release_is_blamed_on_nvrtc() {
+        let said = |code| refused(&request(&[], Checks::Trusted), DriverError(code));
+        for code in [CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU, CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION] {
+            let why = said(code).to_string();
+            assert!(why.contains("op/variant.cu") && why.contains("no newer than the driver"), "{why}");
+        }
+        let short = said(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+        assert!(matches!(&short, Error::NoMemory(_)) && !short.to_string().contains("NVRTC"), "{short}");
+        assert!(matches!(said(CUresult::CUDA_ERROR_LAUNCH_FAILED), Error::DeviceLost(_)));
     }
 
     #[test]
@@ -298,6 +369,12 @@ mod tests {
         let bad = Request { text: "__global__ void k() { nonsense; }", ..request(&[], Checks::Trusted) };
         let log = cubin(&bad).unwrap_err().to_string();
         assert!(log.contains("op/variant.cu") && log.contains("nonsense") && log.contains("--gpu-architecture=sm_80"), "{log}");
+        // It succeeds, and only the log tells.
+        let serial = Request { text: SERIAL, architecture: "sm_90a", ..request(&[], Checks::Trusted) };
+        let (_, log) = cubin(&serial).unwrap();
+        assert!(log.contains("wgmma.mma_async instructions are serialized"), "{log}");
+        let said = as_written(&serial, &log).unwrap_err().to_string();
+        assert!(said.contains("are serialized") && said.contains("(C75"), "{said}");
         let draws = Request { text: crate::backend::cuda::fill::SOURCE, ..request(&[], Checks::Checked) };
         let (code, log) = cubin(&draws).unwrap();
         assert!(code.starts_with(b"\x7fELF"));

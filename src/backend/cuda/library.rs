@@ -186,10 +186,7 @@ impl Named {
             Meaning::Refused => {
                 Error::unsupported(format!("{what}: {doing}"), format!("{library} to support it"), format!("{name} ({status})"))
             }
-            Meaning::Memory => {
-                let why = format!("{what}: {library} found too little memory while {doing} ({name}); choose a smaller problem");
-                Error::Backend { backend: "cuda", why }
-            }
+            Meaning::Memory => Error::NoMemory(format!("{what}: {library} failed while {doing} ({name}, {status})")),
             Meaning::Lost => {
                 let why = format!(
                     "{what}: {library} failed while {doing} ({name}, {status}); run again, and check the driver's log if it returns"
@@ -263,6 +260,16 @@ mod tests {
             assert_eq!(meaning(Library::Cudnn, refused), Meaning::Refused, "{refused}");
         }
         assert_eq!((meaning(Library::Cudnn, 8), meaning(Library::Cudnn, 5001)), (Meaning::Lost, Meaning::Lost));
+    }
+
+    #[test]
+    fn a_library_without_memory_is_out_of_memory_as_a_driver_is() {
+        for (library, status) in [(Library::Cublas, 3), (Library::CublasLt, 3), (Library::Cudnn, 2), (Library::Cudnn, 4003)] {
+            let named = Named { library, what: "matmul/library f32".into() };
+            let why = named.failed("starting", status, "ALLOC_FAILED");
+            assert!(matches!(why, Error::NoMemory(_)), "{why:?}");
+            assert_eq!(why.exit_code(), 5);
+        }
     }
 
     #[test]

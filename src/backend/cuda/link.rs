@@ -27,15 +27,15 @@ impl PageLocked {
     /// Allocates it, all bytes zero.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`], [`Error::NoMemory`] where nobody tells how much is left.
     fn new(context: &Arc<CudaContext>, bytes: u64) -> Result<Self> {
         context.bind_to_thread().map_err(|e| failed("binding the context", e))?;
         let what = "page-locked host memory";
         let short = || match topology::available_memory() {
             Some(have) => Error::OutOfMemory { what: what.into(), need: bytes, have },
-            None => Error::Backend { backend: "cuda", why: format!("{what}: {bytes} bytes are not to be had; choose a smaller problem") },
+            None => Error::NoMemory(format!("{what} needs {bytes} bytes, and they are not to be had")),
         };
-        let start = probe::guarded(|| {
+        let start = probe::running(|| {
             // SAFETY: the memory is set below, before anything reads it.
             let made = unsafe { result::malloc_host(bytes as usize, 0) };
             made.map_err(|e| if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY { short() } else { failed("allocating page-locked memory", e) })
@@ -114,7 +114,7 @@ impl Link {
     /// Those of the driver.
     pub fn enqueue(&self, stream: &CudaStream, set: usize, tensors: &[CUdeviceptr]) -> Result<()> {
         let (&PageLocked { start, bytes, .. }, stream) = (&self.buffers[set], stream.cu_stream());
-        probe::guarded(|| {
+        probe::running(|| {
             // SAFETY: both tensors are as long as the buffer; all three live, and nobody else touches them, until the stream is waited
             // for, which a sample does before it ends and a buffer before it is freed.
             let done = match self.direction {

@@ -147,7 +147,7 @@ impl Resident {
             (0..launches).try_for_each(call)?;
             end.record(stream).map_err(|e| failed(&doing, e))?;
             end.synchronize().map_err(|e| failed(&doing, e))?;
-            Ok(probe::guarded(|| elapsed(start, end))?.unwrap_or(Duration::MAX))
+            Ok(probe::running(|| elapsed(start, end))?.unwrap_or(Duration::MAX))
         };
         reference.choose(chosen, &self.pool.tensors, &time)?;
         self.facts.path = Some(reference.named());
@@ -190,7 +190,7 @@ impl Resident {
         self.end.record(&self.stream).map_err(|e| failed(&doing, e))?;
         self.end.synchronize().map_err(|e| failed(&doing, e))?;
         let wall = started.elapsed();
-        let device = probe::guarded(|| elapsed(&self.start, &self.end))?;
+        let device = probe::running(|| elapsed(&self.start, &self.end))?;
         Ok(Sample { device, wall })
     }
 
@@ -210,7 +210,7 @@ impl Resident {
         album.launch(calls, lane)?;
         stream.synchronize().map_err(|e| failed(&doing, e))?;
         let wall = started.elapsed();
-        let device = probe::guarded(|| elapsed(start, end))?;
+        let device = probe::running(|| elapsed(start, end))?;
         match device {
             Some(device) if !device.is_zero() && device <= wall + wall / 20 => Ok(Sample { device: Some(device), wall }),
             _ => {

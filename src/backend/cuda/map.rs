@@ -41,7 +41,7 @@ fn map(spec: &TensorSpec, place: CUdeviceptr, boxes: [u32; 2]) -> Result<CUtenso
         return Err(Error::unsupported(what, "rows of whole 16 bytes, boxes of 128", line[0]));
     }
     let mut made = CUtensorMap { opaque: [0; 16] };
-    probe::guarded(|| {
+    probe::running(|| {
         // SAFETY: all pointers are to live arrays of two numbers, of which one stride is read; the driver only computes with the
         // address, which is that of the tensor for as long as its launches last.
         unsafe {

@@ -1,6 +1,9 @@
 //! Finds the driver, its devices and NVRTC, and says what is missing in one sentence.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use cudarc::driver::result as driver;
 use cudarc::driver::sys::{CUdevice, CUdevice_attribute_enum as Attribute, CUresult};
@@ -21,16 +24,45 @@ pub fn no_such_device(index: usize, count: usize) -> Error {
     unavailable(format!("there is no cuda:{index}"), format!("this machine has {count}, counted from cuda:0"))
 }
 
-/// Runs calls into libraries whose missing symbols make cudarc panic, and turns a panic into an error.
+/// Makes calls that look for a device and open it into libraries whose missing symbols make cudarc panic, and turns a panic into an error.
 ///
 /// # Errors
 /// The call's own, or [`Error::Unavailable`] with the panic's message.
 pub fn guarded<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        let why = format!("the NVIDIA libraries do not work together ({})", text.unwrap_or("no reason given"));
-        Err(unavailable(why, "install the driver and NVRTC of one CUDA release"))
-    })
+    quietly(call).unwrap_or_else(|panic| Err(unavailable(discord(&*panic), TOGETHER)))
+}
+
+/// The same of calls on a device that is open: there a missing symbol is a failure, and no reason to pass a kernel by.
+///
+/// # Errors
+/// The call's own, or [`Error::Backend`] with the panic's message.
+pub fn running<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+    quietly(call).unwrap_or_else(|panic| Err(Error::Backend { backend: "cuda", why: format!("{}; {TOGETHER}", discord(&*panic)) }))
+}
+
+const TOGETHER: &str = "install the driver and NVRTC of one CUDA release";
+
+fn discord(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the NVIDIA libraries do not work together ({})", text.unwrap_or("no reason given"))
+}
+
+/// Catches a panic of this thread in this call, without the words that a panic prints; all others print theirs.
+fn quietly<T>(call: impl FnOnce() -> T) -> std::thread::Result<T> {
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| {
+        let usual = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+    let before = QUIET.replace(true);
+    let caught = catch_unwind(AssertUnwindSafe(call));
+    QUIET.set(before);
+    caught
 }
 
 /// Every device, in the driver's order.
@@ -256,9 +288,10 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_bindings_becomes_an_error() {
-        // `resume_unwind` does what a panic does, less the message on standard error.
-        let text = guarded::<()>(|| std::panic::resume_unwind(Box::new("Missing symbol cuSomething".to_string()))).unwrap_err().to_string();
-        assert!(text.contains("Missing symbol cuSomething"), "{text}");
+        let opening = guarded::<()>(|| panic!("Missing symbol {}", "cuSomething")).unwrap_err();
+        assert!(matches!(&opening, Error::Unavailable { why, .. } if why.contains("Missing symbol cuSomething")), "{opening}");
+        let using = running::<()>(|| panic!("Missing symbol cuSomething")).unwrap_err();
+        assert!(matches!(&using, Error::Backend { why, .. } if why.contains("Missing symbol cuSomething")), "{using}");
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum FaultKind {
     Unavailable,
     /// A limit is passed.
     Unsupported,
+    /// The kernel does not compile.
+    Uncompilable,
     /// Every output element is NaN.
     Nan,
     /// One output element is NaN.
@@ -78,7 +80,7 @@ impl FaultKind {
     fn usual_moment(self) -> Moment {
         match self {
             FaultKind::Unavailable => Moment::Open,
-            FaultKind::OutOfMemory | FaultKind::Unsupported => Moment::Load,
+            FaultKind::OutOfMemory | FaultKind::Unsupported | FaultKind::Uncompilable => Moment::Load,
             _ => Moment::Sample,
         }
     }
@@ -94,7 +96,8 @@ pub struct Fault {
     pub op: Option<String>,
     /// Variant that it strikes; any where absent.
     pub variant: Option<String>,
-    /// Call that it strikes in; by default `open` for `unavailable`, `load` for `out_of_memory` and `unsupported`, else `sample`.
+    /// Call that it strikes in; by default `open` for `unavailable`, `load` for `out_of_memory`, `unsupported` and
+    /// `uncompilable`, else `sample`.
     pub at: Option<Moment>,
     /// Which of the matching calls of this process, from 1; absent: every one.
     pub call: Option<u64>,
@@ -172,6 +175,7 @@ impl Fake {
                 return Err(Error::Unavailable { backend: "fake".into(), why, remedy });
             }
             FaultKind::Unsupported => return Err(Error::unsupported(named, "a feature", "none")),
+            FaultKind::Uncompilable => return Err(Error::Compile { kernel: named.into(), log: "its script says so\nin two lines".into() }),
             // Silent: `Resident` applies them to the data.
             _ => {}
         }

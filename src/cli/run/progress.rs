@@ -55,8 +55,11 @@ impl Progress {
             Record::Measurement(m) if m.state == State::Wrong => {
                 self.line(&format!("WRONG {}", m.reasons.first().map_or("", String::as_str)))
             }
-            Record::Skip(s) if matches!(s.state, State::Timeout | State::OutOfMemory | State::DeviceLost | State::Wrong) => {
-                self.line(&format!("{}/{}: {}", s.op, s.variant, s.why));
+            Record::Skip(s)
+                if matches!(s.state, State::Timeout | State::OutOfMemory | State::DeviceLost | State::Wrong | State::NotCompiled) =>
+            {
+                // Of a compiler's log the first line; the record has them all.
+                self.line(&format!("{}/{}: {}", s.op, s.variant, s.why.lines().next().unwrap_or_default()));
             }
             Record::Measurement(m) if self.verbose => self.line(&format!("{} {:?} {}", m.id, m.state, m.reasons.join("; "))),
             Record::Skip(s) if self.verbose => self.line(&format!("{}/{} {:?}: {}", s.op, s.variant, s.state, s.why)),
