@@ -1,5 +1,5 @@
-//! The documents are true: the README's result block is what the program prints from the committed record that it names, and
-//! METHODOLOGY's list of kernels that have never run on a GPU is the registry minus the committed records.
+//! The documents are true: the README's result block and its study's verdict are what the program prints from the committed records that they
+//! name, and METHODOLOGY's list of kernels that have never run on a GPU is the registry minus the committed records.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,47 @@ fn the_result_block_is_what_the_program_prints_from_its_record() {
     assert!(block.contains(printed.trim()), "run scripts/refresh-readme.sh; the program prints:\n{printed}");
     let picture = record.replace("records.jsonl", "roofline.svg");
     assert!(root().join(&picture).exists() && block.contains(&picture), "the picture {picture} is shown");
+}
+
+/// A paragraph as a quotation of lines of at most 140 characters.
+fn quoted(text: &str) -> String {
+    let mut lines = vec![String::from(">")];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("never empty");
+        match line.chars().count() + 1 + word.chars().count() <= 140 {
+            true => *line += &format!(" {word}"),
+            false => lines.push(format!("> {word}")),
+        }
+    }
+    lines.join("\n")
+}
+
+/// Sentences of a study that the README quotes: the verdict and its reason.
+const QUOTED: usize = 2;
+
+#[test]
+fn the_quoted_answer_is_what_the_program_tells_of_its_record() {
+    let path = root().join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("the README");
+    let now = block(&readme, "study");
+    let record = now.lines().find_map(|line| line.strip_prefix("<!-- from ")?.strip_suffix(" -->"));
+    let record = record.expect("the record's name, as `<!-- from results/… -->`");
+    let program = env!("CARGO_BIN_EXE_rooftrace");
+    let output = Command::new(program).args(["show", "--markdown"]).arg(root().join(record)).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).expect("text");
+    // The question, the device, then the answer: a sentence a line.
+    let answer = printed.split("\n\n").nth(2).expect("an answer");
+    let told = quoted(&answer.lines().take(QUOTED).collect::<Vec<_>>().join(" "));
+    let picture = record.replace("records.jsonl", "depthwise.svg");
+    assert!(root().join(&picture).exists(), "the picture {picture} is shown");
+    let wanted = format!("\n<!-- from {record} -->\n\n{told}\n\n![depthwise]({picture})\n");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let marked = |body: &str| format!("<!-- study:begin -->{body}<!-- study:end -->");
+        std::fs::write(&path, readme.replace(&marked(&now), &marked(&wanted))).expect("README.md is writable");
+        return;
+    }
+    assert_eq!(now, wanted, "run UPDATE_DOCS=1 cargo test --release --test readme");
 }
 
 /// Records below a folder.
