@@ -3,7 +3,7 @@
 # Without an argument the record that the README names now is read again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-record=${1:-$(sed -n 's/^<!-- from \(.*\) -->$/\1/p' README.md)}
+record=${1:-$(sed -n '/results:begin/,/results:end/s/^<!-- from \(.*\) -->$/\1/p' README.md)}
 test -f "$record" || { echo "there is no record '$record'; name one under results/" >&2; exit 2; }
 table=$(target/release/rooftrace show --markdown "$record")
 target/release/rooftrace show --json --svg "${record%records.jsonl}roofline.svg" "$record" >/dev/null

@@ -187,15 +187,18 @@ struct Explaining {
     /// A records.jsonl whose roof is taken
     #[arg(long, value_name = "FILE", conflicts_with_all = ["peak", "bandwidth"])]
     roof: Option<PathBuf>,
-    /// Peak of arithmetic: 989TFLOP/s
-    #[arg(long, value_parser = explain::flop_rate, value_name = "RATE", requires = "bandwidth", allow_hyphen_values = true)]
-    peak: Option<f64>,
+    /// Peak of arithmetic: 989TFLOP/s, bf16=989TFLOP/s
+    #[arg(long, value_parser = cost::peak, value_delimiter = ',', value_name = "[PRECISION=]RATE", requires = "bandwidth", allow_hyphen_values = true)]
+    peak: Vec<(Option<Precision>, f64)>,
     /// Peak of memory: 4.8TB/s
     #[arg(long, value_parser = explain::byte_rate, value_name = "RATE", requires = "peak", allow_hyphen_values = true)]
     bandwidth: Option<f64>,
     /// How it is written
     #[arg(long, value_enum, default_value_t = explain::Format::Text)]
     format: explain::Format,
+    /// What other commands call it; refused with the way out
+    #[arg(long, hide = true)]
+    json: bool,
     #[command(flatten)]
     shape: Shape,
 }

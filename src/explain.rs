@@ -6,11 +6,16 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::backend::host;
 use crate::error::{Error, Result};
+use crate::host::Isa;
 use crate::op::{self, Op, Role, TensorSpec};
-use crate::plan::{Language, Precision, Tuned};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Limits, Precision, Tuned};
+use crate::record::State;
 use crate::roofline::Roof;
+use crate::view::CeilingView;
+
+/// Cores of the CPU that host kernels are planned for.
+pub const CORES: u32 = 8;
 
 /// What arithmetic and memory can do at most.
 pub enum Peaks<'a> {
@@ -62,10 +67,43 @@ pub struct Explanation {
     pub t_compute_ns: Option<f64>,
     /// `memory` or `compute`.
     pub bound: Option<&'static str>,
+    /// Ceilings of a recorded roof that the times are read off: that of arithmetic, then those of memory whose mixes of reads and writes lie
+    /// on either side of this one.
+    pub ceilings: Vec<Ceiling>,
     /// FLOPs of the depthwise-separable pair that could stand in a standard convolution's place.
     pub separable_flops: Option<u64>,
     /// What our kernels move for it.
     pub variants: Vec<VariantCost>,
+    /// Kernels of ours that have this precision and refuse this problem on every device.
+    pub refused: Vec<Refused>,
+}
+
+/// A ceiling of a recorded roof.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ceiling {
+    /// As its file names it.
+    pub name: String,
+    /// FLOP/s or byte/s.
+    pub value: f64,
+    /// Whether it is trusted.
+    pub state: State,
+}
+
+impl From<&CeilingView> for Ceiling {
+    fn from(c: &CeilingView) -> Self {
+        Ceiling { name: c.name.clone(), value: c.value, state: c.state }
+    }
+}
+
+/// A kernel that does not take the problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// Variant.
+    pub variant: &'static str,
+    /// Language of its source.
+    pub language: Language,
+    /// Its own sentence.
+    pub why: String,
 }
 
 /// Traffic of one kernel.
@@ -79,6 +117,8 @@ pub struct VariantCost {
     pub bytes_moved: u64,
     /// Distinct bytes that each work-group loads and stores, summed, with default tiles.
     pub bytes_requested: Option<u64>,
+    /// Bytes that all lanes name.
+    pub bytes_lane: Option<u64>,
     /// Scratch memory.
     pub workspace_bytes: u64,
     /// FLOP per moved byte.
@@ -114,8 +154,10 @@ pub fn explain(op: &dyn Op, precision: Precision, peaks: Option<&Peaks<'_>>) -> 
     let bytes_compulsory = bytes(|role| role != Role::Scratch);
     let bytes_written = bytes(|role| role == Role::Output);
     let flops = op.flops();
+    let ceilings = peaks.map_or(Vec::new(), |peaks| ceilings(peaks, precision, bytes_compulsory, bytes_written));
     let times = peaks.map(|peaks| times(peaks, precision, flops, bytes_compulsory, bytes_written)).transpose()?;
     let per_byte = |bytes: u64| if bytes > 0 { flops as f64 / bytes as f64 } else { 0.0 };
+    let (variants, refused) = variants(op, precision, per_byte);
     Ok(Explanation {
         op: op.name(),
         problem: op.problem(),
@@ -134,8 +176,10 @@ pub fn explain(op: &dyn Op, precision: Precision, peaks: Option<&Peaks<'_>>) -> 
         t_memory_ns: times.map(|t| t.memory_ns),
         t_compute_ns: times.map(|t| t.compute_ns),
         bound: times.map(|t| if t.memory_ns >= t.compute_ns { "memory" } else { "compute" }),
+        ceilings,
         separable_flops: separable(op).map(|[depthwise, pointwise]| depthwise.flops() + pointwise.flops()),
-        variants: variants(op, precision, per_byte),
+        variants,
+        refused,
     })
 }
 
@@ -165,6 +209,12 @@ fn times(peaks: &Peaks<'_>, precision: Precision, flops: u64, bytes: u64, writte
     Ok(Times { flop_per_ns: flop_per_s / 1e9, compute_ns: 1e9 * flops as f64 / flop_per_s, memory_ns })
 }
 
+/// What the times of a recorded roof are read off.
+fn ceilings(peaks: &Peaks<'_>, precision: Precision, bytes: u64, written: u64) -> Vec<Ceiling> {
+    let Peaks::Recorded(roof) = peaks else { return Vec::new() };
+    roof.compute(precision, None).into_iter().chain(roof.memory_ceilings(bytes, written)).map(Ceiling::from).collect()
+}
+
 /// The depthwise and the pointwise convolution that together have a standard one's shape (Howard et al., "MobileNets", 2017);
 /// `None` for any other op, and where there is nothing to separate.
 pub fn separable(op: &dyn Op) -> Option<[std::sync::Arc<dyn Op>; 2]> {
@@ -186,23 +236,52 @@ pub fn separable(op: &dyn Op) -> Option<[std::sync::Arc<dyn Op>; 2]> {
     Some([depthwise, pointwise])
 }
 
-/// Every kernel of ours that has this precision. Plans are made for this machine's own description, on which no byte depends.
-fn variants(op: &dyn Op, precision: Precision, per_byte: impl Fn(u64) -> f64) -> Vec<VariantCost> {
-    let device = host::device();
-    let mut costs = Vec::new();
+/// The device that plans are made for, whatever this machine is. On its cores and vector width depend what a group of a host kernel requests
+/// and its scratch; nothing is left out for want of memory.
+fn any_device(language: Language) -> DeviceInfo {
+    DeviceInfo {
+        id: "any".into(),
+        backend: "none".into(),
+        name: "any device".into(),
+        kind: if language == Language::Host { DeviceKind::Cpu } else { DeviceKind::Gpu },
+        language,
+        driver: Isa::Avx2.name().into(),
+        compute_units: CORES,
+        caches: Vec::new(),
+        memory_bytes: u64::MAX,
+        precisions: Precision::ALL.into(),
+        features: Vec::new(),
+        limits: Limits {
+            binding_bytes: u64::MAX,
+            grid: u32::MAX,
+            block: u32::MAX,
+            shared_bytes: u32::MAX,
+            launch_ns: None,
+            loop_trips: None,
+        },
+        simulated: false,
+        sensors: None,
+    }
+}
+
+/// Every kernel of ours that has this precision, and those that refuse the problem.
+fn variants(op: &dyn Op, precision: Precision, per_byte: impl Fn(u64) -> f64) -> (Vec<VariantCost>, Vec<Refused>) {
+    let (mut costs, mut refused) = (Vec::new(), Vec::new());
     for variant in op.variants().into_iter().filter(|variant| variant.library().is_none()) {
         for language in [Language::Host, Language::Wgsl, Language::Cuda].into_iter().filter(|&l| variant.has(l, precision)) {
-            // A variant that refuses this shape says so when it is run.
-            let Ok(plan) = op.plan(variant.name, precision, language, &Tuned::default(), &device) else { continue };
-            costs.push(VariantCost {
-                variant: variant.name,
-                language,
-                bytes_moved: plan.cost.moved,
-                bytes_requested: plan.cost.requested,
-                workspace_bytes: plan.cost.workspace,
-                intensity_moved: per_byte(plan.cost.moved),
-            });
+            match op.plan(variant.name, precision, language, &Tuned::default(), &any_device(language)) {
+                Err(why) => refused.push(Refused { variant: variant.name, language, why: why.to_string() }),
+                Ok(plan) => costs.push(VariantCost {
+                    variant: variant.name,
+                    language,
+                    bytes_moved: plan.cost.moved,
+                    bytes_requested: plan.cost.requested,
+                    bytes_lane: plan.cost.lane,
+                    workspace_bytes: plan.cost.workspace,
+                    intensity_moved: per_byte(plan.cost.moved),
+                }),
+            }
         }
     }
-    costs
+    (costs, refused)
 }

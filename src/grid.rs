@@ -9,7 +9,7 @@ pub struct Column {
     pub title: &'static str,
     /// Whether it is aligned to the right.
     pub right: bool,
-    /// Columns that it may be cut to, where it may.
+    /// Columns that it may be cut to before others are dropped, where it may be cut.
     pub least: Option<usize>,
     /// Whether its last word stays whole when it is cut.
     pub tail: bool,
@@ -33,7 +33,7 @@ impl Column {
         Column { title, ..self }
     }
 
-    /// May be cut to `least` columns where room is short.
+    /// May be cut to `least` columns where room is short, and to fewer once nothing is left to drop.
     pub const fn shrinks(self, least: usize) -> Self {
         Column { least: Some(least), ..self }
     }
@@ -43,7 +43,7 @@ impl Column {
         Column { least: Some(least), tail: true, ..self }
     }
 
-    /// May be dropped when shrinking was not enough; the lowest `order` goes first.
+    /// May be dropped where shortening and shrinking are not enough; the lowest `order` goes first.
     pub const fn drops(self, order: u8) -> Self {
         Column { drop: Some(order), ..self }
     }

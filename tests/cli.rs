@@ -152,6 +152,32 @@ fn a_folder_that_cannot_be_written_is_named_with_the_way_out() {
     assert_eq!(std::fs::read_to_string(taken.join("records.jsonl")).expect("the file"), "precious");
 }
 
+/// Two runs of one minute, neither of which names a folder.
+#[test]
+fn runs_of_one_minute_have_folders_of_their_own() {
+    let here = scratch("minute");
+    let once = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+        command.args(["run", "--device", "fake", "--size", "small", "--op", "matmul", "--m", "64", "--quiet"]).current_dir(&here);
+        let done = command.env("ROOFTRACE_FAKE", format!("{{{SMALL}}}")).output().expect("the program starts");
+        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    (0..3).for_each(|_| once());
+    let folders: Vec<_> = std::fs::read_dir(here.join("rooftrace-out")).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    assert!(folders.len() == 3 && folders.iter().all(|folder| folder.join("records.jsonl").exists()), "{folders:?}");
+    // What a study looks for is looked for there.
+    let study = |quiet: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rooftrace"));
+        let args = ["study", "misnomer", "--device", "fake", "--size", "small"];
+        let out = here.join(format!("study-{}", quiet.len()));
+        command.args(args).args(quiet).arg("--out").arg(&out).current_dir(&here).env("ROOFTRACE_FAKE", format!("{{{SMALL}}}"));
+        String::from_utf8_lossy(&command.output().expect("the program starts").stderr).to_string()
+    };
+    assert!(study(&[]).contains("the roof is that of rooftrace-out/fake-"));
+    std::fs::remove_dir_all(here.join("rooftrace-out")).expect("it is ours");
+    assert!(study(&["--verbose"]).contains("no roof of this device from the last day under rooftrace-out, so it is traced"));
+}
+
 #[test]
 fn devices_that_are_not_there_end_with_status_3() {
     refused(&["run", "--device", "wgpu:99", "--quiet"], 3, "wgpu");

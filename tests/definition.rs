@@ -307,8 +307,11 @@ fn seq_stands_for_both_lengths_and_heads_for_those_of_keys() {
     let given = |fields: Value| parse("attention", &fields).problem();
     let both = given(json!({"heads": 3, "seq": 7}));
     assert_eq!((&both["seq_q"], &both["seq_kv"], &both["kv_heads"]), (&json!(7), &json!(7), &json!(3)));
-    let apart = given(json!({"heads": 4, "kv_heads": 2, "seq": 7, "seq_q": 1}));
+    let apart = given(json!({"heads": 4, "kv_heads": 2, "seq_q": 1, "seq_kv": 7}));
     assert_eq!((&apart["seq_q"], &apart["seq_kv"], &apart["kv_heads"]), (&json!(1), &json!(7), &json!(2)));
+    let twice = json!({"seq": 7, "seq_q": 1});
+    let refused = (op::find("attention").expect("an op").parse)(&twice).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(refused.contains("and seq_q too"), "{refused}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! The documents are true: the README's result block and its table of CUDA kernels are what the committed records that they name say,
-//! and METHODOLOGY's list of kernels that have never run on a GPU is the registry minus the committed records.
+//! The documents are true: the README's result block, its study's verdict and its table of CUDA kernels are what the committed records
+//! that they name say, and METHODOLOGY's list of kernels that have never run on a GPU is the registry minus the committed records.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use rooftrace::backend::host;
 use rooftrace::op;
@@ -39,6 +40,8 @@ fn the_result_block_is_what_the_program_prints_from_its_record() {
 
 /// Holds a block of a document to what it is made of, or writes it there with `UPDATE_DOCS=1`.
 fn keep(document: &str, name: &str, body: &str) {
+    static ONE: Mutex<()> = Mutex::new(()); // tests run side by side
+    let _alone = ONE.lock();
     let path = root().join(document);
     let text = std::fs::read_to_string(&path).expect("the document");
     let now = block(&text, name);
@@ -96,6 +99,40 @@ fn the_table_of_cuda_kernels_is_what_their_records_say() {
 
 fn small(entry: &op::Entry) -> Vec<VariantInfo> {
     (entry.parse)(&json!({})).expect("the default problem").variants()
+}
+
+/// A paragraph as a quotation of lines of at most 140 characters.
+fn quoted(text: &str) -> String {
+    let mut lines = vec![String::from(">")];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("never empty");
+        match line.chars().count() + 1 + word.chars().count() <= 140 {
+            true => *line += &format!(" {word}"),
+            false => lines.push(format!("> {word}")),
+        }
+    }
+    lines.join("\n")
+}
+
+/// Sentences of a study that the README quotes: the verdict and its reason.
+const QUOTED: usize = 2;
+
+#[test]
+fn the_quoted_answer_is_what_the_program_tells_of_its_record() {
+    let now = block(&std::fs::read_to_string(root().join("README.md")).expect("the README"), "study");
+    let record = now.lines().find_map(|line| line.strip_prefix("<!-- from ")?.strip_suffix(" -->"));
+    let record = record.expect("the record's name, as `<!-- from results/… -->`");
+    let program = env!("CARGO_BIN_EXE_rooftrace");
+    let output = Command::new(program).args(["show", "--markdown"]).arg(root().join(record)).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).expect("text");
+    // The question, the device, then the answer: a sentence a line.
+    let answer = printed.split("\n\n").nth(2).expect("an answer");
+    let told = quoted(&answer.lines().take(QUOTED).collect::<Vec<_>>().join(" "));
+    let picture = record.replace("records.jsonl", "depthwise.svg");
+    assert!(root().join(&picture).exists(), "the picture {picture} is shown");
+    let wanted = format!("<!-- from {record} -->\n\n{told}\n\n![depthwise]({picture})\n");
+    keep("README.md", "study", &wanted);
 }
 
 /// Records below a folder.

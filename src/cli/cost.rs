@@ -92,7 +92,7 @@ fn energy(text: &str) -> Result<Limit, String> {
 }
 
 /// `67TFLOP/s` or `bf16=989TFLOP/s`.
-fn peak(text: &str) -> Result<(Option<Precision>, f64), String> {
+pub(super) fn peak(text: &str) -> Result<(Option<Precision>, f64), String> {
     let Some((name, rate)) = text.split_once('=') else { return Ok((None, flop_rate(text)?)) };
     let found = Precision::ALL.into_iter().find(|precision| precision.name() == name.trim());
     let known = || Precision::ALL.map(|precision| precision.name()).join(", ");

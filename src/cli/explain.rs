@@ -1,12 +1,18 @@
 //! `rooftrace explain`: worked arithmetic for one problem; needs no device.
 
+use std::path::Path;
+
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Explaining, output};
+use crate::campaign::roof_time;
+use crate::cost::Nominal;
 use crate::error::{Error, Result};
-use crate::explain::{Peaks, explain};
+use crate::explain::{Explanation, Peaks, explain};
 use crate::op::{self, OpRole};
-use crate::record;
+use crate::plan::Precision;
+use crate::record::{self, Header};
 use crate::report;
 use crate::roofline::Roof;
 use crate::units::{ByteRate, FlopRate};
@@ -32,6 +38,9 @@ pub enum Format {
 
 /// Explains one problem.
 pub fn run(args: &Explaining) -> Result<i32> {
+    if args.json {
+        return Err(Error::usage("explain has no --json; use --format json"));
+    }
     let entry = op::find(&args.op)?;
     if entry.role == OpRole::Probe {
         let kernels: Vec<_> = op::OPS.iter().filter(|e| e.role == OpRole::Kernel).map(|e| e.name).collect();
@@ -39,28 +48,57 @@ pub fn run(args: &Explaining) -> Result<i32> {
     }
     let problem = args.shape.problem(std::slice::from_ref(&args.op))?.map_or(Value::Object(Map::new()), |(_, problem)| problem);
     let op = (entry.parse)(&problem)?;
-    let recorded = match &args.roof {
-        Some(path) => {
-            let file = record::read(path)?;
-            file.warnings.iter().for_each(|warning| eprintln!("rooftrace: {}: {warning}", path.display()));
-            Some((Roof::from_records(&file.records)?, crate::roofline::view(&file.records)?.header.device.name))
-        }
-        None => None,
-    };
-    let (peaks, against) = match (&recorded, args.peak, args.bandwidth) {
-        (Some((roof, device)), ..) => (Some(Peaks::Recorded(roof)), Some(format!("the roof measured on {device}"))),
-        (None, Some(flop_per_s), Some(byte_per_s)) => {
-            let against = format!("{} and {}, as given", FlopRate(flop_per_s), ByteRate(byte_per_s));
-            (Some(Peaks::Given { flop_per_s, byte_per_s }), Some(against))
-        }
-        _ => (None, None),
+    let recorded = args.roof.as_deref().map(recorded).transpose()?;
+    let peaks = match (&recorded, args.bandwidth) {
+        (Some((roof, _)), _) => Some(Peaks::Recorded(roof)),
+        (None, Some(byte_per_s)) => Some(Peaks::Given { flop_per_s: given(&args.peak, args.precision)?, byte_per_s }),
+        (None, None) => None,
     };
     let explanation = explain(&*op, args.precision, peaks.as_ref())?;
+    let against = match (&recorded, peaks) {
+        (Some((_, header)), _) => Some(report::explain::recorded(&header.device.name, roof_time(header), &explanation.ceilings)),
+        (None, Some(Peaks::Given { flop_per_s, byte_per_s })) => {
+            Some(format!("{} and {}, as given", FlopRate(flop_per_s), ByteRate(byte_per_s)))
+        }
+        _ => None,
+    };
     output::print(&match args.format {
         Format::Text => report::explain::text(&explanation, against.as_deref()),
         Format::Md => report::explain::markdown(&explanation, against.as_deref()),
-        Format::Json => serde_json::to_string_pretty(&explanation).map_err(|e| Error::usage(e.to_string()))? + "\n",
+        Format::Json => json(&explanation, against)?,
     })
+}
+
+/// The roof in a file, with the header that dates it.
+fn recorded(path: &Path) -> Result<(Roof, Header)> {
+    let file = record::read(path)?;
+    file.warnings.iter().for_each(|warning| eprintln!("rooftrace: {}: {warning}", path.display()));
+    let (roof, header) = (Roof::from_records(&file.records)?, crate::roofline::view(&file.records)?.header);
+    if Precision::ALL.iter().all(|&precision| roof.compute(precision, None).is_none()) || roof.memory_ns(1, 0).is_none() {
+        let why = "it has no roof of arithmetic and DRAM; record one with rooftrace trace".into();
+        return Err(Error::BadFile { path: path.display().to_string(), why });
+    }
+    Ok((roof, header))
+}
+
+/// The given peak of a precision: its own, or the one that names none.
+fn given(peaks: &[(Option<Precision>, f64)], precision: Precision) -> Result<f64> {
+    let nominal = Nominal { compute: peaks.to_vec(), byte_per_s: None };
+    nominal.flop_per_s(precision).ok_or_else(|| {
+        Error::usage(format!("--peak names no rate of {precision}; write --peak {precision}=RATE, or choose with --precision"))
+    })
+}
+
+/// The explanation, and what it was held against.
+fn json(explanation: &Explanation, against: Option<String>) -> Result<String> {
+    #[derive(Serialize)]
+    struct Told<'a> {
+        #[serde(flatten)]
+        explanation: &'a Explanation,
+        against: Option<String>,
+    }
+    let json = serde_json::to_string_pretty(&Told { explanation, against });
+    Ok(json.map_err(|e| Error::usage(e.to_string()))? + "\n")
 }
 
 /// `989TFLOP/s`, `355 GFLOP/s` or plain FLOP/s.

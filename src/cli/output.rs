@@ -6,6 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 
+/// Where runs go that name no folder, and where their roofs are looked for.
+pub const DEFAULT: &str = "rooftrace-out";
+
 /// Prints to standard output. A closed pipe (`| head`) is no error.
 pub fn print(text: &str) -> Result<i32> {
     let mut out = std::io::stdout().lock();
@@ -46,15 +49,15 @@ pub fn stamp(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{:02}T{:02}{:02}", ordinal - (153 * shifted + 2) / 5 + 1, rest / 3600, rest / 60 % 60)
 }
 
-/// The folder of a run, made. One that already holds records is refused: nothing measured is ever lost.
+/// The folder of a run, made. One that was named and already holds records is refused: nothing measured is ever lost.
 pub fn folder(wanted: Option<&Path>, device: &str, several: bool) -> Result<PathBuf> {
     let slug = device.replace(':', "-");
     let folder = match wanted {
         Some(wanted) if several => wanted.join(slug),
         Some(wanted) => wanted.to_path_buf(),
-        None => PathBuf::from("rooftrace-out").join(format!("{slug}-{}", stamp(now()))),
+        None => return fresh(&Path::new(DEFAULT).join(format!("{slug}-{}", stamp(now())))),
     };
-    std::fs::create_dir_all(&folder).map_err(|source| Error::Io { action: "create", path: folder.display().to_string(), source })?;
+    std::fs::create_dir_all(&folder).map_err(|source| not_made(&folder, source))?;
     let records = folder.join("records.jsonl");
     if records.exists() {
         return Err(Error::usage(format!(
@@ -63,6 +66,31 @@ pub fn folder(wanted: Option<&Path>, device: &str, several: bool) -> Result<Path
         )));
     }
     Ok(folder)
+}
+
+/// This folder, or the first of `…-2`, `…-3` that is not there yet: runs of one minute have one stamp.
+fn fresh(folder: &Path) -> Result<PathBuf> {
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent).map_err(|source| not_made(parent, source))?;
+    }
+    let mut made = folder.to_path_buf();
+    for number in 2u32.. {
+        match std::fs::create_dir(&made) {
+            Err(taken) if taken.kind() == std::io::ErrorKind::AlreadyExists => made = suffixed(folder, number),
+            done => return done.map(|()| made.clone()).map_err(|source| not_made(&made, source)),
+        }
+    }
+    Ok(made)
+}
+
+fn suffixed(folder: &Path, number: u32) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(format!("-{number}"));
+    name.into()
+}
+
+fn not_made(folder: &Path, source: std::io::Error) -> Error {
+    Error::Io { action: "create", path: folder.display().to_string(), source }
 }
 
 /// Writes a file aside and renames it into place.
@@ -76,6 +104,18 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_of_one_minute_are_numbered() {
+        let parent = std::env::temp_dir().join(format!("rooftrace-folders-{}", std::process::id()));
+        let wanted = parent.join("host-2026-11-22T0736");
+        let made: Vec<_> = (0..3).map(|_| fresh(&wanted).expect("a folder")).collect();
+        assert!(made.iter().all(|folder| folder.is_dir()));
+        std::fs::remove_dir_all(&parent).expect("it is ours");
+        let names = made.iter().map(|folder| folder.file_name().expect("a name").to_string_lossy().to_string());
+        let ends = ["", "-2", "-3"].map(|end| format!("host-2026-11-22T0736{end}"));
+        assert_eq!(names.collect::<Vec<_>>(), ends);
+    }
 
     #[test]
     fn stamps_are_utc_calendar_dates() {

@@ -18,6 +18,8 @@ pub struct Named(Option<(String, Vec<Record>)>);
 #[derive(Default)]
 pub struct Taken {
     pub records: Vec<Record>,
+    /// The file.
+    pub path: String,
     /// When it was measured, in seconds since 1970.
     pub started: Option<u64>,
 }
@@ -39,16 +41,29 @@ impl Named {
     pub fn roof(&self, precisions: &[Precision], device: &DeviceInfo) -> Result<Taken> {
         if let Some((path, records)) = &self.0 {
             let taken = taken_over(records, precisions, device).map_err(|why| Error::BadFile { path: path.clone(), why })?;
-            return Ok(Taken { records: taken, started: started(records) });
+            return Ok(Taken { records: taken, path: path.clone(), started: started(records) });
         }
         let mut latest = Taken::default();
-        for records in recorded(Path::new("rooftrace-out")) {
+        for (path, records) in recorded(Path::new(output::DEFAULT)) {
             let (Some(time), Ok(taken)) = (started(&records), taken_over(&records, precisions, device)) else { continue };
             if output::now().saturating_sub(time) < FRESH && latest.started.is_none_or(|latest| time > latest) {
-                latest = Taken { records: taken, started: Some(time) };
+                latest = Taken { records: taken, path: path.display().to_string(), started: Some(time) };
             }
         }
         Ok(latest)
+    }
+}
+
+impl Taken {
+    /// Where it is from; or where none was found, and what is done about it.
+    pub fn told(&self) -> String {
+        match self.records.is_empty() {
+            true => format!(
+                "no roof of this device from the last day under {}, so it is traced; --roof FILE takes one from elsewhere",
+                output::DEFAULT
+            ),
+            false => format!("the roof is that of {}", self.path),
+        }
     }
 }
 
@@ -56,8 +71,9 @@ fn started(records: &[Record]) -> Option<u64> {
     records.iter().find_map(|record| if let Record::Header(header) = record { Some(roof_time(header)) } else { None })
 }
 
-/// Records of all runs in a folder; what cannot be read is none.
-fn recorded(folder: &Path) -> Vec<Vec<Record>> {
+/// Files of all runs in a folder, with their records; what cannot be read is none.
+fn recorded(folder: &Path) -> Vec<(PathBuf, Vec<Record>)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| record::read(&entry.path().join("records.jsonl")).ok()).map(|file| file.records).collect()
+    let files = entries.map(|entry| entry.path().join("records.jsonl"));
+    files.filter_map(|path| record::read(&path).ok().map(|file| (path, file.records))).collect()
 }

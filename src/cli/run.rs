@@ -106,6 +106,9 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     let header = header(args, mode, &bench, roof.started);
     let mut keeper = Keeper::new(&folder, Progress::new(args.scope.common.quiet || args.scope.common.json, args.scope.common.verbose))?;
     keeper.keep(&Record::Header(header))?;
+    if matches!(mode, Mode::Try(..) | Mode::Study(..)) {
+        keeper.progress.line(&roof.told());
+    }
     let campaign = Campaign::new(&mut bench, &mut keeper, scope);
     let outcome = match mode {
         Mode::Run => campaign.run(),

@@ -11,83 +11,88 @@ use crate::op;
 #[command(next_help_heading = "One problem of one op, by its fields")]
 pub(super) struct Shape {
     /// Rows of A and C (matmul, quantized)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     m: Option<u64>,
     /// Columns of B and C (matmul, quantized), images (convolutions)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     n: Option<u64>,
     /// Columns of A (matmul, quantized), filter extent (convolutions)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     k: Option<u64>,
     /// Input rows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     h: Option<u64>,
     /// Input columns
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     w: Option<u64>,
     /// Channels (depthwise)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     c: Option<u64>,
     /// Input channels (conv2d)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     c_in: Option<u64>,
     /// Output channels (conv2d)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     c_out: Option<u64>,
     /// Filter rows, where not --k (conv2d)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     kh: Option<u64>,
     /// Filter columns, where not --k (conv2d)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     kw: Option<u64>,
     /// Step between outputs
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     stride: Option<u64>,
     /// Zeros around the input
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     padding: Option<u64>,
     /// Step between filter taps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     dilation: Option<u64>,
     /// Groups of channels that see nothing of each other (conv2d)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     groups: Option<u64>,
     /// Sequences (attention)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     batch: Option<u64>,
     /// Heads of queries (attention)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     heads: Option<u64>,
     /// Heads of keys and values; as many as --heads unless given (attention)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     kv_heads: Option<u64>,
     /// Queries and keys of a head (attention)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     seq: Option<u64>,
-    /// Queries of a head, where not --seq (attention)
-    #[arg(long, value_name = "N")]
+    /// Queries of a head, with --seq-kv in place of --seq (attention)
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     seq_q: Option<u64>,
-    /// Keys of a head, where not --seq (attention)
-    #[arg(long, value_name = "N")]
+    /// Keys of a head, with --seq-q in place of --seq (attention)
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     seq_kv: Option<u64>,
     /// Elements of a query, a key and a value (attention)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     head_dim: Option<u64>,
     /// Bits of a weight, 8 or 4 (quantized)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     bits: Option<u64>,
     /// Weights of a column that share a scale (quantized)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     group_size: Option<u64>,
     /// A query sees no key behind its own position (attention)
     #[arg(long)]
     causal: bool,
     /// Keys and values of a head once projected (linformer)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     rank: Option<u64>,
     /// Random features (performer)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     features: Option<u64>,
+}
+
+/// A size as typed. A sign is read too, so that it is refused in these words.
+fn whole(text: &str) -> std::result::Result<u64, String> {
+    text.parse().map_err(|_| format!("'{text}' is no whole number from 0 to 2^64 - 1; write something like 512"))
 }
 
 impl Shape {

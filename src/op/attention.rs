@@ -87,7 +87,11 @@ fn parse(fields: &Value) -> Result<Arc<dyn Op>> {
     if let Some(given) = fields.as_object_mut() {
         if let Some(seq) = given.remove("seq") {
             for name in ["seq_q", "seq_kv"] {
-                given.entry(name).or_insert(seq.clone());
+                if given.insert(name.into(), seq.clone()).is_some() {
+                    return Err(Error::usage(format!(
+                        "attention: seq is given, which stands for seq_q and seq_kv, and {name} too; give seq, or the two apart"
+                    )));
+                }
             }
         }
         if let Some(heads) = given.get("heads").cloned() {

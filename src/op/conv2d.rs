@@ -169,6 +169,9 @@ impl Definition for Conv2d {
                 self.stride, self.dilation, self.groups
             )));
         }
+        if self.kh == 0 || self.kw == 0 {
+            return Err(Error::usage(format!("conv2d: a {}x{} filter has no taps; k must be at least 1", self.kh, self.kw)));
+        }
         if !self.c_in.is_multiple_of(self.groups) || !self.c_out.is_multiple_of(self.groups) {
             return Err(Error::usage(format!(
                 "conv2d: {} groups do not divide {} input and {} output channels; choose a divisor of both",

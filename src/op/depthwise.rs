@@ -96,8 +96,11 @@ impl Definition for Depthwise {
 
     fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         let dtype = precision.storage();
-        if self.stride == 0 || self.dilation == 0 {
-            return Err(Error::usage(format!("depthwise: stride {} and dilation {} must be at least 1", self.stride, self.dilation)));
+        if self.stride == 0 || self.dilation == 0 || self.k == 0 {
+            return Err(Error::usage(format!(
+                "depthwise: stride {}, dilation {} and k {} must be at least 1",
+                self.stride, self.dilation, self.k
+            )));
         }
         let (Some(oh), Some(ow)) = (self.axis(self.h).outputs(), self.axis(self.w).outputs()) else {
             return Err(Error::usage(format!(

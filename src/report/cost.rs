@@ -59,9 +59,9 @@ fn grid(view: &View, asked: &Asked, references: bool) -> Grid {
 fn columns(view: &View, asked: &Asked) -> Vec<(Column, Cell)> {
     let any = |has: fn(&Row, &Cost) -> bool| view.rows.iter().any(|row| row.cost.as_ref().is_some_and(|cost| has(row, cost)));
     let mut columns: Vec<(Column, Cell)> = vec![
-        (Column::left("op").shrinks(7), |row, _| row.op.clone()),
+        (Column::left("op").shrinks(9), |row, _| row.op.clone()),
         (Column::left("variant"), |row, _| row.kernel()),
-        (Column::left("shape").shrinks_before_tail(8), |row, _| row.label.clone()),
+        (Column::left("shape").shrinks_before_tail(24), |row, _| row.label.clone()),
         (Column::left("cache"), |row, _| cache_word(row.cache).into()),
     ];
     if any(|row, _| check(row) != state_word(State::Ok)) {
@@ -99,10 +99,10 @@ fn columns(view: &View, asked: &Asked) -> Vec<(Column, Cell)> {
         ]);
     }
     if asked.price.is_some() {
-        columns.push((Column::right("price of 1M").titled("of 1M"), |_, cost| cost.price_per_million.map_or(String::new(), number)));
+        columns.push((Column::right("price of 1M").titled("price/1M"), |_, cost| cost.price_per_million.map_or(String::new(), number)));
     }
     if asked.limits() {
-        columns.push((Column::left("fits").shrinks(20), |_, cost| fits(cost)));
+        columns.push((Column::left("fits").shrinks(21), |_, cost| fits(cost)));
     }
     columns
 }
@@ -168,7 +168,7 @@ fn notes(view: &View, asked: &Asked) -> Vec<String> {
     notes.extend(nominal(asked));
     notes.extend(energy(view, asked));
     if let Some(price) = asked.price {
-        notes.push(format!("of 1M: a million problems, one after the other, at {price} an hour"));
+        notes.push(format!("price/1M: a million problems, one after the other, at {price} an hour"));
     }
     notes
 }

@@ -1,7 +1,9 @@
 //! An explanation in words: the arithmetic line by line, what our kernels move, and the conventions behind the figures.
 
-use crate::explain::Explanation;
+use super::text;
+use crate::explain::{CORES, Ceiling, Explanation};
 use crate::plan::Language;
+use crate::record::State;
 use crate::units::{ByteRate, Capacity, FlopRate, Intensity, Nanos};
 
 /// Lines of name and worked value.
@@ -23,11 +25,23 @@ fn lines(e: &Explanation) -> Vec<(&'static str, String)> {
     if let (Some(memory), Some(compute), Some(ridge), Some(bound)) = (e.t_memory_ns, e.t_compute_ns, e.ridge, e.bound) {
         lines.push((
             "T_compute",
-            format!("{} = {} / {}", Nanos(compute), counted(e.flops, "FLOP"), FlopRate(1e9 * e.flops as f64 / compute)),
+            format!(
+                "{} = {} / {}{}",
+                Nanos(compute),
+                counted(e.flops, "FLOP"),
+                FlopRate(1e9 * e.flops as f64 / compute),
+                compute_by(&e.ceilings)
+            ),
         ));
         lines.push((
             "T_memory",
-            format!("{} = {} B / {}", Nanos(memory), grouped(e.bytes_compulsory), ByteRate(1e9 * e.bytes_compulsory as f64 / memory)),
+            format!(
+                "{} = {} B / {}, {}",
+                Nanos(memory),
+                grouped(e.bytes_compulsory),
+                ByteRate(1e9 * e.bytes_compulsory as f64 / memory),
+                memory_by(e)
+            ),
         ));
         let (long, short) = (memory.max(compute), memory.min(compute));
         let verdict = match bound {
@@ -41,9 +55,37 @@ fn lines(e: &Explanation) -> Vec<(&'static str, String)> {
     }
     if let Some(separable) = e.separable_flops {
         let ratio = e.flops as f64 / separable as f64;
-        lines.push(("separable", format!("{} as depthwise and pointwise: {ratio:.2} times fewer", counted(separable, "FLOP"))));
+        let (c_out, k) = (&e.problem["c_out"], &e.problem["k"]);
+        lines.push((
+            "separable",
+            format!(
+                "{} as depthwise and pointwise: {ratio:.2} times fewer, as separable / standard = 1/C_out + 1/k^2 = 1/{c_out} + 1/{k}^2",
+                counted(separable, "FLOP")
+            ),
+        ));
     }
     lines
+}
+
+fn compute_by(ceilings: &[Ceiling]) -> String {
+    ceilings.first().map_or(String::new(), |ceiling| format!(" ({})", ceiling.name))
+}
+
+/// The mix of reads and writes that memory is held to.
+fn memory_by(e: &Explanation) -> String {
+    let share = format!("{:.0} % written", 100.0 * e.bytes_written as f64 / e.bytes_compulsory.max(1) as f64);
+    match e.ceilings.get(1..) {
+        Some([one]) => format!("{share}: {}", one.name),
+        Some([first, second]) => format!("{share}: between {} and {}", first.name, second.name),
+        _ => format!("{share}; as given, for any mix"),
+    }
+}
+
+/// What a recorded roof is called: the device it is of, when it was measured, and which of what the times stand on is doubted.
+pub fn recorded(device: &str, seconds: u64, ceilings: &[Ceiling]) -> String {
+    let doubted: Vec<&str> = ceilings.iter().filter(|c| c.state != State::Ok).map(|c| c.name.as_str()).collect();
+    let doubt = if doubted.is_empty() { String::new() } else { format!("; SUSPECT: {}", doubted.join(", ")) };
+    text::clean(&format!("the roof measured on {device} at {} UTC{doubt}", text::date(seconds)))
 }
 
 /// Bytes of all parameters as they are stored, and as they might be.
@@ -70,22 +112,50 @@ const CONVENTIONS: &[&str] = &[
     "Padding taps count; softmax, scaling and index arithmetic do not. Activations are output elements.",
     "Vendors' peaks for matrix units are often for 2:4 sparsity: a dense kernel can reach half of them.",
     "Moved: what all launches read and write, so intermediate tensors show. Requested: distinct bytes of each work-group, default tiles.",
+    "Lane: what all lanes' loads and stores name. Counted bytes, by hardware, are for a run to tell. Workspace: scratch of one launch.",
 ];
 
-const HEADERS: [&str; 6] = ["variant", "language", "moved", "requested", "workspace", "FLOP/B moved"];
+fn conventions() -> Vec<String> {
+    CONVENTIONS.iter().map(|line| line.to_string()).chain([planned_for()]).collect()
+}
 
-fn rows(e: &Explanation) -> Vec<[String; 6]> {
+/// What host kernels are planned for, whatever machine this is.
+fn planned_for() -> String {
+    format!("Rows of the host are planned for {CORES} cores with AVX2; no byte depends on this machine.")
+}
+
+/// Kernels that do not take this problem, by reason.
+fn refused(e: &Explanation) -> Vec<String> {
+    let mut reasons: Vec<(&str, String, Vec<&str>)> = Vec::new();
+    for r in &e.refused {
+        let why = text::clean(&r.why);
+        match reasons.iter_mut().find(|(variant, known, _)| *variant == r.variant && *known == why) {
+            Some((.., languages)) => languages.push(language(r.language)),
+            None => reasons.push((r.variant, why, vec![language(r.language)])),
+        }
+    }
+    reasons.into_iter().map(|(variant, why, languages)| format!("left out: {variant} in {}: {why}", languages.join(", "))).collect()
+}
+
+fn language(language: Language) -> &'static str {
+    match language {
+        Language::Host => "host",
+        Language::Wgsl => "wgsl",
+        Language::Cuda => "cuda",
+    }
+}
+
+const HEADERS: [&str; 7] = ["variant", "language", "moved", "requested", "lane", "workspace", "FLOP/B moved"];
+
+fn rows(e: &Explanation) -> Vec<[String; 7]> {
     let row = |v: &crate::explain::VariantCost| {
-        let language = match v.language {
-            Language::Host => "host",
-            Language::Wgsl => "wgsl",
-            Language::Cuda => "cuda",
-        };
+        let capacity = |bytes: Option<u64>| bytes.map_or("?".into(), |bytes| Capacity(bytes).to_string());
         [
             v.variant.to_string(),
-            language.to_string(),
+            language(v.language).to_string(),
             Capacity(v.bytes_moved).to_string(),
-            v.bytes_requested.map_or("?".into(), |bytes| Capacity(bytes).to_string()),
+            capacity(v.bytes_requested),
+            capacity(v.bytes_lane),
             if v.workspace_bytes > 0 { Capacity(v.workspace_bytes).to_string() } else { String::new() },
             Intensity(v.intensity_moved).to_string(),
         ]
@@ -110,7 +180,8 @@ pub fn text(e: &Explanation, roof: Option<&str>) -> String {
         let line: Vec<String> = row.iter().enumerate().map(cell).collect();
         out += &format!("{}\n", line.join("  ").trim_end());
     }
-    out + "\n" + &CONVENTIONS.iter().map(|line| format!("{line}\n")).collect::<String>()
+    refused(e).iter().for_each(|line| out += &format!("{line}\n"));
+    out + "\n" + &conventions().iter().map(|line| format!("{line}\n")).collect::<String>()
 }
 
 /// The same as Markdown.
@@ -119,11 +190,11 @@ pub fn markdown(e: &Explanation, roof: Option<&str>) -> String {
     for (name, value) in lines(e) {
         out += &format!("| {name} | {value} |\n");
     }
-    out += &format!("\n| {} |\n|---|---|---:|---:|---:|---:|\n", HEADERS.join(" | "));
+    out += &format!("\n| {} |\n|---|---|---:|---:|---:|---:|---:|\n", HEADERS.join(" | "));
     for row in rows(e) {
         out += &format!("| {} |\n", row.join(" | "));
     }
-    out + "\n" + &CONVENTIONS.iter().map(|line| format!("- {line}\n")).collect::<String>()
+    out + "\n" + &refused(e).into_iter().chain(conventions()).map(|line| format!("- {line}\n")).collect::<String>()
 }
 
 fn title(e: &Explanation) -> String {

@@ -1,13 +1,15 @@
 //! The result table that a person reads in ten seconds, with the roofs before it and what was left out after it.
 //!
 //! One model, two writers: a terminal of a given width, and Markdown. A terminal line is never wrapped and never wider than asked: shapes
-//! and limiters are shortened first, and only then columns dropped, which a note names.
+//! and limiters are shortened first, then columns dropped, which a note names, and
+//! cells cut only where that is not enough.
 
 mod grid;
 
 pub(super) use grid::escape;
 
 use super::{Style, cache_word, doubted, heading, is_reference, keys, state_word, text, verdict, verified};
+use crate::backend::meter::UNREADABLE;
 use crate::grid::{Column, Grid};
 use crate::op;
 use crate::plan::{Precision, Unit};
@@ -21,9 +23,9 @@ const ABOVE: &str = "likely causes: data still in a cache, a wrong byte count, a
 
 const COLUMNS: [Column; 12] = [
     Column::left("key").titled(""),
-    Column::left("op").shrinks(7),
+    Column::left("op").shrinks(9),
     Column::left("variant"),
-    Column::left("shape").shrinks_before_tail(8),
+    Column::left("shape").shrinks_before_tail(24),
     Column::left("cache").drops(3),
     Column::left("check"),
     Column::right("time"),
@@ -31,7 +33,7 @@ const COLUMNS: [Column; 12] = [
     Column::right("GB/s").drops(1),
     Column::right("FLOP/B").drops(2),
     Column::right("of roof").titled("roof"),
-    Column::left("limited by").shrinks_before_tail(11),
+    Column::left("limited by").shrinks_before_tail(14),
 ];
 
 /// Rows of `view` as text for a terminal: heading, roofs, kernels, notes, what was left out.
@@ -244,14 +246,23 @@ pub(super) fn notes(view: &View, keys: &[Option<String>]) -> Vec<String> {
     for (row, key) in view.rows.iter().zip(keys).filter(|(row, _)| doubted(row) || row.state != State::Ok) {
         let name = format!("{} {} {} {}", row.op, row.kernel(), row.label, cache_word(row.cache));
         let key = key.clone().unwrap_or_else(|| name.clone());
+        let reasons: Vec<String> = row.reasons.iter().filter(|reason| !reason.starts_with(UNREADABLE)).cloned().collect();
         match row.state {
-            State::Wrong => notes.add(check(row), &name, &name, &because(&row.reasons, &wrong(row))),
-            _ if row.above_roof => notes.add(check(row), &name, &name, &format!("{}: {}", above(row), because(&row.reasons, ABOVE))),
-            _ if row.reasons.is_empty() => notes.add(check(row), &key, &name, "no reason recorded"),
-            _ => row.reasons.iter().for_each(|reason| notes.add(check(row), &key, &name, reason)),
+            State::Wrong => notes.add(check(row), &name, &name, &because(&reasons, &wrong(row))),
+            _ if row.above_roof => notes.add(check(row), &name, &name, &format!("{}: {}", above(row), because(&reasons, ABOVE))),
+            _ if reasons.is_empty() => notes.add(check(row), &key, &name, "no reason recorded"),
+            _ => reasons.iter().for_each(|reason| notes.add(check(row), &key, &name, reason)),
         }
     }
-    notes.lines()
+    // Energy that could not be read puts no time in doubt.
+    let mut lines = notes.lines();
+    for reason in view.rows.iter().flat_map(|row| &row.reasons).filter(|reason| reason.starts_with(UNREADABLE)) {
+        let line = format!("NOTE {reason}");
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// Reasons in the order in which they first occur.

@@ -145,6 +145,12 @@ impl Roof {
         self.at_level("dram", written_share(written, bytes)).map(|time| time.ns.value * bytes as f64)
     }
 
+    /// The ceilings that [`Roof::memory_ns`] is read off: the directions on either side of this mix of reads and writes.
+    pub fn memory_ceilings(&self, bytes: u64, written: u64) -> Vec<&CeilingView> {
+        let by = mix(written_share(written, bytes), |kind| self.bandwidth("dram", kind).map(CeilingView::estimate));
+        by.map_or(Vec::new(), |(_, kinds)| kinds.into_iter().filter_map(|kind| self.bandwidth("dram", kind)).collect())
+    }
+
     /// Time of a byte at a level whose write share is `written` of 1.
     pub(super) fn at_level(&self, level: &str, written: f64) -> Option<ByteTime> {
         let mut time = mix(written, |kind| self.bandwidth(level, kind).map(CeilingView::estimate))?;

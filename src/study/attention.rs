@@ -115,7 +115,7 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
 }
 
 const COLUMNS: [Column; 10] = [
-    Column::left("attention").shrinks(14),
+    Column::left("attention").shrinks(21),
     Column::right("tokens"),
     Column::left("kernel"),
     Column::right("time"),
@@ -123,7 +123,7 @@ const COLUMNS: [Column; 10] = [
     Column::right("moved"),
     Column::right("peak memory").titled("peak"),
     Column::right("planned").drops(1),
-    Column::left("limited by").shrinks_before_tail(11).drops(2),
+    Column::left("limited by").shrinks_before_tail(14).drops(2),
     Column::left("check"),
 ];
 
@@ -222,9 +222,14 @@ fn refused(view: &View) -> Option<String> {
     })
 }
 
+/// Whether memory seen from outside was another than planned.
+fn unlike_plan(row: &Row) -> bool {
+    row.reasons.iter().any(|reason| reason.contains("peak memory was"))
+}
+
 fn agreed(view: &View) -> Option<String> {
     let weighed: Vec<&Row> = view.rows.iter().filter(|row| row.peak_bytes.is_some()).collect();
-    let off = weighed.iter().filter(|row| row.reasons.iter().any(|reason| reason.contains("peak memory was"))).count();
+    let off = weighed.iter().filter(|row| unlike_plan(row)).count();
     match (weighed.len(), off) {
         (0, _) => None,
         (_, 0) => Some("Wherever it was measured, memory seen from outside is what was planned, within 2 % and 8 MiB.".into()),
@@ -277,10 +282,10 @@ fn shared(view: &View) -> Option<String> {
 fn figure(view: &View) -> Figure {
     let kind = &KINDS[0];
     let line = |name: &str, look, family, marks| Line { name: name.into(), look, family, marks };
-    let measured = |family: usize, variant: &str, of: &dyn Fn(&Row) -> Option<f64>| {
+    let measured = |family: usize, variant: &str, of: &dyn Fn(&Row) -> Option<(f64, bool)>| {
         let mark = |&length: &u64| {
-            let row = kind.row(view, length, variant)?;
-            Some(Mark { doubted: check(row) != "ok", ..Mark::at(length as f64, of(row)?) })
+            let (y, doubted) = of(kind.row(view, length, variant)?)?;
+            Some(Mark { doubted, ..Mark::at(length as f64, y) })
         };
         line(variant, Look::Measured, family, kind.lengths.iter().filter_map(mark).collect())
     };
@@ -299,7 +304,8 @@ fn figure(view: &View) -> Figure {
     };
     let ends = [kind.lengths.first(), kind.lengths.last()].into_iter().flatten();
     let memory = ends.map(|&length| Mark::at(length as f64, device.memory_bytes as f64)).collect();
-    let peak = |row: &Row| row.peak_bytes.map(|bytes| bytes as f64);
+    // A machine that changed its speed changed no memory.
+    let peak = |row: &Row| row.peak_bytes.map(|bytes| (bytes as f64, unlike_plan(row)));
     let x = Axis { name: "Tokens of a sequence", quantity: Quantity::Count };
     let space = Panel {
         x,
@@ -312,7 +318,7 @@ fn figure(view: &View) -> Figure {
             Line { name: String::new(), ..measured(0, "flash", &peak) },
         ],
     };
-    let time = |row: &Row| row.time_ns.map(|time| time.median);
+    let time = |row: &Row| row.time_ns.map(|time| (time.median, check(row) != "ok"));
     let time = Panel {
         x,
         y: Axis { name: "Time of one launch", quantity: Quantity::Time },

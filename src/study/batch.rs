@@ -97,7 +97,7 @@ impl<'a> Told<'a> {
 }
 
 const COLUMNS: [Column; 10] = [
-    Column::left("layer").shrinks(12),
+    Column::left("layer").shrinks(28),
     Column::right("batch"),
     Column::left("kernel"),
     Column::right("FLOP/B"),
@@ -105,7 +105,7 @@ const COLUMNS: [Column; 10] = [
     Column::right("throughput"),
     Column::right("predicted"),
     Column::right("measured / predicted").titled("m/p"),
-    Column::left("limited by").shrinks_before_tail(11).drops(1),
+    Column::left("limited by").shrinks_before_tail(14).drops(1),
     Column::left("check"),
 ];
 

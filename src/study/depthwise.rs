@@ -230,8 +230,8 @@ fn figure(view: &View, walk: &[(u64, Told<'_>)]) -> Figure {
     let least = forms.iter().chain(walk.iter().map(|(_, told)| told)).map(Told::intensity).fold(1.0, f64::min);
     let most = forms.iter().chain(walk.iter().map(|(_, told)| told)).map(Told::intensity).fold(1.0, f64::max);
     let mut panel = Panel::roofline(peaks, (least / 2.0, most * 2.0));
-    let line = |look, family, marks| Line { name: String::new(), look, family, marks };
-    panel.lines.push(line(Look::Measured, 0, walk.iter().map(|(_, told)| told.mark()).collect()));
-    panel.lines.push(line(Look::Points, 1, forms.iter().map(Told::mark).collect()));
+    let line = |name: &str, look, family, marks| Line { name: name.into(), look, family, marks };
+    panel.lines.push(line("depthwise, filters k x k", Look::Measured, 0, walk.iter().map(|(_, told)| told.mark()).collect()));
+    panel.lines.push(line("the layer in five forms", Look::Points, 1, forms.iter().map(Told::mark).collect()));
     Figure { title, panels: vec![panel] }
 }

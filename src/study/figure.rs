@@ -42,7 +42,7 @@ pub enum Quantity {
     Bytes,
     /// A number of things, in octaves.
     Count,
-    /// Things a second.
+    /// Samples a second.
     Rate,
     /// Parts of a million.
     Millionths,
@@ -64,7 +64,7 @@ pub enum Look {
 /// A line of places.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// Written beside its end; empty where the marks have names of their own.
+    /// Written beside its end; of points that have names of their own, a legend below the panels. Empty where neither is wanted.
     pub name: String,
     /// How it looks.
     pub look: Look,
@@ -83,7 +83,7 @@ pub struct Mark {
     pub y: f64,
     /// Written beside it where not empty.
     pub name: String,
-    /// Hollow: its rate is doubted.
+    /// Hollow: what was measured for it is doubted.
     pub doubted: bool,
 }
 

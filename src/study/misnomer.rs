@@ -114,7 +114,8 @@ fn tell(view: &View) -> Telling {
             let parts: &[Told<'_>] = if parts.len() > 1 { parts } else { &[] };
             rows.extend(parts.iter().map(Told::cells));
             let marks = parts.iter().map(Told::mark).chain([sum.mark()]).collect();
-            lines.push(Line { name: String::new(), look: Look::Points, family: lines.len(), marks });
+            let name = if parts.is_empty() { sum.name.clone() } else { format!("{} and their parts", sum.name) };
+            lines.push(Line { name, look: Look::Points, family: lines.len(), marks });
         }
         if let [one, other] = both.as_slice() {
             sentences.extend(compared(one, other));

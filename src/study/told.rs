@@ -8,17 +8,17 @@ use crate::view::Row;
 /// Columns of [`Told::cells`].
 pub(super) const COLUMNS: [Column; 13] = [
     Column::left("form"),
-    Column::left("shape").shrinks_before_tail(12),
+    Column::left("shape").shrinks_before_tail(24),
     Column::right("parameters").titled("params").drops(2),
     Column::right("MACs").drops(1),
     Column::right("FLOPs"),
     Column::right("bytes"),
     Column::right("FLOP/B"),
-    Column::right("attainable FLOP/s").titled("attainable"),
+    Column::right("attainable FLOP/s").titled("attain."),
     Column::right("achieved FLOP/s").titled("achieved"),
     Column::right("latency"),
     Column::right("of one image").titled("an image").drops(3),
-    Column::left("limited by").shrinks_before_tail(11),
+    Column::left("limited by").shrinks_before_tail(14),
     Column::left("check"),
 ];
 

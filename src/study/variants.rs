@@ -119,7 +119,7 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
 }
 
 const COLUMNS: [Column; 12] = [
-    Column::left("form").shrinks(14),
+    Column::left("form").shrinks(24),
     Column::right("tokens"),
     Column::right("MACs").drops(3),
     Column::right("moved").drops(1),
@@ -127,7 +127,7 @@ const COLUMNS: [Column; 12] = [
     Column::right("time"),
     Column::right("FLOP/s").drops(4),
     Column::right("% of roof").titled("% roof"),
-    Column::left("limited by").shrinks_before_tail(11).drops(2),
+    Column::left("limited by").shrinks_before_tail(14).drops(2),
     Column::right("error, independent inputs").titled("error"),
     Column::right("error, smooth inputs").titled("smooth"),
     Column::left("check"),

@@ -145,6 +145,38 @@ fn names_in_a_figure_stand_apart_and_one_without_room_is_written_below() {
     }
 }
 
+/// A name that had to go far is led to by a line that passes under no other name.
+#[test]
+fn leaders_cross_no_name_and_named_points_have_a_legend_in_place_of_a_name_at_their_end() {
+    use rooftrace::study::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
+    let mark = |i: u32| Mark { name: format!("part {i}"), ..Mark::at(40.0 + f64::from(i), 1e9 * (1.0 + 0.02 * f64::from(i % 3))) };
+    let line =
+        |name: &str, family, from: u32| Line { name: name.into(), look: Look::Points, family, marks: (from..from + 6).map(mark).collect() };
+    let panel = Panel {
+        x: Axis { name: "Compulsory intensity", quantity: Quantity::Intensity },
+        y: Axis { name: "Performance", quantity: Quantity::FlopRate },
+        lines: vec![line("one chain", 0, 0), line("another chain", 1, 6)],
+    };
+    let figure = Figure { title: "Crowded".into(), panels: vec![panel] };
+    let elements = parse(&svg::figure(&figure, &fixture::header()).expect("drawn"));
+    assert_labels_are_apart(&elements);
+    let labels: Vec<_> = elements.iter().filter(|e| e.get("class") == "label").collect();
+    let leaders: Vec<_> = elements.iter().filter(|e| e.get("class") == "leader").collect();
+    assert!(!leaders.is_empty(), "the crowd is thick enough to need some");
+    for leader in leaders {
+        let ends: Vec<f64> =
+            leader.get("d").split(['M', 'L', ' ']).filter(|n| !n.is_empty()).map(|n| n.parse().expect("a number")).collect();
+        let [x0, y0, x1, y1] = ends[..] else { panic!("two ends: {ends:?}") };
+        let across = [(x0, y0), (x1, y1), (x1 + 0.1, y1 + 0.1), (x0 + 0.1, y0 + 0.1)];
+        for label in &labels {
+            assert!(!overlap(&corners(label), &across), "a leader crosses {}", label.text);
+        }
+    }
+    for name in ["one chain", "another chain"] {
+        assert!(elements.iter().any(|e| e.get("class") == "note" && e.text == name) && labels.iter().all(|e| e.text != name), "{name}");
+    }
+}
+
 fn assert_labels_are_apart(elements: &[Element]) {
     let labels: Vec<_> = elements.iter().filter(|e| e.get("class") == "label").map(|e| (corners(e), &e.text)).collect();
     for (i, (a, name)) in labels.iter().enumerate() {

@@ -219,6 +219,33 @@ fn narrow_tables_say_which_columns_are_missing() {
 }
 
 #[test]
+fn the_width_that_a_narrow_table_names_shows_all_its_columns() {
+    let asked = everything();
+    let view = priced(&asked);
+    for width in [80, 100, 120] {
+        for write in [&|width| table::terminal(&view, &style(width)), &|width| report::cost::terminal(&view, &asked, &style(width))]
+            as [&dyn Fn(usize) -> String; 2]
+        {
+            let text = write(width).replace('\n', " ");
+            let named = text.split("COLUMNS=").skip(1).map(|rest| rest.split(' ').next().and_then(|n| n.parse::<usize>().ok()));
+            if let Some(enough) = named.map(|width| width.expect("a width")).max() {
+                assert!(enough > width && !write(enough).contains("too narrow"), "{width}: {enough}");
+            }
+        }
+    }
+    assert!(report::cost::terminal(&view, &asked, &style(100)).contains("COLUMNS="));
+}
+
+#[test]
+fn energy_that_could_not_be_read_is_a_note_and_puts_no_time_in_doubt() {
+    let view = priced(&everything());
+    let text = table::terminal(&view, &style(140));
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("energy is not available")).collect();
+    assert_eq!(lines, ["NOTE energy is not available: the budget ended before its pass; raise --budget"]);
+    assert!(line(&text, "117% of its roof").contains("data still in a cache"), "its own reason stays");
+}
+
+#[test]
 fn every_letter_of_the_chart_has_its_legend_line_and_stands_where_its_values_are() {
     let view = fixture::host();
     let text = chart::terminal(&view, &style(100));

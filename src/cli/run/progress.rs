@@ -73,7 +73,8 @@ impl Progress {
         }
     }
 
-    fn line(&self, text: &str) {
+    /// Says something once.
+    pub fn line(&self, text: &str) {
         if self.quiet {
             return;
         }

@@ -139,21 +139,28 @@ impl Field {
 
     /// Takes the first free candidate and gives its index; one that crosses a line only if all the others do or are taken.
     pub fn place(&mut self, candidates: impl Iterator<Item = Patch>) -> Option<(usize, Patch)> {
+        self.place_led(candidates.map(|patch| (patch, None)))
+    }
+
+    /// The same for texts that a line may lead to, which is to be as free as they are.
+    pub fn place_led(&mut self, candidates: impl Iterator<Item = (Patch, Option<Patch>)>) -> Option<(usize, Patch)> {
         let mut chosen = None;
-        for (index, patch) in candidates.enumerate() {
-            if !patch.inside(self.bounds) || self.taken.touches(&patch) {
+        for (index, (patch, leader)) in candidates.enumerate() {
+            let any = |touches: &dyn Fn(&Patch) -> bool| touches(&patch) || leader.as_ref().is_some_and(touches);
+            if !patch.inside(self.bounds) || any(&|patch| self.taken.touches(patch)) {
                 continue;
             }
-            if !self.lines.touches(&patch) {
-                chosen = Some((index, patch));
+            let crosses = any(&|patch| self.lines.touches(patch));
+            if !crosses {
+                chosen = Some((index, patch, leader));
                 break;
             }
-            chosen = chosen.or(Some((index, patch)));
+            chosen = chosen.or(Some((index, patch, leader)));
         }
-        if let Some((_, patch)) = chosen {
-            self.taken.add(patch);
-        }
-        chosen
+        let (index, patch, leader) = chosen?;
+        self.taken.add(patch);
+        leader.into_iter().for_each(|leader| self.taken.add(leader));
+        Some((index, patch))
     }
 }
 

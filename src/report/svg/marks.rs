@@ -45,6 +45,12 @@ impl Look {
     pub fn colour(&self) -> &'static str {
         self.colour
     }
+
+    /// A darker one of the same hue, for texts: pale letters are lost on white and in grey.
+    pub fn dark(&self) -> String {
+        let part = |at: usize| u32::from_str_radix(&self.colour[at..at + 2], 16).unwrap_or(0) * 3 / 5;
+        format!("#{:02x}{:02x}{:02x}", part(1), part(3), part(5))
+    }
 }
 
 /// The SVG element of the marker of a point, centred at the origin: hollow with a dot for a library.

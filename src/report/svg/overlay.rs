@@ -294,20 +294,19 @@ pub(super) fn around(text: &str, (x, y): (f64, f64)) -> impl Iterator<Item = Pat
 }
 
 /// A thin line from a marker to a letter that had to go far.
-pub(super) fn leader((x, y): (f64, f64), patch: &Patch) -> String {
-    let (dx, dy) = (patch.x - x, patch.y - y);
+pub(super) fn leader(spot: (f64, f64), patch: &Patch) -> String {
+    led(spot, (patch.x, patch.y), marks::HALF).map_or(String::new(), |((x0, y0), (x1, y1))| {
+        let path = format!("M{x0:.1} {y0:.1}L{x1:.1} {y1:.1}");
+        format!("<path class=\"leader\" d=\"{path}\" stroke=\"{GREY}\" stroke-width=\"1.5\"/>\n")
+    })
+}
+
+/// The ends of a line from `clear` pixels off a marker to a text; none where the text is near.
+pub(super) fn led((x, y): (f64, f64), (to_x, to_y): (f64, f64), clear: f64) -> Option<((f64, f64), (f64, f64))> {
+    let (dx, dy) = (to_x - x, to_y - y);
     let far = dx.hypot(dy);
-    if far < 45.0 {
-        return String::new();
-    }
-    let (from, to) = (marks::HALF / far, 1.0 - 14.0 / far);
-    format!(
-        "<path class=\"leader\" d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"{GREY}\" stroke-width=\"1.5\"/>\n",
-        x + dx * from,
-        y + dy * from,
-        x + dx * to,
-        y + dy * to
-    )
+    let at = |share: f64| (x + dx * share, y + dy * share);
+    (far >= 45.0).then(|| (at(clear / far), at(1.0 - 14.0 / far)))
 }
 
 /// A line left to the intensity by moved bytes, and one up and down over the interval where it would be seen.
