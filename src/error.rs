@@ -2,8 +2,14 @@
 
 use thiserror::Error;
 
+use crate::units::Capacity;
+
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn capacity(bytes: &u64) -> Capacity {
+    Capacity(*bytes)
+}
 
 /// Every failure a caller can meet. `exit_code` gives the process status that stands for it.
 #[derive(Debug, Error)]
@@ -32,7 +38,7 @@ pub enum Error {
         have: String,
     },
     /// The machine or device has too little memory.
-    #[error("out of memory: {what} needs {need} bytes and {have} are free; choose a smaller problem")]
+    #[error("out of memory: {what} needs {} and {} are free; choose a smaller problem", capacity(.need), capacity(.have))]
     OutOfMemory {
         /// What was to be allocated.
         what: String,

@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::op::OpRole;
+use crate::op::{self, OpRole};
 use crate::plan::{DeviceInfo, Precision};
-use crate::record::{Ceiling, Clock, Header, Measurement, Record, State};
+use crate::record::{Ceiling, Clock, Header, Measurement, Record, Skip, State};
 use crate::view::{Row, SkipView, View};
 
 mod ceiling;
@@ -37,13 +37,26 @@ pub fn view(records: &[Record]) -> Result<View> {
     let header = header(records)?.clone();
     let rows = latest(records).into_iter().map(|m| place(m, &roof)).collect();
     let skips = records.iter().filter_map(|record| match record {
-        Record::Skip(s) => Some(SkipView { op: s.op.clone(), variant: s.variant.clone(), state: s.state, why: s.why.clone() }),
+        Record::Skip(skip) => Some(skipped(skip)),
         _ => None,
     });
     let skips = skips.chain(lost).collect();
     let curves = roof.sweeps().iter().map(Sweep::curve).collect();
     let ramp = ramp(records, &roof);
-    Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves, ramp })
+    let end = records.iter().rev().find_map(|record| if let Record::End(end) = record { Some(end.clone()) } else { None });
+    Ok(View { header, ceilings: roof.into_ceilings(), rows, skips, curves, ramp, end, answer: Vec::new() })
+}
+
+fn skipped(skip: &Skip) -> SkipView {
+    let op = skip.problem.as_ref().and_then(|problem| (op::find(&skip.op).ok()?.parse)(problem).ok());
+    SkipView {
+        op: skip.op.clone(),
+        variant: skip.variant.clone(),
+        label: op.map(|op| op.label()),
+        precision: skip.precision,
+        state: skip.state,
+        why: skip.why.clone(),
+    }
 }
 
 /// The roof of these ceilings, for a campaign under way, whose records hold neither header nor ceilings yet.

@@ -1,20 +1,21 @@
 //! Named questions: which problems to measure, and how to tell the answer from what was measured.
 //!
 //! A study's records are ordinary ones, its roof among them. What it tells depends on the derived view alone, so a file tells what the
-//! live run told. Verdicts are coarse where times are noisy, so that two recordings of one machine say the same; the figures stand in
-//! the table. Adding a study is one file and one entry in [`STUDIES`].
+//! live run told. Its words are coarse where times are noisy, so that two recordings of one machine share them; measured figures stand
+//! behind them in parentheses. Adding a study is one file and one entry in [`STUDIES`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::explain::{Peaks, explain};
 use crate::grid::Grid;
 use crate::op::stream::Kind;
-use crate::op::{Op, Size};
+use crate::op::{self, Op, OpRole, Size};
 use crate::plan::{DeviceInfo, Precision, VariantInfo};
 use crate::record::{Cache, State};
 use crate::roofline::Roof;
-use crate::units::Count;
+use crate::units::{ByteRate, Count, FlopRate, Intensity};
 use crate::view::{Row, View};
 use crate::worker::{Effort, Goal, Item};
 
@@ -26,6 +27,7 @@ mod misnomer;
 mod precision;
 mod told;
 mod variants;
+mod words;
 
 pub use figure::{Axis, Figure, Line, Look, Mark, Panel, Quantity};
 
@@ -37,6 +39,8 @@ pub struct Study {
     pub question: &'static str,
     /// Precisions whose compute ceiling its roof needs, as far as the device computes in them.
     pub precisions: &'static [Precision],
+    /// What its kernels do to memory, about: whose DRAM ceiling its ridge and its picture have.
+    pub mix: Kind,
     /// What to measure, most important first: a study whose time ends leaves out the rest.
     ///
     /// # Errors
@@ -51,8 +55,8 @@ const LONGEST_NS: f64 = 200e6;
 /// Bytes of memory below which figures are not fitted: what a process takes besides would count.
 const FITTED: u64 = 64 << 20;
 
-/// Times that no verdict tells apart.
-const SAME_TIME: &str = "about the same time";
+/// Tokens below which times are not fitted: they hold much that does not grow.
+const LONG: u64 = 512;
 
 /// An item's time where lengths matter more than the last percent.
 const BRIEF: Effort = Effort { samples: 5, least_ns: 50_000_000, budget_ns: 300_000_000, canary: true };
@@ -77,6 +81,56 @@ impl Study {
         let name = view.header.settings.study.as_deref()?;
         STUDIES.iter().find(|study| study.name == name)
     }
+
+    /// The whole answer: what the study tells, after how the run ended where that was too early.
+    pub fn answer(&self, view: &View) -> Telling {
+        let mut telling = (self.tell)(view);
+        if telling.sentences.is_empty() {
+            telling.sentences.push("Nothing was measured that could answer it.".into());
+        }
+        telling.sentences.splice(..0, ended(view));
+        telling
+    }
+
+    /// Where memory and arithmetic meet for this study's mix of reads and writes.
+    pub fn ridge(&self, view: &View) -> Option<String> {
+        let (flop_per_s, memory) = peaks(view, self.mix)?;
+        Some(format!(
+            "The ridge lies at {} FLOP/byte: DRAM {} at {} below it, f32 at {} above it.",
+            Intensity(flop_per_s / memory.1),
+            memory.0.name(),
+            ByteRate(memory.1),
+            FlopRate(flop_per_s)
+        ))
+    }
+}
+
+/// Gives a study's view its answer in words; other views have none.
+pub fn fill(view: &mut View) {
+    if let Some(study) = Study::of(view) {
+        view.answer = study.answer(view).sentences;
+    }
+}
+
+/// How a run ended that ended too early; none where it ended by itself.
+fn ended(view: &View) -> Option<String> {
+    let kernel = |name: &str| op::find(name).is_ok_and(|entry| entry.role == OpRole::Kernel);
+    let skipped = view.skips.iter().filter(|skip| skip.state == State::NotRun && kernel(&skip.op));
+    let skipped: BTreeSet<_> =
+        skipped.map(|skip| (skip.op.as_str(), skip.variant.as_str(), skip.label.as_deref(), skip.precision)).collect();
+    let measured = |row: &Row| skipped.contains(&(row.op.as_str(), row.variant.as_str(), Some(row.label.as_str()), Some(row.precision)));
+    // One that was to be measured again has a row.
+    let again: BTreeSet<_> =
+        view.rows.iter().filter(|row| measured(row)).map(|row| (&row.op, &row.variant, &row.label, row.precision)).collect();
+    let left = skipped.len() - again.len();
+    let were = |left| format!("{left} {} not run", if left == 1 { "item was" } else { "items were" });
+    match (view.end.as_ref().is_some_and(|end| end.status == 130), left) {
+        (true, 0) if view.rows.is_empty() => Some("Interrupted before the first of its items.".into()),
+        (true, 0) => Some("Interrupted when all of its items had been measured once.".into()),
+        (true, left) => Some(format!("Interrupted: {}.", were(left))),
+        (false, 0) => None,
+        (false, left) => Some(format!("The budget ended: {}; raise --budget.", were(left))),
+    }
 }
 
 /// What a grid may depend on.
@@ -100,18 +154,25 @@ impl Setting<'_> {
         if self.size == Size::Large { Effort::default() } else { BRIEF }
     }
 
-    /// The op at this batch, or at the largest one below it whose launch is short on the roof, and whose tensors find room twice in a
-    /// quarter of the memory and once in a binding.
-    fn fitting(&self, n: u64, op: impl Fn(u64) -> Result<Arc<dyn Op>>) -> Result<(u64, Arc<dyn Op>)> {
+    /// ns that a launch may take on the roof. Software devices stay far below theirs.
+    fn longest_ns(&self) -> f64 {
+        if self.device.is_software() { LONGEST_NS / 16.0 } else { LONGEST_NS }
+    }
+
+    /// The largest batch whose tensors find room twice in a quarter of the memory and once in a binding.
+    fn most(&self, op: impl Fn(u64) -> Result<Arc<dyn Op>>) -> Result<u64> {
         let room = (self.device.memory_bytes / 8).min(self.device.limits.binding_bytes);
         let bytes = |n: u64| Ok::<_, Error>(explain(&*op(n)?, Precision::F32, None)?.bytes_compulsory);
         // Some tensors grow with the batch, and weights do not.
         let (one, two) = (bytes(1)?, bytes(2)?);
-        let wanted = n.min(1 + room.saturating_sub(one) / (two - one).max(1));
+        Ok(1 + room.saturating_sub(one) / (two - one).max(1))
+    }
+
+    /// The op at this batch, or at the largest one below it that has room and whose launch is short on the roof.
+    fn fitting(&self, n: u64, op: impl Fn(u64) -> Result<Arc<dyn Op>>) -> Result<(u64, Arc<dyn Op>)> {
+        let wanted = n.min(self.most(&op)?);
         let long = self.bound_ns(&*op(wanted)?);
-        // Software devices stay far below their roofs.
-        let software = self.device.is_software();
-        let longest = if software { LONGEST_NS / 16.0 } else { LONGEST_NS };
+        let longest = self.longest_ns();
         let fit = if long > longest { ((wanted as f64 * longest / long) as u64).max(1) } else { wanted };
         Ok((fit, op(fit)?))
     }
@@ -179,44 +240,12 @@ fn roof(view: &View) -> Roof {
     Roof::new(&view.header, view.ceilings.clone(), Vec::new())
 }
 
-/// Best compute ceiling in f32, FLOP/s, and the DRAM ceiling of a kernel that reads as much as it writes, byte/s.
-fn peaks(view: &View) -> Option<(f64, f64)> {
+/// Best compute ceiling in f32, FLOP/s, and a DRAM ceiling, byte/s, with the mix of reads and writes that it is for: the one asked for where
+/// it was measured.
+fn peaks(view: &View, mix: Kind) -> Option<(f64, (Kind, f64))> {
     let roof = roof(view);
-    let memory = [Kind::Copy, Kind::Triad, Kind::Read].into_iter().find_map(|kind| roof.bandwidth("dram", kind));
-    Some((roof.compute(Precision::F32, None)?.value, memory?.value))
-}
-
-/// What a verdict says of a noisy ratio: the nearest of 1, 1.5, 2, 3, 5, 7 and their multiples by powers of ten.
-fn about(ratio: f64) -> String {
-    if !ratio.is_finite() || ratio <= 0.0 {
-        return "?".into();
-    }
-    let decade = 10f64.powf(ratio.log10().floor());
-    let steps = [1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0];
-    let off = |step: &f64| (ratio / (step * decade)).ln().abs();
-    let nearest = steps.into_iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(1.0) * decade;
-    let rounded = (nearest * 1e6).round() / 1e6;
-    rounded.to_string()
-}
-
-/// How a noisy ratio of an old time to a new one is told.
-fn time_saved(ratio: f64) -> String {
-    match (about(ratio.max(1.0 / ratio)), ratio >= 1.0) {
-        (same, _) if same == "1" => SAME_TIME.into(),
-        (times, true) => format!("about {times} times less time"),
-        (times, false) => format!("about {times} times more time"),
-    }
-}
-
-/// How a fitted exponent is told: to the nearest quarter. Tables have its digits.
-fn power(exponent: f64) -> String {
-    let quarter = (4.0 * exponent).round() / 4.0;
-    if (2.0 * quarter).fract() == 0.0 { format!("{quarter:.1}") } else { format!("{quarter:.2}") }
-}
-
-/// A share of a roof in words: `most` from 60 % on, where good kernels lie in one recording and in the next, else about so many percent.
-fn portion(share: f64) -> String {
-    if share >= 0.6 { "most".into() } else { format!("about {} %", about(100.0 * share)) }
+    let memory = [mix, Kind::Copy, Kind::Triad, Kind::Read].into_iter().find_map(|kind| Some((kind, roof.bandwidth("dram", kind)?.value)));
+    Some((roof.compute(Precision::F32, None)?.value, memory?))
 }
 
 /// A limiter that is clear enough for a verdict.
@@ -247,20 +276,6 @@ fn counted(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn noisy_ratios_are_told_coarsely() {
-        let cases =
-            [(1.0, "1"), (2.1, "2"), (2.3, "2"), (8.7, "10"), (0.019, "0.02"), (19.0, "20"), (640.0, "700"), (f64::NAN, "?"), (0.0, "?")];
-        for (ratio, told) in cases {
-            assert_eq!(about(ratio), told, "{ratio}");
-        }
-        assert_eq!(time_saved(2.1), "about 2 times less time");
-        assert_eq!((time_saved(0.82), time_saved(0.7)), ("about the same time".into(), "about 1.5 times more time".into()));
-        assert_eq!((time_saved(0.48), time_saved(1.1)), ("about 2 times more time".into(), "about the same time".into()));
-        assert_eq!([0.93, 1.06, 1.8, 1.97, 0.4].map(power), ["1.0", "1.0", "1.75", "2.0", "0.5"]);
-        assert_eq!([0.94, 0.66, 0.51, 0.019].map(portion), ["most", "most", "about 50 %", "about 2 %"]);
-    }
 
     #[test]
     fn names_are_distinct_and_an_unknown_one_gets_the_list() {

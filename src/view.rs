@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::op::OpRole;
 use crate::plan::{Precision, Unit};
-use crate::record::{Cache, CeilingKind, Energy, Header, State, Telemetry, Verification};
+use crate::record::{Cache, CeilingKind, End, Energy, Header, State, Telemetry, Verification};
 use crate::stats::Estimate;
 
 /// A whole file, derived.
@@ -27,6 +27,12 @@ pub struct View {
     /// The `ramp` probe, placed: one kernel by intensity, ascending. Empty where it was not measured.
     #[serde(default)]
     pub ramp: Vec<Row>,
+    /// How the run ended; absent where the file ends before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+    /// A study's answer, sentence by sentence, as [`crate::study::fill`] derives it; empty for all else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answer: Vec<String>,
 }
 
 /// A roof.
@@ -233,6 +239,12 @@ pub struct SkipView {
     pub op: String,
     /// Variant.
     pub variant: String,
+    /// Short text of the problem; absent where it is no one problem, or of an unknown op.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Number formats, where they matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// How it ended.
     pub state: State,
     /// The reason.

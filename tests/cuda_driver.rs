@@ -237,7 +237,7 @@ fn the_whole_backend_runs_every_cuda_source_over_a_stand_in_for_the_driver() {
     let huge = find("stream").and_then(|e| (e.parse)(&serde_json::json!({"kind": "copy", "elements": 1 << 26}))).expect("legal");
     let refused = device.load(&planned(&huge, "linear", Precision::F32), Seeded { draw: Draw::Dense, seed: 1 }, 1, Checks::Trusted);
     let why = refused.err().expect("512 MiB do not fit 256").to_string();
-    assert!(why.contains("out of memory") && why.contains("268435456 are free"), "{why}");
+    assert!(why.contains("out of memory") && why.contains("256 MiB are free"), "{why}");
 }
 
 #[test]

@@ -184,9 +184,9 @@ impl Campaign<'_> {
                 && per_flop * flops > longest
             {
                 let why = format!(
-                    "one launch is predicted to take {:.1} s from a smaller problem, over the {:.1} s allowed here",
-                    per_flop * flops / 1e9,
-                    longest / 1e9
+                    "one launch would take over the {:.1} s allowed here, as a smaller problem predicts ({:.1} s)",
+                    longest / 1e9,
+                    per_flop * flops / 1e9
                 );
                 self.skip(item, State::Skipped, why)?;
                 continue;

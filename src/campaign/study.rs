@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Campaign;
 use super::kernels::lacks;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{self, Size};
 use crate::plan::{DeviceInfo, DeviceKind, Precision};
 use crate::record::{Ceiling, CeilingKind, Record, State};
@@ -29,10 +29,13 @@ impl Campaign<'_> {
 
     fn under_recorded(&mut self, study: &Study, recorded: &[Record]) -> Result<()> {
         self.take_over(recorded)?;
-        let items = self.study_items(study)?;
-        let started = Instant::now();
-        self.kernels(&items)?;
-        self.repeat_suspects(started.elapsed())
+        let mut items = self.study_items(study)?;
+        let outcome = self.tuned(&mut items).and_then(|()| {
+            let started = Instant::now();
+            self.kernels(&items)?;
+            self.repeat_suspects(started.elapsed())
+        });
+        self.listed(&items, outcome)
     }
 
     fn under_traced(&mut self, study: &Study) -> Result<()> {
@@ -41,8 +44,26 @@ impl Campaign<'_> {
         // A device whose roof takes all the time gets some for the question too.
         let least = allotted(self.scope.size, self.bench.device()).map(|time| Instant::now() + time / 3);
         self.ends = self.ends.max(least);
-        let items = self.study_items(study)?;
-        self.amid_blocks(&items)
+        let mut items = self.study_items(study)?;
+        let outcome = self.tuned(&mut items).and_then(|()| self.amid_blocks(&items));
+        self.listed(&items, outcome)
+    }
+
+    /// Passes an outcome on; where it is an interruption, items that were not run are listed, as where time ends.
+    fn listed(&mut self, items: &[Item], outcome: Result<()>) -> Result<()> {
+        if matches!(outcome, Err(Error::Interrupted)) {
+            let left: Vec<&Item> = items.iter().filter(|item| !self.records.iter().any(|record| answers(record, item))).collect();
+            for item in left {
+                self.skip(item, State::NotRun, "interrupted before it".into())?;
+            }
+        }
+        outcome
+    }
+
+    /// Gives items the fastest settings of their kernels.
+    fn tuned(&mut self, items: &mut [Item]) -> Result<()> {
+        let peak = self.roof().compute(Precision::F32, None).map_or(f64::INFINITY, |ceiling| ceiling.value);
+        self.tune(items, TRIED_NS * peak / 1e9)
     }
 
     /// Searches probes in a hurry; of a cache the reading is kept, which tells how large it is and what it can feed.
@@ -55,7 +76,7 @@ impl Campaign<'_> {
         outcome
     }
 
-    /// The study's problems, numbered, with the fastest settings of their kernels. What the plan refuses is an answer, not a hole.
+    /// The study's problems, numbered. What the plan refuses is an answer, not a hole.
     fn study_items(&mut self, study: &Study) -> Result<Vec<Item>> {
         let (device, roof) = (self.device(), self.roof());
         let wanted = (study.grid)(&Setting { device: &device, size: self.scope.size, roof: &roof })?;
@@ -72,9 +93,20 @@ impl Campaign<'_> {
                 },
             }
         }
-        let peak = roof.compute(Precision::F32, None).map_or(f64::INFINITY, |ceiling| ceiling.value);
-        self.tune(&mut items, TRIED_NS * peak / 1e9)?;
         Ok(items)
+    }
+}
+
+/// Whether a record tells how an item ended.
+fn answers(record: &Record, item: &Item) -> bool {
+    let same =
+        |op: &str, variant: &str, precision| (op, variant, precision) == (item.op.as_str(), item.variant.as_str(), Some(item.precision));
+    match record {
+        Record::Measurement(m) => {
+            !m.candidate && same(&m.op, &m.variant, Some(m.precision)) && (&m.problem, m.cache) == (&item.problem, item.cache)
+        }
+        Record::Skip(skip) => same(&skip.op, &skip.variant, skip.precision) && skip.problem.as_ref() == Some(&item.problem),
+        _ => false,
     }
 }
 
@@ -99,5 +131,31 @@ fn matters(ceiling: &Ceiling) -> bool {
         (CeilingKind::Bandwidth, Some("pcie")) => false,
         (CeilingKind::Bandwidth, _) => ceiling.direction.as_deref() == Some("read"),
         (CeilingKind::Latency, level) => level.is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::fake::Fake;
+    use crate::campaign::{Scope, Silent};
+    use crate::measure::Engine;
+    use crate::worker::{Effort, Goal, Local};
+
+    #[test]
+    fn an_interrupted_study_lists_what_was_not_run() {
+        let fake = Fake::scripted("{}").expect("a script");
+        let (mut bench, mut silent) = (Local::new(Box::new(Engine::new(&fake).expect("clocks"))), Silent);
+        let mut campaign = Campaign::new(&mut bench, &mut silent, Scope::new(Size::Small));
+        let items = [8, 16, 24].map(|m| {
+            let op = (op::find("matmul").expect("an op").parse)(&serde_json::json!({"m": m, "n": 8, "k": 8})).expect("a problem");
+            campaign.numbered(Item::new(&*op, "naive", Goal::Measure(Effort::default())))
+        });
+        campaign.run_item(items[0].clone()).expect("it is kept").expect("it is measured");
+        campaign.skip(&items[1], State::Skipped, "too long".into()).expect("it is kept");
+        assert!(campaign.listed(&items, Ok(())).is_ok() && campaign.records.len() == 2);
+        assert!(matches!(campaign.listed(&items, Err(Error::Interrupted)), Err(Error::Interrupted)));
+        let [.., Record::Skip(left)] = campaign.records.as_slice() else { panic!("{:?}", campaign.records) };
+        assert_eq!((campaign.records.len(), left.state, left.problem.as_ref()), (3, State::NotRun, Some(&items[2].problem)));
     }
 }

@@ -13,7 +13,7 @@ use crate::plan::Custom;
 use crate::record::{End, Header, Journal, Record, Schema, Settings, Skip, State};
 use crate::report::{self, Style};
 use crate::roofline;
-use crate::study::Study;
+use crate::study::{self, Study};
 use crate::view::View;
 use crate::worker::{Bench, Child};
 
@@ -141,20 +141,30 @@ fn one(args: &Measuring, mode: Mode<'_>, selector: &str, scope: Scope, several: 
     if let Some(asked) = &costing {
         cost::fill(&mut view, asked);
     }
+    study::fill(&mut view);
     let picture = show::picture(&view)?;
-    output::write(&folder.join(&picture.file), &picture.svg)?;
+    if let Some(picture) = &picture {
+        output::write(&folder.join(&picture.file), &picture.svg)?;
+    }
     if !args.scope.common.json {
         let beside = match mode {
             Mode::Try(custom, _) => report::verdict::beside(&view, &custom.name),
             _ => Vec::new(),
         };
-        tell(&view, &folder.join(picture.file), &beside, costing.as_ref(), args.scope.common.verbose)?;
+        let picture = picture.map(|picture| folder.join(picture.file));
+        tell(&view, (&folder, picture.as_deref()), &beside, costing.as_ref(), args.scope.common.verbose)?;
     }
     Ok((status, Some(view)))
 }
 
 /// Table, chart, what the last word is on a user's kernel, all shares and the shapes' names where asked for, and where all of it is kept.
-fn tell(view: &View, picture: &Path, beside: &[String], costing: Option<&cost::Asked>, verbose: bool) -> Result<()> {
+fn tell(
+    view: &View,
+    (folder, picture): (&Path, Option<&Path>),
+    beside: &[String],
+    costing: Option<&cost::Asked>,
+    verbose: bool,
+) -> Result<()> {
     let style = Style { width: output::width(), colour: output::colour(), ascii: false };
     output::print(&show::text(view, costing, &style))?;
     if verbose {
@@ -162,7 +172,8 @@ fn tell(view: &View, picture: &Path, beside: &[String], costing: Option<&cost::A
         output::print(&format!("\n{}", report::table::shapes(view, &style)))?;
     }
     beside.iter().try_for_each(|line| output::print(&format!("\n{line}\n")).map(drop))?;
-    output::print(&format!("\nwrote {} and {}\n", picture.with_file_name("records.jsonl").display(), picture.display()))?;
+    let picture = picture.map_or(String::new(), |picture| format!(" and {}", picture.display()));
+    output::print(&format!("\nwrote {}{picture}\n", folder.join("records.jsonl").display()))?;
     Ok(())
 }
 

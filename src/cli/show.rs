@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::record;
 use crate::report::{self, Style};
 use crate::roofline;
-use crate::study::Study;
+use crate::study::{self, Study};
 use crate::view::View;
 
 /// Shows a recorded run.
@@ -20,8 +20,11 @@ pub fn run(args: &Showing) -> Result<i32> {
     if let Some(asked) = &costing {
         cost::fill(&mut view, asked);
     }
+    study::fill(&mut view);
     if let Some(path) = &args.svg {
-        output::write(path, &picture(&view)?.svg)?;
+        let picture =
+            picture(&view)?.ok_or_else(|| Error::usage("--svg: nothing was measured that could be drawn; record the study again"))?;
+        output::write(path, &picture.svg)?;
     }
     if args.json {
         let json = serde_json::to_string_pretty(&view).map_err(|e| Error::usage(e.to_string()))?;
@@ -42,12 +45,14 @@ pub struct Picture {
     pub svg: String,
 }
 
-/// The picture of a view: of a study its own, else the roofline.
-pub fn picture(view: &View) -> Result<Picture> {
-    Ok(match Study::of(view) {
-        Some(study) => Picture { file: format!("{}.svg", study.name), svg: report::svg::figure(&(study.tell)(view).figure, &view.header)? },
-        None => Picture { file: "roofline.svg".into(), svg: report::svg::roofline(view)?.svg },
-    })
+/// The picture of a view: of a study its own, none where it measured nothing, else the roofline.
+pub fn picture(view: &View) -> Result<Option<Picture>> {
+    let Some(study) = Study::of(view) else {
+        return Ok(Some(Picture { file: "roofline.svg".into(), svg: report::svg::roofline(view)?.svg }));
+    };
+    let figure = study.answer(view).figure;
+    let draw = || Ok(Picture { file: format!("{}.svg", study.name), svg: report::svg::figure(&figure, &view.header)? });
+    figure.measured().then(draw).transpose()
 }
 
 /// What `run` ends with and `show` prints: table, sentences and chart, or a study's answer; below them what it costs, where asked for.

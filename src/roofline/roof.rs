@@ -52,7 +52,8 @@ impl Roof {
             match ceiling_view(ceiling, |id| by_id.get(id).copied()) {
                 Ok(valued) => ceilings.push(valued),
                 Err(why) => {
-                    lost.push(SkipView { op: "ceiling".into(), variant: ceiling.name.clone(), state: State::Skipped, why });
+                    let (op, variant) = ("ceiling".into(), ceiling.name.clone());
+                    lost.push(SkipView { op, variant, label: None, precision: ceiling.precision, state: State::Skipped, why });
                 }
             }
         }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::words::{is_little, is_most, portion, power, same_time, time_against, time_saved};
 use super::{
-    Axis, FITTED, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted_rate, median, power, time_saved,
+    Axis, FITTED, Figure, LONG, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, clear_limiter, counted_rate, median,
+    peaks,
 };
 use crate::error::{Error, Result};
 use crate::grid::{Column, Grid};
@@ -22,8 +24,14 @@ use crate::view::{Row, View};
 use crate::worker::{Goal, Item};
 
 /// The study.
-pub const STUDY: Study =
-    Study { name: "attention", question: "what does flash attention save?", precisions: &[Precision::F32], grid, tell };
+pub const STUDY: Study = Study {
+    name: "attention",
+    question: "what does flash attention save?",
+    precisions: &[Precision::F32],
+    mix: super::Kind::Read,
+    grid,
+    tell,
+};
 
 /// Attention of one kind over the length of its sequences.
 struct Kind {
@@ -96,22 +104,27 @@ impl Kind {
 fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     for (at, kind) in KINDS.iter().enumerate() {
-        for variant in kind.kernels(setting.device.language)? {
-            let wanted = |&&length: &&u64| match (setting.size, at) {
-                (Size::Large, _) => true,
-                (Size::Small, 0) => length <= if variant == "naive" { 1024 } else { 2048 },
-                (Size::Standard, 0) => true,
-                // One length of each other kind, so that there is time for all kinds.
-                (Size::Small, _) => kind.lengths.first() == Some(&length),
-                (Size::Standard, _) if kind.decode => kind.lengths.last() == Some(&length),
-                (Size::Standard, _) => kind.lengths.first() == Some(&length),
-            };
-            for &length in kind.lengths.iter().filter(wanted) {
+        let kernels = kind.kernels(setting.device.language)?;
+        // A length of all kernels before the next: what is cut short compares them as far as it comes.
+        for &length in kind.lengths {
+            for &variant in kernels.iter().filter(|&&variant| wanted(setting.size, at, length, variant == "naive")) {
                 items.push(Item { goal: Goal::Measure(setting.brief()), ..setting.item(&*kind.op(length)?, variant, kind.cache()) });
             }
         }
     }
     Ok(items)
+}
+
+/// Whether a size has this length of the kind at this place, so that there is time for all kinds: what keeps its scores takes the longest.
+fn wanted(size: Size, at: usize, length: u64, naive: bool) -> bool {
+    let (first, last) = (KINDS[at].lengths.first() == Some(&length), KINDS[at].lengths.last() == Some(&length));
+    match (size, at) {
+        (Size::Large, _) | (Size::Standard, 0) => true,
+        (Size::Small, 0) => length <= if naive { 1024 } else { 2048 },
+        (Size::Small, _) => first,
+        (Size::Standard, _) if KINDS[at].decode => last,
+        (Size::Standard, _) => first || !naive,
+    }
 }
 
 const COLUMNS: [Column; 10] = [
@@ -127,10 +140,14 @@ const COLUMNS: [Column; 10] = [
     Column::left("check"),
 ];
 
-/// Peak memory over 64 MiB by length, of flash and of what naive takes beyond it.
+/// What growth is fitted on, by length.
 struct Growth {
+    /// Peak memory over 64 MiB of flash.
     flash: Vec<(f64, f64)>,
+    /// What naive takes beyond it.
     extra: Vec<(f64, f64)>,
+    /// Times of flash and of naive where sequences are long.
+    times: [Vec<(f64, f64)>; 2],
 }
 
 impl Growth {
@@ -140,7 +157,23 @@ impl Growth {
         let peak = |row: &Row| row.peak_bytes.map(|bytes| bytes as f64);
         let flash = kind.lengths.iter().filter_map(|&length| Some((length as f64, peak(kind.row(view, length, "flash")?)?)));
         let extra = kind.both(view).filter_map(|(length, naive, flash)| Some((length as f64, peak(naive)? - peak(flash)?)));
-        Growth { flash: flash.filter(counts).collect(), extra: extra.filter(counts).collect() }
+        let long = || kind.lengths.iter().filter(|&&length| length >= LONG);
+        let times = |variant: &str| long().filter_map(|&length| Some((length as f64, median(kind.row(view, length, variant)?)))).collect();
+        Growth { flash: flash.filter(counts).collect(), extra: extra.filter(counts).collect(), times: ["flash", "naive"].map(times) }
+    }
+
+    /// Lines of the table.
+    fn cells(&self) -> Vec<Vec<String>> {
+        let fitted = |name: &str, column: usize, points: &[(f64, f64)]| {
+            let exponent = exponent(points)?;
+            let mut cells = vec![String::new(); COLUMNS.len()];
+            (cells[0], cells[2]) = (format!("growth over {} lengths", points.len()), name.into());
+            cells[column] = format!("n^{exponent:.3}");
+            Some(cells)
+        };
+        let [flash, naive] = &self.times;
+        let all = [("flash", 3, flash), ("naive", 3, naive), ("flash", 6, &self.flash), ("naive's extra", 6, &self.extra)];
+        all.into_iter().filter_map(|(name, column, points)| fitted(name, column, points)).collect()
     }
 }
 
@@ -152,19 +185,9 @@ fn tell(view: &View) -> Telling {
             kind.lengths.iter().flat_map(|&length| ["naive", "flash", SPLIT].map(|variant| (length, kind.row(view, length, variant))));
         rows.extend(found.filter_map(|(length, row)| Some(cells(kind, length, row?))));
     }
-    let fitted = |name: &str, points: &[(f64, f64)]| {
-        let exponent = exponent(points)?;
-        let mut cells = vec![String::new(); COLUMNS.len()];
-        (cells[0], cells[2], cells[6]) = (format!("growth over {} lengths", points.len()), name.into(), format!("n^{exponent:.3}"));
-        Some(cells)
-    };
-    rows.extend(fitted("flash", &growth.flash));
-    rows.extend(fitted("naive's extra", &growth.extra));
-    let told = [saved(view), grown(&growth), refused(view), agreed(view), masked(view), split(view), shared(view)];
-    let mut sentences: Vec<String> = told.into_iter().flatten().collect();
-    if sentences.is_empty() {
-        sentences.push("Nothing was measured that could answer it.".into());
-    }
+    rows.extend(growth.cells());
+    let told = [saved(view), because(view), grown(&growth), slowed(&growth), refused(view), agreed(view), masked(view), split(view)];
+    let sentences = told.into_iter().flatten().chain(shared(view)).collect();
     Telling { sentences, grid: Grid { columns: COLUMNS.to_vec(), rows }, figure: figure(view) }
 }
 
@@ -198,6 +221,30 @@ fn saved(view: &View) -> Option<String> {
         ratio(|row| row.bytes_moved),
         ratio(planned)
     ))
+}
+
+/// Whether what naive moves is why it takes longer, at the same length.
+fn because(view: &View) -> Option<String> {
+    let (_, naive, flash) = KINDS[0].both(view).last()?;
+    let ratio = median(naive) / median(flash);
+    if ratio < 1.0 || same_time(ratio) {
+        return None;
+    }
+    let (_, (_, byte_per_s)) = peaks(view, STUDY.mix)?;
+    let moving = 1e9 * naive.bytes_moved as f64 / byte_per_s / median(naive);
+    let cause = match moving {
+        share if is_most(share) => "traffic is why",
+        share if is_little(share) => "traffic is not why here",
+        _ => "traffic is a part of why",
+    };
+    let limiter = clear_limiter(naive).map_or("no one resource explains its time".into(), |limiter| format!("its limiter is {limiter}"));
+    let moving = portion(moving, "naive's time");
+    Some(format!("As to time, {cause}: from DRAM all bytes that naive moves would take {moving}, and {limiter}."))
+}
+
+fn slowed(growth: &Growth) -> Option<String> {
+    let [flash, naive] = growth.times.each_ref().map(|points| exponent(points).map(power));
+    Some(format!("Time grows, from {LONG} tokens on, to the power of {} with flash and {} with naive.", flash?, naive?))
 }
 
 fn grown(growth: &Growth) -> Option<String> {
@@ -239,26 +286,27 @@ fn agreed(view: &View) -> Option<String> {
     }
 }
 
-/// What a causal mask saves of the time of each kernel.
+/// What a causal mask saves of the time of each kernel, each at the greatest length that it was measured at with and without.
 fn masked(view: &View) -> Option<String> {
     let causal = KINDS.iter().find(|kind| kind.causal)?;
-    let (length, naive, flash) = causal.both(view).last()?;
-    let faster = |masked: &Row, variant: &str| Some(time_saved(median(KINDS[0].row(view, length, variant)?) / median(masked)));
-    Some(format!(
-        "A causal mask halves the FLOPs: flash, which leaves masked tiles out, takes {}, naive, which computes them, {}.",
-        faster(flash, "flash")?,
-        faster(naive, "naive")?
-    ))
+    let faster = |variant: &str| {
+        causal.lengths.iter().rev().find_map(|&length| {
+            let (whole, masked) = (KINDS[0].row(view, length, variant)?, causal.row(view, length, variant)?);
+            Some(format!("{} at {length} tokens", time_saved(median(whole) / median(masked))))
+        })
+    };
+    let naive = faster("naive").map_or(String::new(), |faster| format!(", naive, which computes them, {faster}"));
+    Some(format!("A causal mask halves the FLOPs: flash, which leaves masked tiles out, takes {}{naive}.", faster("flash")?))
 }
 
-/// What splitting the keys saves when one token is generated, at the greatest length of the first such kind that has both.
+/// What splitting the keys saves when one token is generated, at the greatest length of the first such kind that has it.
 fn split(view: &View) -> Option<String> {
-    let both = |kind: &'static Kind| {
-        kind.lengths.iter().rev().find_map(|&length| Some((length, kind.row(view, length, "flash")?, kind.row(view, length, SPLIT)?)))
-    };
-    let (length, whole, split) = KINDS.iter().filter(|kind| kind.decode).find_map(both)?;
-    let time = time_saved(median(whole) / median(split));
-    Some(format!("For a token generated after {length} others {SPLIT}, which splits the keys over groups, takes {time}, against flash."))
+    let of = |kind: &'static Kind| kind.lengths.iter().rev().find_map(|&length| Some((kind, length, kind.row(view, length, SPLIT)?)));
+    let (kind, length, split) = KINDS.iter().filter(|kind| kind.decode).find_map(of)?;
+    let against = |variant: &str| Some(time_against(median(kind.row(view, length, variant)?) / median(split), variant));
+    let told: Vec<String> = ["flash", "naive"].into_iter().filter_map(against).collect();
+    let told = Some(told.join(" and ")).filter(|told| !told.is_empty())?;
+    Some(format!("For a token generated after {length} others {SPLIT}, which splits the keys over groups, takes {told}."))
 }
 
 /// What shared keys save when one token is generated, by the fastest kernel that keeps no scores.

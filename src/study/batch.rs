@@ -8,22 +8,27 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{
-    Axis, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, about, bounds, check, fastest, median, portion, roof, share,
-};
+use super::words::{excess, portion, same_time};
+use super::{Axis, Figure, Kind, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, bounds, check, fastest, median, roof, share};
 use crate::error::Result;
 use crate::grid::{Column, Grid};
 use crate::op::{self, Op, Size};
 use crate::plan::Precision;
 use crate::record::Cache;
 use crate::roofline::Roof;
-use crate::units::{Intensity, Nanos};
+use crate::units::{Intensity, Nanos, digits};
 use crate::view::{Row, View};
 use crate::worker::Item;
 
 /// The study.
-pub const STUDY: Study =
-    Study { name: "batch", question: "when does a batch cost latency, and when is it free?", precisions: &[Precision::F32], grid, tell };
+pub const STUDY: Study = Study {
+    name: "batch",
+    question: "when does a batch cost latency, and when is it free?",
+    precisions: &[Precision::F32],
+    mix: Kind::Read,
+    grid,
+    tell,
+};
 
 /// A layer at any batch.
 struct Layer {
@@ -41,6 +46,13 @@ const LAYERS: [Layer; 2] = [
         step: 2,
     },
 ];
+impl Layer {
+    /// Octaves from one batch to the next, in a hurry or not.
+    fn steps(&self, hurry: bool) -> u32 {
+        if hurry { 2 * self.step } else { self.step }
+    }
+}
+
 /// Greatest batch tried, in octaves.
 const MOST: u32 = 13;
 
@@ -49,8 +61,7 @@ fn grid(setting: &Setting<'_>) -> Result<Vec<Item>> {
     let mut wanted = Vec::new();
     for layer in &LAYERS {
         let (most, _) = setting.fitting(1 << MOST, layer.op)?;
-        let step = if hurry { 2 * layer.step } else { layer.step };
-        wanted.extend(batches(step).take_while(|&batch| batch <= most).map(|batch| (batch, layer.op)));
+        wanted.extend(batches(layer.steps(hurry)).take_while(|&batch| batch <= most).map(|batch| (batch, layer.op)));
     }
     // Small ones of both first: their bend matters most, and the greatest take the most time.
     wanted.sort_by_key(|&(batch, _)| batch);
@@ -112,11 +123,8 @@ const COLUMNS: [Column; 10] = [
 fn tell(view: &View) -> Telling {
     let roof = roof(view);
     let told = LAYERS.each_ref().map(|layer| Told::of(view, layer, &roof));
-    let mut sentences: Vec<String> =
-        told.iter().flat_map(|told| [bent(told), gained(told), alone(told, view), foretold(told)]).flatten().collect();
-    if sentences.is_empty() {
-        sentences.push("Nothing was measured that could answer it.".into());
-    }
+    let sentences = told.iter().flat_map(|told| [bent(told), gained(told), ends(told, view), alone(told, view), foretold(told)]).flatten();
+    let sentences = sentences.collect();
     let rows = told.iter().flat_map(|told| told.rows.iter().map(|&(batch, row)| cells(told, batch, row))).collect();
     Telling { sentences, grid: Grid { columns: COLUMNS.to_vec(), rows }, figure: figure(&told) }
 }
@@ -137,7 +145,7 @@ fn cells(told: &Told<'_>, batch: u64, row: &Row) -> Vec<String> {
     ]
 }
 
-/// The verdict: whether latency bends, and why. It names no number, because the bend moves with memory's speed of the moment: `gained` does.
+/// The verdict: whether latency bends, and why.
 fn bent(told: &Told<'_>) -> Option<String> {
     let (knee, name) = (told.knee()?, told.layer.name);
     Some(if told.crossing() == Some(1.0) {
@@ -151,15 +159,43 @@ fn bent(told: &Told<'_>) -> Option<String> {
     })
 }
 
-/// What the greatest batch gains, which is where latency bends, too; and where the roof does.
+/// What the greatest batch gains, and that this is where latency bends; where the roof bends it.
 fn gained(told: &Told<'_>) -> Option<String> {
-    let (most, times) = (told.rows.last()?.0, about(told.knee()?));
-    let bend = match told.crossing() {
-        Some(1.0) => return Some(format!("At a batch of {most} its throughput is about {times} times that of one.")),
-        Some(batch) => format!("the roof has its crossing at about {}", batch.log2().round().exp2()),
-        None => "the roof has no crossing".into(),
+    let (most, times) = (told.rows.last()?.0, told.knee()?);
+    let side = if same_time(times) {
+        "about"
+    } else if times > 1.0 {
+        "higher than"
+    } else {
+        "lower than"
     };
-    Some(format!("It bends at a batch of about {times}, {bend}; at {most} its throughput is about {times} times that of one."))
+    let gain = format!("At a batch of {most} its throughput is {side} that of one ({} times)", digits(times));
+    Some(match told.crossing() {
+        Some(1.0) => format!("{gain}."),
+        Some(batch) => format!("{gain}; latency bends at a batch of as many, and on the roof at its crossing ({}).", digits(batch)),
+        None => format!("{gain}; latency bends at a batch of as many, and the roof has no crossing."),
+    })
+}
+
+/// Why the greatest batch is the greatest.
+fn ends(told: &Told<'_>, view: &View) -> Option<String> {
+    let most = told.rows.last()?.0;
+    let next = most << told.layer.steps(view.header.settings.size == "small");
+    let setting = Setting { device: &view.header.device, size: Size::Standard, roof: told.roof };
+    let op = (told.layer.op)(next).ok()?;
+    let skipped = view.skips.iter().find(|skip| skip.op == op.name() && skip.label == Some(op.label()));
+    let why = if let Some(skip) = skipped {
+        format!("{next} was left out: {}", skip.why)
+    } else if next > 1 << MOST {
+        "no greater one is asked for".into()
+    } else if next > setting.most(told.layer.op).ok()? {
+        format!("tensors for {next} would take over an eighth of the memory, or more than one binding holds")
+    } else if setting.bound_ns(&*op) > setting.longest_ns() {
+        format!("{next} would take over {} even on the roof", Nanos(setting.longest_ns()))
+    } else {
+        return None;
+    };
+    Some(format!("It ends at {most}: {why}."))
 }
 
 /// Batch 1 against memory.
@@ -168,7 +204,7 @@ fn alone(told: &Told<'_>, view: &View) -> Option<String> {
     if told.crossing() == Some(1.0) || view.ceilings.is_empty() {
         return None;
     }
-    Some(format!("At batch 1 it reaches {} of what DRAM can do for it.", portion(share(row, "dram")?)))
+    Some(format!("At batch 1 it reaches {}.", portion(share(row, "dram")?, "what DRAM can do for it")))
 }
 
 /// How far the measured times lie from the predicted ones, away from the knee and around it.
@@ -178,8 +214,8 @@ fn foretold(told: &Told<'_>) -> Option<String> {
         let rows = told.rows.iter().filter(|(batch, _)| (*batch as f64 <= knee / 4.0 || *batch as f64 >= 4.0 * knee) == away);
         rows.filter_map(|&(batch, row)| Some(median(row) / told.predicted(batch)?)).reduce(f64::max)
     };
-    let around = off(false).map_or(String::new(), |off| format!(", around it {}", about(off)));
-    Some(format!("Measured times are up to about {} times the predicted ones away from the knee{around}.", about(off(true)?)))
+    let around = off(false).map_or(String::new(), |off| format!(", around it {}", excess(off)));
+    Some(format!("Against the predicted times the slowest away from the knee takes {}{around}.", excess(off(true)?)))
 }
 
 /// Latency and throughput over the batch.

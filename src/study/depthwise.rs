@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::told::{self, Told};
-use super::{Figure, Line, Look, Panel, Setting, Study, Telling, clear_limiter, fastest, peaks, portion, share, time_saved};
+use super::words::{is_most, percent, portion, time_saved};
+use super::{Figure, Kind, Line, Look, Panel, Setting, Study, Telling, clear_limiter, fastest, peaks, share};
 use crate::error::{Error, Result};
 use crate::explain::{explain, separable};
 use crate::grid::Grid;
@@ -21,20 +22,28 @@ use crate::view::View;
 use crate::worker::Item;
 
 /// The study.
-pub const STUDY: Study =
-    Study { name: "depthwise", question: "why is depthwise convolution memory-bound?", precisions: &[Precision::F32], grid, tell };
+pub const STUDY: Study = Study {
+    name: "depthwise",
+    question: "why is depthwise convolution memory-bound?",
+    precisions: &[Precision::F32],
+    mix: Kind::Copy,
+    grid,
+    tell,
+};
 
 /// A 3×3 layer.
 struct Layer {
     name: &'static str,
+    /// The network that it is of.
+    net: &'static str,
     hw: u64,
     c_in: u64,
     c_out: u64,
 }
 
 const LAYERS: [Layer; 2] = [
-    Layer { name: "3x3 256 to 256 at 14x14", hw: 14, c_in: 256, c_out: 256 },
-    Layer { name: "MobileNetV2, 3x3 384 to 64 at 14x14", hw: 14, c_in: 384, c_out: 64 },
+    Layer { name: "3x3 256 to 256 at 14x14", net: "ResNet-50", hw: 14, c_in: 256, c_out: 256 },
+    Layer { name: "MobileNetV2, 3x3 384 to 64 at 14x14", net: "MobileNetV2", hw: 14, c_in: 384, c_out: 64 },
 ];
 /// Groups of the grouped form, as in ResNeXt-50 (Xie et al., 2017).
 const GROUPS: u64 = 32;
@@ -143,21 +152,25 @@ fn tell(view: &View) -> Telling {
     for layer in &LAYERS {
         let forms = forms(view, layer, false);
         sentences.extend(saved(layer, &forms));
-        rows.extend(forms.iter().map(Told::cells));
+        rows.extend(forms.iter().map(|told| cells(told, layer.net)));
         if layer.name == LAYERS[0].name {
             sentences.extend(because(view, &forms));
         }
     }
     let single = forms(view, &LAYERS[0], true);
     sentences.extend(alone(&single));
-    rows.extend(single.iter().map(Told::cells));
+    rows.extend(single.iter().map(|told| cells(told, "batch 1")));
     let walk = walk(view);
     sentences.extend(climbed(view, &walk));
     rows.extend(walk.iter().map(|(_, told)| told.cells()));
-    if sentences.is_empty() {
-        sentences.push("Nothing was measured that could answer it.".into());
-    }
     Telling { sentences, grid: Grid { columns: told::COLUMNS.to_vec(), rows }, figure: figure(view, &walk) }
+}
+
+/// A form's cells, with what it is a form of.
+fn cells(told: &Told<'_>, of: &str) -> Vec<String> {
+    let mut cells = told.cells();
+    cells[0] += &format!(", {of}");
+    cells
 }
 
 fn by_name<'a>(forms: &'a [Told<'a>], name: &str) -> Option<&'a Told<'a>> {
@@ -170,53 +183,71 @@ fn saved(layer: &Layer, forms: &[Told<'_>]) -> Option<String> {
     let fewer = (standard.flops() / standard.n as f64) / (both.flops() / both.n as f64);
     let time = time_saved(standard.each() / both.each());
     let (_, row) = depthwise.parts.first()?;
-    let on = |resource| share(row, resource).map_or("an unknown part".into(), portion);
+    let on = |resource, roof| share(row, resource).map_or(format!("an unknown part of {roof}"), |share| portion(share, roof));
     let lowered = match standard.n < depthwise.n {
         true => " (the standard convolution in smaller batches, to end in time)",
         false => "",
     };
     Some(format!(
-        "{}: separated it takes {fewer:.1} times fewer FLOPs and {time}{lowered}; its depthwise part reaches {} of the DRAM roof and {} of the compute roof.",
+        "{}: separated it takes {fewer:.1} times fewer FLOPs and {time}{lowered}; its depthwise part reaches {} and {}.",
         layer.name,
-        on("dram"),
-        on("compute")
+        on("dram", "the DRAM roof"),
+        on("compute", "the compute roof")
     ))
 }
 
-/// Why: intensity against the ridge.
+/// Why: intensity against the ridge, and whether the kernel comes so far that this is what it waits for.
 fn because(view: &View, forms: &[Told<'_>]) -> Option<String> {
-    let (depthwise, (flop_per_s, byte_per_s)) = (by_name(forms, "depthwise")?, peaks(view)?);
-    let ridge = flop_per_s / byte_per_s;
-    let (own, side) = (depthwise.intensity(), if depthwise.intensity() < ridge { "below" } else { "above" });
-    let what =
-        if own < ridge { "memory sets its time, whatever the arithmetic" } else { "here even so few suffice to keep arithmetic busy" };
-    Some(format!("Each input meets only its own filter: {} FLOP for a byte, {side} the ridge, so {what}.", Intensity(own)))
+    let (depthwise, (flop_per_s, (_, byte_per_s))) = (by_name(forms, "depthwise")?, peaks(view, STUDY.mix)?);
+    let (own, ridge) = (depthwise.intensity(), flop_per_s / byte_per_s);
+    let (_, row) = *depthwise.parts.first()?;
+    let reached = share(row, "dram")?;
+    let what = if own >= ridge {
+        "above the ridge, so here even so few suffice to keep arithmetic busy".into()
+    } else if is_most(reached) && clear_limiter(row) == Some("dram") {
+        "below the ridge, so memory sets its time, whatever the arithmetic".into()
+    } else {
+        let limit = clear_limiter(row).map_or("nothing measured explains the rest".into(), |limiter| format!("its limiter is {limiter}"));
+        format!("below the ridge, so memory would bound it; this kernel reaches {}, and {limit}", portion(reached, "that roof"))
+    };
+    Some(format!("Each input meets only its own filter: {} FLOP for a byte, {what}.", Intensity(own)))
 }
 
 /// What people meet at batch 1.
 fn alone(forms: &[Told<'_>]) -> Option<String> {
     let (_, row) = *by_name(forms, "depthwise")?.parts.first()?;
-    let limiter = clear_limiter(row)?;
+    let limiter = row.limiter.split(',').next().filter(|limiter| !limiter.is_empty())?;
     let what = match limiter {
+        "unexplained" => {
+            let most = row.shares.first().map_or(String::new(), |share| format!(" ({} for {})", percent(share.share), share.resource));
+            format!("none of launching, memory, caches and arithmetic would take most of its time alone{most}")
+        }
+        both if both.contains(" + ") => "both take about as much of its time".into(),
         "launch" => "launching it costs more than computing it".into(),
         "dram" => "even one image comes from memory".into(),
         "parallelism" => "it does not fill the device".into(),
         level if level.starts_with("compute") => "its data fit a cache that is fast enough for arithmetic to count".into(),
         level => format!("its data fit the caches, and {level} feeds it"),
     };
-    Some(format!("At batch 1 the same depthwise layer is limited by {limiter}: {what}."))
+    let limited = if limiter == "unexplained" { "has a limiter that is unexplained".into() } else { format!("is limited by {limiter}") };
+    Some(format!("At batch 1 the same depthwise layer {limited}: {what}."))
 }
 
-/// Where the walk over filters meets the ridge.
+/// Where the walk over filters meets the ridge, and how much of the roof its kernels reach beyond.
 fn climbed(view: &View, walk: &[(u64, Told<'_>)]) -> Option<String> {
-    let ([(first, low), .., (last, high)], (flop_per_s, _)) = (walk, peaks(view)?) else { return None };
+    let ([(first, low), .., (last, high)], (flop_per_s, _)) = (walk, peaks(view, STUDY.mix)?) else { return None };
     let flat = |told: &Told<'_>| told.attainable().is_some_and(|rate| rate > 0.99 * flop_per_s);
-    let crossed = match walk.iter().find(|(_, told)| flat(told)) {
-        Some((k, _)) => format!("from k = {k} on arithmetic is its bound"),
-        None => "none of them reaches the ridge".into(),
+    let beyond: Vec<f64> = walk.iter().filter(|(_, told)| flat(told)).map(|(_, told)| told.achieved() / flop_per_s).collect();
+    let best = beyond.iter().copied().reduce(f64::max);
+    let crossed = match (walk.iter().find(|(_, told)| flat(told)), best) {
+        (Some((k, _)), Some(best)) => {
+            let limit = if is_most(best) { "" } else { ", so it is the bound but not what they wait for" };
+            format!("from k = {k} on arithmetic is its bound, and the best of these kernels reaches {}{limit}", portion(best, "it"))
+        }
+        _ => "none of them reaches the ridge".into(),
     };
     Some(format!(
-        "A larger filter does more with each byte: from k = {first} to {last} intensity grows from {} to {} FLOP/byte, and {crossed}.",
+        "A larger filter does more with each byte: from k = {first} to {last} intensity grows from {} to {} FLOP/byte; {crossed}.",
         Intensity(low.intensity()),
         Intensity(high.intensity())
     ))
@@ -225,7 +256,7 @@ fn climbed(view: &View, walk: &[(u64, Told<'_>)]) -> Option<String> {
 /// The roofline with the forms of the first layer, and the walk.
 fn figure(view: &View, walk: &[(u64, Told<'_>)]) -> Figure {
     let title = "The same layer in five forms, and depthwise filters of growing extent".into();
-    let Some(peaks) = peaks(view) else { return Figure { title, panels: Vec::new() } };
+    let Some(peaks) = peaks(view, STUDY.mix) else { return Figure { title, panels: Vec::new() } };
     let forms = forms(view, &LAYERS[0], false);
     let least = forms.iter().chain(walk.iter().map(|(_, told)| told)).map(Told::intensity).fold(1.0, f64::min);
     let most = forms.iter().chain(walk.iter().map(|(_, told)| told)).map(Told::intensity).fold(1.0, f64::max);

@@ -1,5 +1,8 @@
 //! What a study's picture shows, before any pixel.
 
+use crate::op::stream::Kind;
+use crate::units::{ByteRate, FlopRate};
+
 /// Panels side by side under one title.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
@@ -7,6 +10,14 @@ pub struct Figure {
     pub title: String,
     /// Left to right.
     pub panels: Vec<Panel>,
+}
+
+impl Figure {
+    /// Whether anything that was measured is in it.
+    pub fn measured(&self) -> bool {
+        let lines = self.panels.iter().flat_map(|panel| &panel.lines);
+        lines.filter(|line| matches!(line.look, Look::Measured | Look::Points)).any(|line| !line.marks.is_empty())
+    }
 }
 
 /// One plot on two logarithmic axes.
@@ -96,7 +107,7 @@ impl Mark {
 
 impl Panel {
     /// A panel with the roofs of a device: memory up to the ridge, arithmetic from it on, over these intensities.
-    pub(super) fn roofline((flop_per_s, byte_per_s): (f64, f64), (least, most): (f64, f64)) -> Self {
+    pub(super) fn roofline((flop_per_s, (mix, byte_per_s)): (f64, (Kind, f64)), (least, most): (f64, f64)) -> Self {
         let ridge = flop_per_s / byte_per_s;
         let roof = |name: String, from: f64, to: f64| Line {
             name,
@@ -108,8 +119,8 @@ impl Panel {
             x: Axis { name: "Compulsory intensity", quantity: Quantity::Intensity },
             y: Axis { name: "Performance", quantity: Quantity::FlopRate },
             lines: vec![
-                roof(format!("DRAM copy {}", crate::units::ByteRate(byte_per_s)), least.min(ridge / 4.0), ridge),
-                roof(format!("f32 {}", crate::units::FlopRate(flop_per_s)), ridge, most.max(4.0 * ridge)),
+                roof(format!("DRAM {} {}", mix.name(), ByteRate(byte_per_s)), least.min(ridge / 4.0), ridge),
+                roof(format!("f32 {}", FlopRate(flop_per_s)), ridge, most.max(4.0 * ridge)),
             ],
         }
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::told::{COLUMNS, Told};
-use super::{Figure, Line, Look, Panel, SAME_TIME, Setting, Study, Telling, fastest, peaks, portion, time_saved};
+use super::words::{is_most, percent, portion, same_time, time_saved};
+use super::{Figure, Kind, Line, Look, Panel, Setting, Study, Telling, clear_limiter, fastest, peaks};
 use crate::error::Result;
 use crate::explain::explain;
 use crate::grid::Grid;
@@ -21,7 +22,8 @@ use crate::view::View;
 use crate::worker::Item;
 
 /// The study.
-pub const STUDY: Study = Study { name: "misnomer", question: "do equal FLOPs take equal time?", precisions: &[Precision::F32], grid, tell };
+pub const STUDY: Study =
+    Study { name: "misnomer", question: "do equal FLOPs take equal time?", precisions: &[Precision::F32], mix: Kind::Copy, grid, tell };
 
 /// A launch of a chain: what it is, how often it is there, and its op at a batch.
 struct Part {
@@ -121,9 +123,6 @@ fn tell(view: &View) -> Telling {
             sentences.extend(compared(one, other));
         }
     }
-    if sentences.is_empty() {
-        sentences.push("Nothing was measured that could answer it.".into());
-    }
     Telling { sentences, grid: Grid { columns: COLUMNS.to_vec(), rows }, figure: figure(view, lines) }
 }
 
@@ -131,7 +130,7 @@ fn tell(view: &View) -> Telling {
 fn figure(view: &View, lines: Vec<Line>) -> Figure {
     let across = || lines.iter().flat_map(|line| &line.marks).map(|mark| mark.x);
     let ends = (across().fold(1.0, f64::min) / 2.0, across().fold(1.0, f64::max) * 2.0);
-    let panels = peaks(view).map(|peaks| {
+    let panels = peaks(view, STUDY.mix).map(|peaks| {
         let mut panel = Panel::roofline(peaks, ends);
         panel.lines.extend(lines);
         panel
@@ -139,22 +138,64 @@ fn figure(view: &View, lines: Vec<Line>) -> Figure {
     Figure { title: "Chains of equal FLOPs and their parts: the lower, the longer".into(), panels: panels.into_iter().collect() }
 }
 
-/// The slower of two chains, and how much of it placement explains; where their times differ, its longest part too.
+/// The slower of two chains, and how much of it placement explains; where their times differ, the part that makes it slow too.
 fn compared(one: &(Vec<Told<'_>>, Told<'_>), other: &(Vec<Told<'_>>, Told<'_>)) -> Vec<String> {
-    let takes = |ratio: f64| time_saved(1.0 / ratio);
-    let apart = takes(one.1.time() / other.1.time()) != SAME_TIME;
+    let apart = !same_time(one.1.time() / other.1.time());
     let ((slow_parts, slow), (_, fast)) = if apart && one.1.time() < other.1.time() { (other, one) } else { (one, other) };
-    let verdict = format!("{} against {}, equal FLOPs: {}", slow.name, fast.name, takes(slow.time() / fast.time()));
+    let takes = |slow: f64, fast: f64| time_saved(fast / slow);
+    let verdict = format!("{} against {}, equal FLOPs: {}", slow.name, fast.name, takes(slow.time(), fast.time()));
     let roofs = match (slow.bound(), fast.bound()) {
-        (Some(slow), Some(fast)) => format!(", where their roofs allow {}.", takes(slow / fast)),
+        (Some(slow), Some(fast)) => format!(", where their roofs allow {}.", takes(slow, fast)),
         _ => ".".into(),
     };
-    let part = slow_parts.iter().max_by(|a, b| a.time().total_cmp(&b.time()));
-    let most = part.filter(|_| apart && slow_parts.len() > 1).map(|part| {
-        let flops = 100.0 * part.flops() / slow.flops();
-        let reached = part.bound().map_or(String::new(), |bound| format!(", and reaches {} of its roof", portion(bound / part.time())));
-        let (time, intensity) = (portion(part.time() / slow.time()), Intensity(part.intensity()));
-        format!("Of its time {time} goes into {}, which has {flops:.0} % of the FLOPs at {intensity} FLOP/byte{reached}.", part.name)
+    [verdict + &roofs].into_iter().chain(if apart { dear(slow_parts, slow) } else { None }).collect()
+}
+
+/// The part of a chain whose share of the time exceeds its share of the FLOPs most, and whether its roof accounts for that; none where the
+/// chain is one part, or all keep to their shares.
+fn dear(parts: &[Told<'_>], chain: &Told<'_>) -> Option<String> {
+    let shares = |part: &Told<'_>| (part.time() / chain.time(), part.flops() / chain.flops());
+    let excess = |part: &Told<'_>| shares(part).0 - shares(part).1;
+    let part = parts.iter().max_by(|a, b| excess(a).total_cmp(&excess(b))).filter(|part| excess(part) > 0.0)?;
+    let (time, flops) = shares(part);
+    let why = part.bound().map(|bound| bound / part.time()).map_or(String::new(), |reached| {
+        let limit =
+            part.parts.first().and_then(|(_, row)| clear_limiter(row)).map_or(String::new(), |limiter| format!(", limited by {limiter}"));
+        let cause = if is_most(reached) { "so its roof is why" } else { "so its kernel is why more than its roof" };
+        format!("; it reaches {}{limit}, {cause}", portion(reached, "its roof"))
     });
-    [verdict + &roofs].into_iter().chain(most).collect()
+    Some(format!(
+        "Beyond its share of the FLOPs most time goes into {}: {} of the FLOPs, at {} FLOP/byte, take more of the time ({}){why}.",
+        part.name,
+        percent(flops),
+        Intensity(part.intensity()),
+        percent(time)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record;
+    use crate::roofline;
+
+    /// A recording in which the longest part of the slower chain is not the one that makes it slow.
+    fn view() -> View {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/results/epyc-zen5-2cpu/2026-11-27T184126/records.jsonl");
+        roofline::view(&record::read(path.as_ref()).expect("a readable file").records).expect("a view")
+    }
+
+    #[test]
+    fn what_makes_a_chain_slow_is_not_what_takes_longest() {
+        let view = view();
+        let (parts, chain) = told(&view, &PAIRS[0][0]).expect("it was measured");
+        let longest = parts.iter().max_by(|a, b| a.time().total_cmp(&b.time())).expect("parts");
+        assert_eq!(longest.name, "narrow 1x1");
+        // 10 % of the FLOPs take 31 % of the time; 45 % take 37 %.
+        let told = dear(&parts, &chain).expect("a part");
+        assert!(told.starts_with("Beyond its share of the FLOPs most time goes into depthwise 5x5: 10 % of the FLOPs"), "{told}");
+        assert!(told.contains("take more of the time (31 %)") && told.contains("its kernel is why more than its roof"), "{told}");
+        let (parts, chain) = super::told(&view, &PAIRS[1][0]).expect("it was measured");
+        assert_eq!(dear(&parts, &chain), None, "one part is the chain");
+    }
 }

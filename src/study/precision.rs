@@ -9,9 +9,9 @@
 //!
 //! Layer: a projection of Llama 7B (Touvron et al., 2023) for one token.
 
+use super::words::{portion, time_saved};
 use super::{
-    Axis, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, about, bounds_in, check, clear_limiter, median, portion,
-    roof, time_saved,
+    Axis, Figure, Kind, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, bounds_in, check, clear_limiter, median, roof,
 };
 use crate::error::Result;
 use crate::explain::explain;
@@ -33,6 +33,7 @@ pub const STUDY: Study = Study {
     name: "precision",
     question: "what does a narrower type buy?",
     precisions: &[Precision::F32, Precision::F16, Precision::BF16, Precision::TF32],
+    mix: Kind::Read,
     grid,
     tell,
 };
@@ -180,9 +181,7 @@ fn tell(view: &View) -> Telling {
         bought(&vector, "One vector").into_iter().chain(held(&vector)).chain(bought(&matrix, "A matrix")).collect();
     sentences.extend(because(&vector, &matrix));
     sentences.extend(erred(&vector));
-    if sentences.is_empty() {
-        sentences.push("Nothing was measured that could answer it.".into());
-    } else {
+    if !sentences.is_empty() {
         sentences.extend(absent(&vector));
     }
     let rows = vector.iter().chain(&matrix).map(Told::cells).collect();
@@ -199,10 +198,7 @@ fn bought(told: &[Told<'_>], what: &str) -> Option<String> {
     let (wide, narrow) = split(told)?;
     let against = |told: &Told<'_>| {
         let fewer = wide.row.bytes_compulsory as f64 / told.row.bytes_compulsory as f64;
-        let faster = median(wide.row) / median(told.row);
-        // What keeps step is not told twice; no noise makes a step of two.
-        let in_step = fewer >= 2.0 && (0.8..1.25).contains(&(faster / fewer));
-        let time = if in_step { "as many times less time".into() } else { time_saved(faster) };
+        let time = time_saved(median(wide.row) / median(told.row));
         format!("{} has {fewer:.1} times fewer bytes and takes {time}", told.form.name())
     };
     let all: Vec<_> = narrow.iter().map(against).collect();
@@ -212,9 +208,9 @@ fn bought(told: &[Told<'_>], what: &str) -> Option<String> {
 /// How much of the roof the narrowest forms keep.
 fn held(told: &[Told<'_>]) -> Option<String> {
     let (wide, narrow) = split(told)?;
-    let share = |told: &Told<'_>| Some(format!("{} in {}", portion(told.row.roof_fraction?), told.form.name()));
+    let share = |told: &Told<'_>| Some(format!("{} in {}", portion(told.row.roof_fraction?, "its roof"), told.form.name()));
     let shares: Vec<_> = std::iter::once(wide).chain(narrow).filter_map(share).collect();
-    (!shares.is_empty()).then(|| format!("Of what its roof allows the product with a vector reaches {}.", shares.join(", ")))
+    (!shares.is_empty()).then(|| format!("The product with a vector reaches {}.", shares.join(", ")))
 }
 
 /// Why the two products differ.
@@ -239,10 +235,10 @@ fn erred(told: &[Told<'_>]) -> Option<String> {
     let worst = told.iter().filter_map(Told::rounding).reduce(f64::max)?;
     let stored: Vec<_> = integers.iter().map(|told| format!("{} % in {}", digits(100.0 * told.form.storing()), told.form.name())).collect();
     let least = integers.iter().map(|told| told.form.storing()).reduce(f64::min)?;
-    let times = about(least / worst.max(f64::MIN_POSITIVE));
-    let compared = match worst {
-        0.0 => "no kernel here adds any".into(),
-        _ if least > worst => format!("at least {times} times what any kernel here adds by its rounding"),
+    let compared = match least / worst {
+        _ if worst == 0.0 => "and no kernel here adds any".into(),
+        times if times >= 10.0 => format!("far more than any kernel here adds by its rounding ({} times)", digits(times)),
+        times if times > 1.0 => format!("more than any kernel here adds by its rounding ({} times)", digits(times)),
         _ => "less than the worst rounding of a kernel here".to_string(),
     };
     Some(format!(

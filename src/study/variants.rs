@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::words::{power, time_saved};
 use super::{
-    Axis, FITTED, Figure, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted, counted_rate, median, power,
-    time_saved,
+    Axis, FITTED, Figure, Kind, LONG, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, check, counted, counted_rate, median,
 };
 use crate::error::Result;
 use crate::grid::{Column, Grid};
@@ -29,6 +29,7 @@ pub const STUDY: Study = Study {
     name: "attention-variants",
     question: "how do forms of attention grow, and what do the linear ones give away?",
     precisions: &[crate::plan::Precision::F32],
+    mix: Kind::Read,
     grid,
     tell,
 };
@@ -51,8 +52,6 @@ const HEAD_DIM: u64 = 64;
 /// Sequences: what brings figures of memory past 64 MiB on a CPU, and fills a GPU.
 const BATCH: [u64; 2] = [3, 16];
 const LENGTHS: [u64; 6] = [256, 512, 1024, 2048, 4096, 8192];
-/// Times at shorter ones hold much that does not grow.
-const LONG: u64 = 512;
 
 /// The first is what the others are compared with in words; the second is exact as well and keeps no scores.
 const FORMS: [Form; 5] = [
@@ -144,8 +143,6 @@ fn tell(view: &View) -> Telling {
     if measured {
         rows.extend(error::known().iter().map(error_cells));
         sentences.extend(error::told());
-    } else {
-        sentences.push("Nothing was measured that could answer it.".into());
     }
     Telling { sentences, grid: Grid { columns: COLUMNS.to_vec(), rows }, figure: figure(view) }
 }

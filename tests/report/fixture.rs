@@ -161,7 +161,7 @@ pub fn host() -> View {
     rows[17].state = State::Suspect;
     rows[1].intensity_moved = rows[1].intensity / 6.0;
     rows[10].intensity_moved = rows[10].intensity / 2.5;
-    View { header: header(), ceilings: ceilings(), rows, skips: skips(), curves: curves(), ramp: vec![] }
+    View { header: header(), ceilings: ceilings(), rows, skips: skips(), curves: curves(), ramp: vec![], end: None, answer: vec![] }
 }
 
 fn ceilings() -> Vec<CeilingView> {
@@ -181,7 +181,14 @@ fn ceilings() -> Vec<CeilingView> {
 }
 
 fn skips() -> Vec<SkipView> {
-    let skip = |op: &str, variant: &str, state, why: &str| SkipView { op: op.into(), variant: variant.into(), state, why: why.into() };
+    let skip = |op: &str, variant: &str, state, why: &str| SkipView {
+        op: op.into(),
+        variant: variant.into(),
+        label: None,
+        precision: None,
+        state,
+        why: why.into(),
+    };
     vec![
         skip("matmul", "blocked", State::Unsupported, "precision f16 needs native f16 arithmetic, and this device has f32 and f64"),
         skip("depthwise", "rows", State::NotRun, "the budget of 60 s ended before it; --budget gives more"),
