@@ -8,6 +8,8 @@ mod cases;
 #[allow(dead_code)]
 #[path = "cudacpu/harness.rs"]
 mod harness;
+#[path = "cuda/pool.rs"]
+mod pool;
 #[path = "cuda/warpgroup.rs"]
 mod warpgroup;
 
@@ -156,6 +158,7 @@ fn the_draw_kernels_make_the_bits_of_the_rust_draw_and_find_what_changed() {
                 entry: format!("{entry}_{dtype}"),
                 grid: [7, 1, 1],
                 block: [256, 1, 1],
+                dynamic_bytes: 0,
                 order: 0,
                 words: draw_words(seeded, tensor, elements, &fill),
                 tensors,
@@ -196,6 +199,7 @@ fn f16_rounding_in_integers_is_that_of_the_half_crate_for_every_float_in_range()
         entry: "halves".into(),
         grid: [4, 1, 1],
         block: [64, 1, 1],
+        dynamic_bytes: 0,
         order: 0,
         words: draw_words(Seeded { draw: Draw::Dense, seed: 0 }, 0, floats.len() as u64, &Fill::Draw),
         tensors: vec![Data::In("x".into(), 4 << 18), Data::Out("y".into(), 2 << 18)],
@@ -228,6 +232,7 @@ fn e4m3_rounding_in_integers_is_that_of_the_draw_in_rust_for_every_float_in_rang
         entry: "eights".into(),
         grid: [4, 1, 1],
         block: [64, 1, 1],
+        dynamic_bytes: 0,
         order: 0,
         words: draw_words(Seeded { draw: Draw::Dense, seed: 0 }, 0, elements, &Fill::Draw),
         tensors: vec![Data::In("x".into(), 4 * elements), Data::Out("y".into(), elements)],
@@ -262,6 +267,7 @@ fn the_shim_reads_e4m3_and_cuts_its_sums_as_units_are_reported_to() {
             entry: entry.into(),
             grid: [1, 1, 1],
             block: [32, 1, 1],
+            dynamic_bytes: 0,
             order: 0,
             words: vec![elements as u32, 8],
             tensors: vec![Data::In("x".into(), x.len() as u64), Data::Out("y".into(), 4 * elements as u64)],
@@ -298,6 +304,7 @@ fn the_shim_runs_warp_shuffles_and_refuses_barriers_that_part_of_a_block_never_r
         entry: entry.into(),
         grid: [1, 1, 1],
         block: [64, 1, 1],
+        dynamic_bytes: 0,
         order,
         words: vec![64],
         tensors: vec![Data::Out("y".into(), 256)],

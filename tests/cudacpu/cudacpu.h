@@ -4,7 +4,8 @@
 // of turns can be forward, backward or shuffled: what depends on it is a race, and shows as a wrong result in one of them. Blocks
 // run one after the other, but for those of a cluster. Not modelled: weak memory order, warps in lockstep, inline PTX, textures.
 //
-// Refused with a message and an abort: barriers at different places of one block, a barrier that part of a block never reaches.
+// Refused with a message and an abort: barriers at different places of one block, a barrier that part of a block never reaches, stores
+// to shared memory past what the launch gives. What lies there, as all shared memory sized at launch at first, reads as NaN.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -228,9 +229,30 @@ inline bool release_block(size_t live) {
     return true;
 }
 
+// Blocks that run together, and the shared memory sized at launch that each has: none where a module declares none. It is as much as
+// any device gives; a launch gives `dynamic_bytes` of it.
+struct Cluster {
+    unsigned blocks;
+    unsigned char* pool;
+    size_t bytes;
+};
+inline Cluster together;
+inline size_t dynamic_bytes;
+
+inline void fill_pool() {
+    if (dynamic_bytes > together.bytes && together.pool) die("more shared memory than any device gives");
+    memset(together.pool, 0xff, together.bytes);
+}
+
+inline void check_pool() {
+    if (dynamic_bytes >= together.bytes) return;
+    const unsigned char* const past = together.pool + dynamic_bytes;
+    const bool untouched = past[0] == 0xff && memcmp(past, past + 1, together.bytes - dynamic_bytes - 1) == 0;
+    if (!untouched) die("shared memory past what the launch gives was written");
+}
+
 // In warpgroup.h.
 inline bool copies_at_once;
-inline size_t dynamic_bytes; // shared memory that the launch gives; 0 where nobody says
 inline void warpgroups_begin(unsigned lanes);
 
 inline size_t live; // lanes of the block that are not done
@@ -239,6 +261,7 @@ inline size_t live; // lanes of the block that are not done
 inline void begin_block() {
     in_warp = 0;
     live = fibers.size();
+    fill_pool();
     warpgroups_begin(fibers.size());
     for (Fiber& f : fibers) {
         f.state = State::Running;
@@ -271,15 +294,8 @@ inline bool run_turns(const std::vector<Group>& groups) {
     }
 }
 
-// Blocks that run together, and what of shared memory is theirs: all that they have, 0 bytes where a block runs alone.
-struct Cluster {
-    unsigned blocks;
-    unsigned char* pool;
-    size_t bytes;
-};
-
 // In cluster.h.
-inline void run_cluster(const std::vector<Group>& groups, const Cluster& cluster, char* stacks);
+inline void run_cluster(const std::vector<Group>& groups, char* stacks);
 
 // Forward, the lanes of a block side by side; in another order every warp as far as it gets before the next.
 inline std::vector<Group> grouped(const std::vector<unsigned>& turns, bool apart) {
@@ -295,8 +311,10 @@ inline std::vector<Group> grouped(const std::vector<unsigned>& turns, bool apart
 }
 
 // Order 0 is forward, 1 backward, anything else a shuffle.
-inline void launch(dim3 grid, dim3 block, unsigned order, const Cluster& cluster, std::function<void()> kernel) {
+inline void launch(dim3 grid, dim3 block, size_t shared, unsigned order, const Cluster& cluster, std::function<void()> kernel) {
     if (grid.x % cluster.blocks != 0) die("a grid that is not whole clusters");
+    together = cluster;
+    dynamic_bytes = shared;
     copies_at_once = order == 1;
     const unsigned lanes = block.x * block.y * block.z;
     body = std::move(kernel);
@@ -320,7 +338,7 @@ inline void launch(dim3 grid, dim3 block, unsigned order, const Cluster& cluster
         for (unsigned y = 0; y < grid.y; y++) {
             for (unsigned x = 0; x < grid.x; x += cluster.blocks) {
                 blockIdx = dim3(x, y, z);
-                run_cluster(groups, cluster, aligned);
+                run_cluster(groups, aligned);
             }
         }
     }

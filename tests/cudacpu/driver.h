@@ -196,8 +196,8 @@ int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, 
     const std::vector<char> value(given, given + entry->bytes);
     const auto run = [=] {
         (void)maps;
-        cudacpu::dynamic_bytes = shared;
-        cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), 0, entry->cluster, [&] { entry->call(pointers.data(), value.data(), value.size()); });
+        const auto call = [&] { entry->call(pointers.data(), value.data(), value.size()); };
+        cudacpu::launch(dim3(gx, gy, gz), dim3(bx, by, bz), shared, 0, entry->cluster, call);
     };
     if (capturing) capturing->push_back(run);
     else run();

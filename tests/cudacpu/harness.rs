@@ -50,6 +50,8 @@ pub struct Job {
     pub entry: String,
     pub grid: [u32; 3],
     pub block: [u32; 3],
+    /// Shared memory sized at launch.
+    pub dynamic_bytes: u32,
     pub order: u32,
     pub words: Vec<u32>,
     pub tensors: Vec<Data>,
@@ -58,7 +60,9 @@ pub struct Job {
 impl Job {
     fn line(&self) -> String {
         let mut line = format!("{} {}", self.module, self.entry);
-        for number in self.grid.iter().chain(&self.block).chain([&self.order, &(self.words.len() as u32)]).chain(&self.words) {
+        for number in
+            self.grid.iter().chain(&self.block).chain([&self.dynamic_bytes, &self.order, &(self.words.len() as u32)]).chain(&self.words)
+        {
             let _ = write!(line, " {number}");
         }
         let _ = write!(line, " {}", self.tensors.len());
@@ -113,14 +117,25 @@ fn blocks_together(text: &str, entry: &str, defines: &[String]) -> u32 {
     named.map_or(1, |blocks| blocks.parse().expect("a number of blocks"))
 }
 
+/// Shared memory sized at launch is as much as any device gives. Where a kernel aligns it to 1024 bytes by itself, it lies as badly as it may.
+fn sized(text: &str) -> String {
+    const MOST: u32 = 232_448;
+    let badly = format!(
+        "__shared__ __align__(1024) unsigned char room[{MOST} + 1024]; \
+         static unsigned char (&pool)[{MOST}] = reinterpret_cast<unsigned char (&)[{MOST}]>(room[16]);"
+    );
+    let text = text.replace("extern __shared__ __align__(1024) unsigned char pool[];", &badly);
+    text.replace("extern __shared__", "__shared__").replace("pool[];", &format!("pool[{MOST}];"))
+}
+
 /// C++ that includes modules and lists their entries; each module lies in a namespace and its entries are renamed, as `read` is also
 /// libc's.
 fn table(folder: &Path, modules: &[Module]) -> String {
     let mut includes = String::new();
     let mut table = String::from("static const cudacpu::Entry ENTRIES[] = {\n");
     for Module { name, text, defines, entries, value } in modules {
-        // Shared memory sized at launch is as much as any device gives.
-        let text = text.replace("extern __shared__", "__shared__").replace("pool[];", "pool[232448];");
+        let pool = text.contains("extern __shared__");
+        let text = sized(text);
         std::fs::write(folder.join(format!("{name}.cu")), &text).expect("the folder can be written");
         let macros: Vec<(String, String)> = defines
             .iter()
@@ -132,10 +147,9 @@ fn table(folder: &Path, modules: &[Module]) -> String {
         includes += &format!("namespace {name} {{\n#include \"{name}.cu\"\n}}\n");
         macros.iter().for_each(|(from, _)| includes += &format!("#undef {from}\n"));
         for (entry, pointers) in entries {
-            let cluster = match blocks_together(&text, entry, defines) {
-                1 => String::from("{1, nullptr, 0}"),
-                blocks => format!("{{{blocks}, {name}::pool, sizeof {name}::pool}}"),
-            };
+            let blocks = blocks_together(&text, entry, defines);
+            let cluster =
+                if pool { format!("{{{blocks}, {name}::pool, sizeof {name}::pool}}") } else { format!("{{{blocks}, nullptr, 0}}") };
             let arguments: String = (0..*pointers).map(|i| format!("t[{i}], ")).collect();
             let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(v, n))");
             table += &format!(

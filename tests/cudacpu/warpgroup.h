@@ -37,7 +37,8 @@ inline unsigned char* shared_place(unsigned address) {
         if (behind < least) least = behind, nearest = place + behind;
     }
     if (nearest == 0) die("a shared address that was not asked for");
-    if (dynamic_bytes > 0 && nearest - *asked.begin() >= dynamic_bytes) die("a shared address past what the launch gives");
+    const uintptr_t within = nearest - reinterpret_cast<uintptr_t>(together.pool);
+    if (within < together.bytes && within >= dynamic_bytes) die("a shared address past what the launch gives");
     return reinterpret_cast<unsigned char*>(nearest);
 }
 
