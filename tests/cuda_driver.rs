@@ -17,6 +17,8 @@ mod stand_in;
 mod code;
 #[path = "cuda_driver/copies.rs"]
 mod copies;
+#[path = "cuda_driver/faults.rs"]
+mod faults;
 #[path = "cuda_driver/graphs.rs"]
 mod graphs;
 

@@ -132,11 +132,6 @@ mod tests {
         let said = missing("wgpu", &found).to_string();
         assert_eq!(said, "wgpu is not available: it is required, and no device was found; leave out --require to go on without it");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn what_never_ran_is_told_by_backend() {

@@ -22,15 +22,17 @@ const fn patch(what: &'static str, find: &'static str, replace: &'static str, co
 
 /// In a wrong output.
 const WRONG: Option<&str> = Some("expected");
+/// Shared memory that the launch does not give.
+const BEYOND: Option<&str> = Some("past what the launch gives");
 const NEVER: Option<&str> = Some("never complete");
 
 const MATMUL: &[Patch] = &[
     patch("nothing", "STAGES >= 2", "STAGES >= 2", None),
-    patch("blocks of B too far apart", "A_BYTES, BLOCK, 8 * LINE", "A_BYTES, 2 * BLOCK, 8 * LINE", WRONG),
-    patch("lines of B too far apart", "BLOCK, 8 * LINE, SWIZZLE_128", "BLOCK, 16 * LINE, SWIZZLE_128", WRONG),
+    patch("blocks of B too far apart", "A_BYTES, BLOCK, 8 * LINE", "A_BYTES, 2 * BLOCK, 8 * LINE", BEYOND),
+    patch("lines of B too far apart", "BLOCK, 8 * LINE, SWIZZLE_128", "BLOCK, 16 * LINE, SWIZZLE_128", BEYOND),
     patch("rows of A too close", "16, 8 * LINE, SWIZZLE_128", "16, 4 * LINE, SWIZZLE_128", WRONG),
-    patch("units of B where they were", "BLOCK, 8 * LINE, SWIZZLE_128", "BLOCK, 8 * LINE, SWIZZLE_NONE", WRONG),
-    patch("B along k", "product<T, MN_MAJOR>", "product<T, K_MAJOR>", WRONG),
+    patch("units of B where they were", "BLOCK, 8 * LINE, SWIZZLE_128", "BLOCK, 8 * LINE, SWIZZLE_NONE", BEYOND),
+    patch("B along k", "product<T, MN_MAJOR>", "product<T, K_MAJOR>", BEYOND),
     patch("a mode of no device", "BLOCK, 8 * LINE, SWIZZLE_128", "BLOCK, 8 * LINE, Swizzle(2)", Some("not emulated")),
     patch("no fence", "    products_begin();\n", "", Some("without a fence")),
     patch("no group is closed", "    products_commit();\n", "", WRONG),
@@ -106,14 +108,16 @@ fn hold(op: &str, variant: &str, precision: Precision, patches: &[Patch]) {
     let modules: Vec<Module> = patches.iter().enumerate().map(patched).collect();
     let program = build(&cxx, &folder, &modules).unwrap_or_else(|log| panic!("{log}"));
     let every: Vec<&Case> = cases.iter().collect();
+    let mut others = Vec::new();
     for (module, patch) in modules.iter().zip(patches) {
         let found = complaint(&program, &folder, &module.name, &every, variant, &Tuned::default());
         match (patch.complaint, &found) {
             (None, None) => {}
             (Some(part), Some(text)) if text.contains(part) => {}
-            (expected, _) => panic!("{op}/{variant}, {}: {expected:?} is not in {found:?}", patch.what),
+            (expected, _) => others.push(format!("{}: {expected:?} is not in {found:?}", patch.what)),
         }
     }
+    assert!(others.is_empty(), "{op}/{variant}: {others:#?}");
     let _ = std::fs::remove_dir_all(&folder);
 }
 

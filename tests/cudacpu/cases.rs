@@ -83,6 +83,7 @@ impl Case {
             entry: dispatch.entry.to_string(),
             grid: dispatch.grid,
             block: dispatch.block,
+            dynamic_bytes: dispatch.dynamic_bytes,
             order,
             words: plan.dims.iter().map(|&(_, value)| value).collect(),
             tensors: dispatch.args.iter().filter_map(data).collect(),

@@ -20,10 +20,9 @@ struct Block {
     std::vector<unsigned char> pool;
 };
 inline std::vector<Block> aside;
-inline Cluster together;
-inline unsigned resident;
 inline size_t cluster_arrived; // lanes of all blocks at the cluster's barrier
 inline unsigned cluster_rounds;
+inline Edge cluster_edge;
 
 inline void change_places(Block& block) {
     std::swap(fibers, block.fibers);
@@ -48,6 +47,7 @@ inline void reside(unsigned block) {
 
 // Does something to another block of the cluster, as a lane of this one.
 template <class Act> void in_block(unsigned block, Act act) {
+    const Unseen unseen;
     const unsigned own = resident;
     if (block >= together.blocks) die("a block that the cluster does not have");
     reside(block);
@@ -56,13 +56,13 @@ template <class Act> void in_block(unsigned block, Act act) {
     reside(own);
 }
 
-inline void run_cluster(const std::vector<Group>& groups, const Cluster& cluster, char* stacks) {
-    together = cluster;
+inline void run_cluster(const std::vector<Group>& groups, char* stacks) {
+    const unsigned blocks = together.blocks;
     cluster_arrived = cluster_rounds = 0;
-    aside.resize(cluster.blocks);
-    for (unsigned block = 1; block < cluster.blocks; block++) aside[block].fibers = fibers;
-    for (Block& block : aside) block.pool.resize(cluster.bytes);
-    for (unsigned block = 0; block < cluster.blocks; block++) {
+    aside.resize(blocks);
+    for (unsigned block = 1; block < blocks; block++) aside[block].fibers = fibers;
+    for (Block& block : aside) block.pool.resize(blocks > 1 ? together.bytes : 0);
+    for (unsigned block = 0; block < blocks; block++) {
         reside(block);
         for (Fiber& f : fibers) f.stack = stacks, stacks += STACK;
         begin_block();
@@ -70,9 +70,10 @@ inline void run_cluster(const std::vector<Group>& groups, const Cluster& cluster
     for (bool progress = true; progress;) {
         progress = false;
         size_t all = 0;
-        for (unsigned block = 0; block < cluster.blocks; block++) {
+        for (unsigned block = 0; block < blocks; block++) {
             reside(block);
             progress |= run_turns(groups);
+            if (live == 0) check_pool();
             all += live;
         }
         if (all == 0) return reside(0);
@@ -85,12 +86,15 @@ inline void run_cluster(const std::vector<Group>& groups, const Cluster& cluster
 
 inline unsigned cluster_rank() { return cudacpu::resident; }
 inline void cluster_sync() {
+    const cudacpu::Unseen unseen;
     const unsigned round = cudacpu::cluster_rounds;
+    cudacpu::comes(cudacpu::cluster_edge, round);
     if (++cudacpu::cluster_arrived == cudacpu::fibers.size() * cudacpu::together.blocks) {
         cudacpu::cluster_arrived = 0;
         ++cudacpu::cluster_rounds;
     }
     cudacpu::await([=] { return cudacpu::cluster_rounds != round; });
+    cudacpu::leaves(cudacpu::cluster_edge, round);
 }
 inline void barrier_arrive_at(unsigned at, unsigned rank) {
     cudacpu::in_block(rank, [=] { barrier_arrive(at); });

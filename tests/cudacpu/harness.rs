@@ -12,8 +12,31 @@ pub fn compiler() -> Option<String> {
     named.into_iter().chain(known).find(|cxx| Command::new(cxx).arg("--version").output().is_ok_and(|o| o.status.success()))
 }
 
-/// Says that a test could not run here. Visible with `--nocapture`, and to whoever greps a log.
+/// What `scripts/sanitize-cuda-kernels.sh` asks for: `address` or `thread`; nothing in a plain run.
+pub fn sanitizer() -> Option<String> {
+    std::env::var("CUDACPU_SANITIZE").ok()
+}
+
+/// Whether a kernel, `op/variant`, is among those asked for: all, but where a part of their names is given.
+pub fn asked_for(kernel: &str) -> bool {
+    std::env::var("CUDACPU_ONLY").map_or(true, |part| kernel.contains(&part))
+}
+
+/// Options of the compiler by which a program watches itself.
+fn watched() -> &'static [&'static str] {
+    match sanitizer().as_deref() {
+        None => &[],
+        Some("address") => &["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        Some("thread") => &["-g", "-fsanitize=thread"],
+        Some(other) => panic!("CUDACPU_SANITIZE is {other}; name address or thread"),
+    }
+}
+
+/// Says that a test could not run here. Visible with `--nocapture`, and to whoever greps a log; a failure where `ROOFTRACE_REQUIRE` names
+/// `cuda-shim`, among others or alone.
 pub fn skipped(test: &str) {
+    let required = std::env::var("ROOFTRACE_REQUIRE").is_ok_and(|names| names.split(',').any(|name| name == "cuda-shim"));
+    assert!(!required, "cuda-shim is required here: {test}: no C++ compiler (g++ or clang++) is installed");
     eprintln!("SKIPPED: {test}: no C++ compiler (g++ or clang++) is installed, so no CUDA kernel was run on the CPU");
 }
 
@@ -50,6 +73,8 @@ pub struct Job {
     pub entry: String,
     pub grid: [u32; 3],
     pub block: [u32; 3],
+    /// Shared memory sized at launch.
+    pub dynamic_bytes: u32,
     pub order: u32,
     pub words: Vec<u32>,
     pub tensors: Vec<Data>,
@@ -58,7 +83,9 @@ pub struct Job {
 impl Job {
     fn line(&self) -> String {
         let mut line = format!("{} {}", self.module, self.entry);
-        for number in self.grid.iter().chain(&self.block).chain([&self.order, &(self.words.len() as u32)]).chain(&self.words) {
+        for number in
+            self.grid.iter().chain(&self.block).chain([&self.dynamic_bytes, &self.order, &(self.words.len() as u32)]).chain(&self.words)
+        {
             let _ = write!(line, " {number}");
         }
         let _ = write!(line, " {}", self.tensors.len());
@@ -113,14 +140,25 @@ fn blocks_together(text: &str, entry: &str, defines: &[String]) -> u32 {
     named.map_or(1, |blocks| blocks.parse().expect("a number of blocks"))
 }
 
+/// Shared memory sized at launch is as much as any device gives. Where a kernel aligns it to 1024 bytes by itself, it lies as badly as it may.
+fn sized(text: &str) -> String {
+    const MOST: u32 = 232_448;
+    let badly = format!(
+        "__shared__ __align__(1024) unsigned char room[{MOST} + 1024]; \
+         static unsigned char (&pool)[{MOST}] = reinterpret_cast<unsigned char (&)[{MOST}]>(room[16]);"
+    );
+    let text = text.replace("extern __shared__ __align__(1024) unsigned char pool[];", &badly);
+    text.replace("extern __shared__", "__shared__").replace("pool[];", &format!("pool[{MOST}];"))
+}
+
 /// C++ that includes modules and lists their entries; each module lies in a namespace and its entries are renamed, as `read` is also
 /// libc's.
 fn table(folder: &Path, modules: &[Module]) -> String {
     let mut includes = String::new();
     let mut table = String::from("static const cudacpu::Entry ENTRIES[] = {\n");
     for Module { name, text, defines, entries, value } in modules {
-        // Shared memory sized at launch is as much as any device gives.
-        let text = text.replace("extern __shared__", "__shared__").replace("pool[];", "pool[232448];");
+        let pool = text.contains("extern __shared__");
+        let text = sized(text);
         std::fs::write(folder.join(format!("{name}.cu")), &text).expect("the folder can be written");
         let macros: Vec<(String, String)> = defines
             .iter()
@@ -132,10 +170,9 @@ fn table(folder: &Path, modules: &[Module]) -> String {
         includes += &format!("namespace {name} {{\n#include \"{name}.cu\"\n}}\n");
         macros.iter().for_each(|(from, _)| includes += &format!("#undef {from}\n"));
         for (entry, pointers) in entries {
-            let cluster = match blocks_together(&text, entry, defines) {
-                1 => String::from("{1, nullptr, 0}"),
-                blocks => format!("{{{blocks}, {name}::pool, sizeof {name}::pool}}"),
-            };
+            let blocks = blocks_together(&text, entry, defines);
+            let cluster =
+                if pool { format!("{{{blocks}, {name}::pool, sizeof {name}::pool}}") } else { format!("{{{blocks}, nullptr, 0}}") };
             let arguments: String = (0..*pointers).map(|i| format!("t[{i}], ")).collect();
             let call = format!("{name}::{name}_{entry}({arguments}cudacpu::by_value<{name}::{value}>(v, n))");
             table += &format!(
@@ -164,7 +201,7 @@ fn compile(cxx: &str, folder: &Path, main: &str, options: &[&str], into: &Path) 
 pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, String> {
     let main = table(folder, modules) + "int main(int, char** a) { return cudacpu::run_jobs(a[1], ENTRIES, COUNT); }\n";
     let path = folder.join("program");
-    compile(cxx, folder, &main, &[], &path)?;
+    compile(cxx, folder, &main, watched(), &path)?;
     Ok(Program { path, folder: folder.into() })
 }
 
@@ -188,12 +225,18 @@ impl Program {
         std::fs::write(self.folder.join("jobs.txt"), lines.join("\n")).expect("the folder can be written");
         let done = Command::new(&self.path).arg("jobs.txt").current_dir(&self.folder).output().expect("the program starts");
         let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        let ended = || Err(format!("the program ended with {}: {}", done.status, err.trim()));
         let mut answers = out.lines();
         let mut answer = || match answers.next() {
             Some("ok") => Ok(()),
             Some(other) => Err(format!("overran a tensor: {other}")),
-            None => Err(format!("the program ended with {}: {}", done.status, err.trim())),
+            None => ended(),
         };
-        jobs.iter().map(|_| answer()).collect()
+        let mut all: Vec<Result<(), String>> = jobs.iter().map(|_| answer()).collect();
+        // It may fail behind its last answer too.
+        if let (Some(last @ Ok(())), false) = (all.last_mut(), done.status.success()) {
+            *last = ended();
+        }
+        all
     }
 }

@@ -1,9 +1,9 @@
 // Runs a list of launches: reads tensors from files, surrounds them with guards of NaN, writes the outputs back.
 //
 // One job a line, fields apart by blanks:
-//   MODULE ENTRY grid(3) block(3) order WORDS word… TENSORS tensor…
+//   MODULE ENTRY grid(3) block(3) shared order WORDS word… TENSORS tensor…
 // A tensor is `in`, `out` or `inout`, then `bytes file`, or `map bytes file columns width box_columns box_rows`.
-// `words` are the by-value struct. An `out` tensor starts as NaN, any other as its file; `out` and `inout` are written back. A `map` is
+// `shared` is shared memory sized at launch, in bytes, `words` are the by-value struct. An `out` tensor starts as NaN, any other as its file; `out` and `inout` are written back. A `map` is
 // one of a tensor that is read. For each job that ends, a line `ok` or `guard N` (tensor N was overrun) goes to standard output.
 #pragma once
 #include "cudacpu.h"
@@ -46,7 +46,7 @@ struct Entry {
 };
 
 struct Tensor {
-    static constexpr size_t GUARD = 256;
+    static constexpr size_t GUARD = GUARDED ? 256 : 0;
     bool output;
     size_t bytes;
     std::string file;
@@ -61,8 +61,10 @@ struct Tensor {
         from >> role >> bytes >> file;
         output = role == "out" || role == "inout";
         mapped = role == "map";
-        const size_t whole = (bytes + 2 * GUARD + 63) / 64 * 64;
-        block = static_cast<char*>(std::aligned_alloc(64, whole));
+        const size_t whole = bytes + 2 * GUARD;
+        void* made = nullptr;
+        if (posix_memalign(&made, 64, whole) != 0) die("no memory for a tensor");
+        block = static_cast<char*>(made);
         memset(block, 0xff, whole);
         if (role != "out" && !std::ifstream(file, std::ios::binary).read(data(), bytes)) die("an input file is too short");
         if (!mapped) return;
@@ -87,8 +89,8 @@ inline void run_job(const std::string& line, const Entry* entries, size_t count)
     std::string module, name;
     dim3 grid, block;
     unsigned order;
-    size_t length;
-    in >> module >> name >> grid.x >> grid.y >> grid.z >> block.x >> block.y >> block.z >> order >> length;
+    size_t shared, length;
+    in >> module >> name >> grid.x >> grid.y >> grid.z >> block.x >> block.y >> block.z >> shared >> order >> length;
     std::vector<unsigned> words(length);
     for (unsigned& word : words) in >> word;
     in >> length;
@@ -100,7 +102,7 @@ inline void run_job(const std::string& line, const Entry* entries, size_t count)
     }
     const auto entry = std::find_if(entries, entries + count, [&](const Entry& e) { return module + " " + name == e.name; });
     if (!in || entry == entries + count) die(("bad job: " + line).c_str());
-    launch(grid, block, order, entry->cluster, [&] { entry->call(pointers.data(), words.data(), words.size() * sizeof(unsigned)); });
+    launch(grid, block, shared, order, entry->cluster, [&] { entry->call(pointers.data(), words.data(), words.size() * sizeof(unsigned)); });
     const auto broken = std::find_if(tensors.begin(), tensors.end(), [](const Tensor& t) { return !t.intact(); });
     for (const Tensor& tensor : tensors) {
         tensor.write();
