@@ -20,9 +20,9 @@ struct Block {
     std::vector<unsigned char> pool;
 };
 inline std::vector<Block> aside;
-inline unsigned resident;
 inline size_t cluster_arrived; // lanes of all blocks at the cluster's barrier
 inline unsigned cluster_rounds;
+inline Edge cluster_edge;
 
 inline void change_places(Block& block) {
     std::swap(fibers, block.fibers);
@@ -47,6 +47,7 @@ inline void reside(unsigned block) {
 
 // Does something to another block of the cluster, as a lane of this one.
 template <class Act> void in_block(unsigned block, Act act) {
+    const Unseen unseen;
     const unsigned own = resident;
     if (block >= together.blocks) die("a block that the cluster does not have");
     reside(block);
@@ -85,12 +86,15 @@ inline void run_cluster(const std::vector<Group>& groups, char* stacks) {
 
 inline unsigned cluster_rank() { return cudacpu::resident; }
 inline void cluster_sync() {
+    const cudacpu::Unseen unseen;
     const unsigned round = cudacpu::cluster_rounds;
+    cudacpu::comes(cudacpu::cluster_edge, round);
     if (++cudacpu::cluster_arrived == cudacpu::fibers.size() * cudacpu::together.blocks) {
         cudacpu::cluster_arrived = 0;
         ++cudacpu::cluster_rounds;
     }
     cudacpu::await([=] { return cudacpu::cluster_rounds != round; });
+    cudacpu::leaves(cudacpu::cluster_edge, round);
 }
 inline void barrier_arrive_at(unsigned at, unsigned rank) {
     cudacpu::in_block(rank, [=] { barrier_arrive(at); });

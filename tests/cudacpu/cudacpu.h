@@ -17,6 +17,8 @@
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include "sanitize.h"
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -83,7 +85,7 @@ using std::min;
 
 namespace cudacpu {
 
-constexpr size_t STACK = 32768 + 192; // not a power of two, or all stacks would share a few lines of the cache
+constexpr size_t STACK = STACK_GROWS * 32768 + 192; // not a power of two, or all stacks would share a few lines of the cache
 constexpr unsigned WARP = 32;
 
 enum class State { Running, AtBarrier, InWarp, Awaiting, Done };
@@ -98,6 +100,8 @@ struct Fiber {
     State state;
     int barrier;         // where it waits
     unsigned phase;      // shuffles done, for the exchange buffer
+    unsigned met_block, met_warp; // barriers that it has left
+    Strand strand;
     uint3 index;
     std::vector<std::vector<Copy>> copies; // under way, by group; the last group is open
     char* stack;
@@ -113,6 +117,8 @@ inline unsigned current;
 inline size_t in_warp; // lanes that wait in a warp operation
 inline size_t met;     // conditions that lanes waited for and that came true
 inline std::function<void()> body;
+inline unsigned resident; // which block of a cluster's runs
+inline Edge bounds, block_edges[8], warp_edges[8][1024 / WARP]; // of the block's beginning and its end, of its barriers
 inline uint64_t exchange[2][1024]; // one word a lane, twice, so that a fast lane cannot overwrite what a slow one has yet to read
 
 [[noreturn]] inline void die(const char* why) {
@@ -122,8 +128,10 @@ inline uint64_t exchange[2][1024]; // one word a lane, twice, so that a fast lan
 
 inline void yield();
 
-inline void enter() {
+UNTRACED inline void enter() {
+    leaves(bounds, 0);
     body();
+    comes(bounds, 1);
     fibers[current].state = State::Done;
     yield();
     die("a finished lane was resumed");
@@ -137,8 +145,14 @@ asm(".text\n.globl cudacpu_switch\n.type cudacpu_switch,@function\ncudacpu_switc
     " mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
     " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
 inline void* scheduler;
-inline void yield() { cudacpu_switch(&fibers[current].top, scheduler); }
-inline void resume(Fiber& f) { cudacpu_switch(&scheduler, f.top); }
+UNTRACED inline void yield() {
+    continue_on(scheduler_strand);
+    cudacpu_switch(&fibers[current].top, scheduler);
+}
+UNTRACED inline void resume(Fiber& f) {
+    continue_on(f.strand);
+    cudacpu_switch(&scheduler, f.top);
+}
 inline void prepare(Fiber& f) {
     void** top = reinterpret_cast<void**>(f.stack + STACK);
     *--top = nullptr; // a return address that nobody takes, which also aligns the stack
@@ -148,8 +162,14 @@ inline void prepare(Fiber& f) {
 }
 #else
 inline ucontext_t scheduler;
-inline void yield() { swapcontext(&fibers[current].context, &scheduler); }
-inline void resume(Fiber& f) { swapcontext(&scheduler, &f.context); }
+UNTRACED inline void yield() {
+    continue_on(scheduler_strand);
+    swapcontext(&fibers[current].context, &scheduler);
+}
+UNTRACED inline void resume(Fiber& f) {
+    continue_on(f.strand);
+    swapcontext(&scheduler, &f.context);
+}
 inline void prepare(Fiber& f) {
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack;
@@ -161,15 +181,28 @@ inline void prepare(Fiber& f) {
 
 // `place` is one of the text: compilers copy calls, and two copies of one barrier are the same.
 inline void barrier(int place) {
-    fibers[current].state = State::AtBarrier;
-    fibers[current].barrier = place;
+    const Unseen unseen;
+    Fiber& own = fibers[current];
+    const unsigned round = own.met_block++;
+    comes(block_edges[resident], round);
+    own.state = State::AtBarrier;
+    own.barrier = place;
+    yield();
+    leaves(block_edges[resident], round);
+}
+
+inline void meet_warp() {
+    fibers[current].state = State::InWarp;
+    ++in_warp;
     yield();
 }
 
 inline void warp_barrier() {
-    fibers[current].state = State::InWarp;
-    ++in_warp;
-    yield();
+    const Unseen unseen;
+    const unsigned round = fibers[current].met_warp++;
+    comes(warp_edges[resident][current / WARP], round);
+    meet_warp();
+    leaves(warp_edges[resident][current / WARP], round);
 }
 
 // Gives the turn away until `ready` holds.
@@ -183,9 +216,10 @@ template <class Ready> void await(Ready ready) {
 }
 
 template <class T> T shuffle(T value, unsigned from) {
+    const Unseen unseen;
     uint64_t* words = exchange[fibers[current].phase++ & 1];
     memcpy(&words[current], &value, sizeof value);
-    warp_barrier();
+    meet_warp();
     memcpy(&value, &words[current / WARP * WARP + from % WARP], sizeof value);
     return value;
 }
@@ -240,12 +274,17 @@ inline Cluster together;
 inline size_t dynamic_bytes;
 
 inline void fill_pool() {
-    if (dynamic_bytes > together.bytes && together.pool) die("more shared memory than any device gives");
+    if (!together.pool) return;
+    if (dynamic_bytes > together.bytes) die("more shared memory than any device gives");
+    permit(together.pool, together.bytes);
     memset(together.pool, 0xff, together.bytes);
+    // Blocks of a cluster have theirs at one place by turns.
+    if (together.blocks == 1) forbid(together.pool + dynamic_bytes, together.bytes - dynamic_bytes);
 }
 
 inline void check_pool() {
     if (dynamic_bytes >= together.bytes) return;
+    permit(together.pool, together.bytes);
     const unsigned char* const past = together.pool + dynamic_bytes;
     const bool untouched = past[0] == 0xff && memcmp(past, past + 1, together.bytes - dynamic_bytes - 1) == 0;
     if (!untouched) die("shared memory past what the launch gives was written");
@@ -262,10 +301,13 @@ inline void begin_block() {
     in_warp = 0;
     live = fibers.size();
     fill_pool();
+    leaves(bounds, 1);
+    comes(bounds, 0);
     warpgroups_begin(fibers.size());
     for (Fiber& f : fibers) {
         f.state = State::Running;
-        f.phase = 0;
+        f.phase = f.met_block = f.met_warp = 0;
+        f.strand = strand(resident * fibers.size() + (&f - fibers.data()));
         f.copies.clear();
         prepare(f);
     }
@@ -358,8 +400,10 @@ template <class T> T __shfl_down_sync(unsigned, T value, unsigned by) {
 template <class T> T __shfl_sync(unsigned, T value, int from) { return cudacpu::shuffle(value, from); }
 // Lanes take turns only at barriers, so nothing can come between.
 template <class T> T atomicAdd(T* at, T value) {
-    const T before = *at;
-    *at = before + value;
+    T before;
+    __atomic_load(at, &before, __ATOMIC_RELAXED);
+    const T after = before + value;
+    __atomic_store(at, &after, __ATOMIC_RELAXED);
     return before;
 }
 

@@ -12,8 +12,31 @@ pub fn compiler() -> Option<String> {
     named.into_iter().chain(known).find(|cxx| Command::new(cxx).arg("--version").output().is_ok_and(|o| o.status.success()))
 }
 
-/// Says that a test could not run here. Visible with `--nocapture`, and to whoever greps a log.
+/// What `scripts/sanitize-cuda-kernels.sh` asks for: `address` or `thread`; nothing in a plain run.
+pub fn sanitizer() -> Option<String> {
+    std::env::var("CUDACPU_SANITIZE").ok()
+}
+
+/// Whether a kernel, `op/variant`, is among those asked for: all, but where a part of their names is given.
+pub fn asked_for(kernel: &str) -> bool {
+    std::env::var("CUDACPU_ONLY").map_or(true, |part| kernel.contains(&part))
+}
+
+/// Options of the compiler by which a program watches itself.
+fn watched() -> &'static [&'static str] {
+    match sanitizer().as_deref() {
+        None => &[],
+        Some("address") => &["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        Some("thread") => &["-g", "-fsanitize=thread"],
+        Some(other) => panic!("CUDACPU_SANITIZE is {other}; name address or thread"),
+    }
+}
+
+/// Says that a test could not run here. Visible with `--nocapture`, and to whoever greps a log; a failure where `ROOFTRACE_REQUIRE` names
+/// `cuda-shim`, among others or alone.
 pub fn skipped(test: &str) {
+    let required = std::env::var("ROOFTRACE_REQUIRE").is_ok_and(|names| names.split(',').any(|name| name == "cuda-shim"));
+    assert!(!required, "cuda-shim is required here: {test}: no C++ compiler (g++ or clang++) is installed");
     eprintln!("SKIPPED: {test}: no C++ compiler (g++ or clang++) is installed, so no CUDA kernel was run on the CPU");
 }
 
@@ -178,7 +201,7 @@ fn compile(cxx: &str, folder: &Path, main: &str, options: &[&str], into: &Path) 
 pub fn build(cxx: &str, folder: &Path, modules: &[Module]) -> Result<Program, String> {
     let main = table(folder, modules) + "int main(int, char** a) { return cudacpu::run_jobs(a[1], ENTRIES, COUNT); }\n";
     let path = folder.join("program");
-    compile(cxx, folder, &main, &[], &path)?;
+    compile(cxx, folder, &main, watched(), &path)?;
     Ok(Program { path, folder: folder.into() })
 }
 
@@ -202,12 +225,18 @@ impl Program {
         std::fs::write(self.folder.join("jobs.txt"), lines.join("\n")).expect("the folder can be written");
         let done = Command::new(&self.path).arg("jobs.txt").current_dir(&self.folder).output().expect("the program starts");
         let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        let ended = || Err(format!("the program ended with {}: {}", done.status, err.trim()));
         let mut answers = out.lines();
         let mut answer = || match answers.next() {
             Some("ok") => Ok(()),
             Some(other) => Err(format!("overran a tensor: {other}")),
-            None => Err(format!("the program ended with {}: {}", done.status, err.trim())),
+            None => ended(),
         };
-        jobs.iter().map(|_| answer()).collect()
+        let mut all: Vec<Result<(), String>> = jobs.iter().map(|_| answer()).collect();
+        // It may fail behind its last answer too.
+        if let (Some(last @ Ok(())), false) = (all.last_mut(), done.status.success()) {
+            *last = ended();
+        }
+        all
     }
 }

@@ -46,7 +46,7 @@ struct Entry {
 };
 
 struct Tensor {
-    static constexpr size_t GUARD = 256;
+    static constexpr size_t GUARD = GUARDED ? 256 : 0;
     bool output;
     size_t bytes;
     std::string file;
@@ -61,8 +61,10 @@ struct Tensor {
         from >> role >> bytes >> file;
         output = role == "out" || role == "inout";
         mapped = role == "map";
-        const size_t whole = (bytes + 2 * GUARD + 63) / 64 * 64;
-        block = static_cast<char*>(std::aligned_alloc(64, whole));
+        const size_t whole = bytes + 2 * GUARD;
+        void* made = nullptr;
+        if (posix_memalign(&made, 64, whole) != 0) die("no memory for a tensor");
+        block = static_cast<char*>(made);
         memset(block, 0xff, whole);
         if (role != "out" && !std::ifstream(file, std::ios::binary).read(data(), bytes)) die("an input file is too short");
         if (!mapped) return;

@@ -2,9 +2,11 @@
 #pragma once
 
 inline void copy_async(void* to, const void* from, bool exists) {
+    const cudacpu::Unseen unseen;
     if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) cudacpu::die("a copy is not aligned");
     cudacpu::Copy copy{to, {}};
-    if (exists) memcpy(copy.bytes, from, 16);
+    if (exists) memcpy(copy.bytes, from, 16), cudacpu::reads(from, 16);
+    cudacpu::writes(to, 16); // from now on
     auto& groups = cudacpu::fibers[cudacpu::current].copies;
     if (groups.empty()) groups.emplace_back();
     groups.back().push_back(copy);
@@ -12,14 +14,16 @@ inline void copy_async(void* to, const void* from, bool exists) {
 inline void copy_async(void* to, const void* from) { copy_async(to, from, true); }
 inline void copy_async_cached(void* to, const void* from, bool exists) { copy_async(to, from, exists); }
 inline void copies_commit() {
+    const cudacpu::Unseen unseen;
     auto& groups = cudacpu::fibers[cudacpu::current].copies;
     if (groups.empty()) groups.emplace_back();
     groups.emplace_back();
 }
 template <int PENDING> void copies_wait() {
+    const cudacpu::Unseen unseen;
     auto& groups = cudacpu::fibers[cudacpu::current].copies;
     while (groups.size() > PENDING + 1) {
-        for (const cudacpu::Copy& copy : groups.front()) memcpy(copy.to, copy.bytes, 16);
+        for (const cudacpu::Copy& copy : groups.front()) memcpy(copy.to, copy.bytes, 16), cudacpu::writes(copy.to, 16);
         groups.erase(groups.begin());
     }
 }
@@ -47,16 +51,21 @@ template <class V> const V* gather(const V& mine) {
     static V all[2][1024];
     V* const side = all[fibers[current].phase++ & 1];
     side[current] = mine;
-    warp_barrier();
+    meet_warp();
     return side + current / WARP * WARP;
 }
 
 inline void load_matrices(unsigned (&r)[4], const void* row, bool transposed) {
+    const Unseen unseen;
     if (reinterpret_cast<uintptr_t>(row) % 16 != 0) die("a row of a matrix is not aligned");
     const void* const* rows = gather(row);
     const unsigned lane = current % WARP;
     for (unsigned i = 0; i < 4; i++) {
-        const auto at = [&](unsigned line, unsigned e) { return static_cast<const unsigned short*>(rows[8 * i + line])[e]; };
+        const auto at = [&](unsigned line, unsigned e) {
+            const unsigned short* const place = static_cast<const unsigned short*>(rows[8 * i + line]) + e;
+            reads(place, sizeof *place);
+            return *place;
+        };
         const unsigned g = lane / 4, t = lane % 4 * 2;
         r[i] = transposed ? at(t, g) | (unsigned)at(t + 1, g) << 16 : at(g, t) | (unsigned)at(g, t + 1) << 16;
     }
@@ -89,6 +98,7 @@ void mma(V (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, unsigned w
     struct Operands {
         unsigned a[4], b[2];
     };
+    const Unseen unseen;
     const Operands* const all = gather(Operands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
     const unsigned lane = current % WARP, pack = 4 / width, depth = 8 * pack;
     const auto half = [&](unsigned k) { return k / (4 * pack); }; // which register along k

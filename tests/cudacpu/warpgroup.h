@@ -55,11 +55,13 @@ struct Barrier {
     unsigned arrivals, missing, parity;
     long bytes; // on their way in this round
     std::vector<Box> boxes;
+    Edge edge;
 };
 inline std::map<unsigned, Barrier> barriers;
 
 struct Numbered {
     unsigned arrived, rounds;
+    Edge edge;
 };
 inline std::map<unsigned, Numbered> numbered;
 
@@ -76,11 +78,18 @@ inline void complete(Barrier& barrier) {
 }
 
 inline void arrive(unsigned at, unsigned bytes) {
+    const Unseen unseen;
     Barrier& barrier = barrier_at(at);
     if (barrier.missing == 0) die("an arrival that a barrier does not count");
+    comes(barrier.edge, barrier.parity);
     barrier.bytes += bytes;
     --barrier.missing;
     complete(barrier);
+}
+
+// Where a box's unit of 16 bytes goes.
+inline unsigned char* place_of(const Box& box, unsigned row, unsigned unit) {
+    return shared_place(swizzled(box.to + row * box.map.box_columns * box.map.width + unit));
 }
 
 inline void deliver(Barrier& barrier, const Box& box) {
@@ -92,10 +101,20 @@ inline void deliver(Barrier& barrier, const Box& box) {
             const long long row = (long long)box.y + r, left = ((long long)map.columns - box.x) * map.width - unit;
             const bool exists = row >= 0 && row < (long long)map.rows && box.x >= 0 && left > 0;
             if (exists) memcpy(bytes, map.at + row * map.apart + (long long)box.x * map.width + unit, std::min(left, 16ll));
-            memcpy(shared_place(swizzled(box.to + r * line + unit)), bytes, 16);
+            memcpy(place_of(box, r, unit), bytes, 16);
+            writes(place_of(box, r, unit), 16);
         }
     }
     barrier.bytes -= map.box_rows * line;
+}
+
+// A box may come from the moment that it is asked for.
+inline void foresee(Barrier& barrier) {
+    const Box& box = barrier.boxes.back();
+    for (unsigned r = 0; r < box.map.box_rows; r++) {
+        for (unsigned unit = 0; unit < box.map.box_columns * box.map.width; unit += 16) writes(place_of(box, r, unit), 16);
+    }
+    comes(barrier.edge, barrier.parity);
 }
 
 // Does the copies of a barrier that waits for nothing else.
@@ -103,7 +122,10 @@ inline void deliver_late(Barrier& barrier) {
     if (barrier.missing > 0 || barrier.boxes.empty()) return;
     const std::vector<Box> boxes = std::move(barrier.boxes);
     barrier.boxes.clear();
+    const unsigned parity = barrier.parity;
+    leaves(barrier.edge, parity);
     for (const Box& box : boxes) deliver(barrier, box);
+    comes(barrier.edge, parity);
     complete(barrier);
 }
 
@@ -131,6 +153,7 @@ inline std::vector<Asked> products;
 // Lanes of a warpgroup that have come to a wait.
 struct Team {
     unsigned waiting, pending, rounds;
+    Edge edge;
 };
 inline std::vector<Team> teams;
 
@@ -156,7 +179,9 @@ inline unsigned element_address(unsigned long long descriptor, int major, unsign
 
 template <class T, class V> V operand(unsigned long long descriptor, int major, unsigned mn, unsigned k) {
     unsigned bits = 0;
-    memcpy(&bits, shared_place(element_address(descriptor, major, mn, k, sizeof(T))), sizeof(T));
+    const unsigned char* const place = shared_place(element_address(descriptor, major, mn, k, sizeof(T)));
+    memcpy(&bits, place, sizeof(T));
+    reads(place, sizeof(T));
     return element<T, V>(bits);
 }
 
@@ -224,6 +249,7 @@ inline Asked& own_products() {
 }
 
 template <class T, int MAJOR, class V, unsigned HALF> void ask(V (&s)[HALF], Product product) {
+    const Unseen unseen;
     const auto legal = [](unsigned long long descriptor) { return descriptor >> 62 < 2 && (descriptor >> 49 & 7) == 0; };
     if (!legal(product.b) || !(product.from_registers || legal(product.a))) die("a descriptor that is not emulated");
     if (MAJOR && sizeof(T) != 2) die("only 16-bit operands lie along n");
@@ -235,6 +261,7 @@ template <class T, int MAJOR, class V, unsigned HALF> void ask(V (&s)[HALF], Pro
 }
 
 inline void wait_products(unsigned pending) {
+    const Unseen unseen;
     const unsigned first = current / TEAM * TEAM;
     if (first + TEAM > products.size()) die("a product of less than four warps");
     Team& team = teams[current / TEAM];
@@ -242,18 +269,24 @@ inline void wait_products(unsigned pending) {
     if (team.waiting > 0 && team.pending != pending) die("lanes of one warpgroup wait for different products");
     team.pending = pending;
     const unsigned round = team.rounds;
+    comes(team.edge, round);
     if (++team.waiting == TEAM) {
+        leaves(team.edge, round);
         while (products[first].groups.size() > pending + 1) run_group(first);
+        comes(team.edge, round);
         team.waiting = 0;
         ++team.rounds;
     }
     await([&] { return team.rounds != round; });
+    leaves(team.edge, round);
 }
 
 // A barrier by number: the last of `lanes` lets go those that wait.
 inline void arrive_numbered(unsigned number, unsigned lanes) {
+    const Unseen unseen;
     Numbered& barrier = numbered[number];
     if (number > 15 || lanes % WARP != 0) die("a barrier's number is at most 15, its lanes are whole warps");
+    comes(barrier.edge, barrier.rounds);
     if (++barrier.arrived == lanes) {
         barrier.arrived = 0;
         ++barrier.rounds;
@@ -263,48 +296,63 @@ inline void arrive_numbered(unsigned number, unsigned lanes) {
 } // namespace cudacpu
 
 inline unsigned shared_address(const void* at) {
+    const cudacpu::Unseen unseen;
     const uintptr_t place = reinterpret_cast<uintptr_t>(at);
     cudacpu::asked.insert(place);
     return place % cudacpu::WINDOW;
 }
 
 inline void barrier_make(unsigned at, unsigned arrivals) {
+    const cudacpu::Unseen unseen;
     if (at % 8 != 0) cudacpu::die("a barrier is not aligned");
     cudacpu::shared_place(at); // refused where there is no such place
-    cudacpu::barriers[at] = {arrivals, arrivals, 0, 0, {}};
+    cudacpu::barriers[at] = {arrivals, arrivals, 0, 0, {}, {}};
 }
 inline void barriers_made() {}
 inline void barrier_arrive(unsigned at) { cudacpu::arrive(at, 0); }
 inline void barrier_expect(unsigned at, unsigned bytes) { cudacpu::arrive(at, bytes); }
 template <bool TRAPS = true> void barrier_wait(unsigned at, unsigned parity) {
+    const cudacpu::Unseen unseen;
     cudacpu::await([=] {
         cudacpu::Barrier& barrier = cudacpu::barrier_at(at);
         if (barrier.parity == parity) cudacpu::deliver_late(barrier);
         return barrier.parity != parity;
     });
+    cudacpu::leaves(cudacpu::barrier_at(at).edge, parity);
 }
 inline void box_copy(unsigned to, const Map& map, unsigned x, unsigned y, unsigned barrier) {
+    const cudacpu::Unseen unseen;
     if (to % 128 != 0) cudacpu::die("a box's place is not aligned");
     cudacpu::Barrier& counts = cudacpu::barrier_at(barrier);
     counts.boxes.push_back({map, to, (int)x, (int)y});
+    cudacpu::foresee(counts);
     if (!cudacpu::copies_at_once) return;
     cudacpu::deliver(counts, counts.boxes.back());
+    cudacpu::comes(counts.edge, counts.parity);
     counts.boxes.pop_back();
     cudacpu::complete(counts);
 }
 inline void stores_seen() {}
 inline void lanes_arrive(unsigned number, unsigned lanes) { cudacpu::arrive_numbered(number, lanes); }
 inline void lanes_sync(unsigned number, unsigned lanes) {
+    const cudacpu::Unseen unseen;
     cudacpu::Numbered& barrier = cudacpu::numbered[number];
     const unsigned round = barrier.rounds;
     cudacpu::arrive_numbered(number, lanes);
     cudacpu::await([&] { return barrier.rounds != round; });
+    cudacpu::leaves(barrier.edge, round);
 }
 template <int COUNT> void registers_shrink() {}
 template <int COUNT> void registers_grow() {}
 
-inline void products_begin() { cudacpu::own_products().fenced = true; }
-inline void products_commit() { cudacpu::own_products().groups.emplace_back(); }
+inline void products_begin() {
+    const cudacpu::Unseen unseen;
+    cudacpu::own_products().fenced = true;
+}
+inline void products_commit() {
+    const cudacpu::Unseen unseen;
+    cudacpu::own_products().groups.emplace_back();
+}
 template <int PENDING> void products_wait() { cudacpu::wait_products(PENDING); }
 template <unsigned COUNT> void products_done(float (&)[COUNT]) {}
 template <class T, int MAJOR, class V, unsigned HALF> void product(V (&s)[HALF], unsigned long long a, unsigned long long b, bool add) {
