@@ -15,6 +15,8 @@ mod stand_in;
 
 #[path = "cuda_driver/copies.rs"]
 mod copies;
+#[path = "cuda_driver/faults.rs"]
+mod faults;
 #[path = "cuda_driver/graphs.rs"]
 mod graphs;
 

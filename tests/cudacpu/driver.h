@@ -8,18 +8,26 @@
 // CUDACPU_REFUSES=page-locked, there is no such memory; with `capture`, `captured-launch`, `end`, `instantiate`, `upload` or `graph-launch`
 // that step of a graph fails, and with CUDACPU_MISTAKE=no-events its events are not recorded; with CUDACPU_NO_COMPILER, nothing is compiled. CUDACPU_L2 is the size of
 // the cache in bytes.
+//
+// Faults of the device, by CUDACPU_REFUSES: `launch`, a launch fails; `lost`, a kernel strays, and every call from then on fails; `watchdog`,
+// the same as one that ran too long; `slow`, it never ends; `module`, code is refused; `memory-at-module`, it finds no memory. They strike
+// what holds CUDACPU_AT in its name, everything if that is not set, after CUDACPU_AFTER launches of it, and once where CUDACPU_ONCE names a
+// file that they can leave as a mark.
 #pragma once
 #include "jobs.h"
 
 #include <chrono>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
+#include <thread>
 
 namespace {
 
 constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801;
 constexpr int CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
+constexpr int NO_BINARY = 209, ILLEGAL_ADDRESS = 700, LAUNCH_TIMEOUT = 702, LAUNCH_FAILED = 719;
 constexpr size_t MEMORY = size_t(256) << 20;
 constexpr int MAJOR = 9, MINOR = 0;
 
@@ -42,6 +50,28 @@ bool asked(const char* variable, const char* what) {
     return value && strcmp(value, what) == 0;
 }
 
+int lost; // what every call fails with from now on
+
+// Whether a fault strikes what has this name.
+bool strikes(const char* fault, const std::string& name) {
+    static int met;
+    const char *const at = getenv("CUDACPU_AT"), *const after = getenv("CUDACPU_AFTER"), *const mark = getenv("CUDACPU_ONCE");
+    if (!asked("CUDACPU_REFUSES", fault) || (at && name.find(at) == std::string::npos)) return false;
+    if (after && met++ < atoi(after)) return false;
+    if (!mark) return true;
+    if (std::ifstream(mark)) return false;
+    return static_cast<bool>(std::ofstream(mark));
+}
+
+// What becomes of a launch instead; OK where it runs.
+int fault_of(const std::string& entry) {
+    if (strikes("launch", entry)) return LAUNCH_FAILED;
+    if (strikes("slow", entry)) std::this_thread::sleep_for(std::chrono::hours(1));
+    if (strikes("lost", entry)) lost = ILLEGAL_ADDRESS;
+    if (strikes("watchdog", entry)) lost = LAUNCH_TIMEOUT;
+    return OK;
+}
+
 // Between page-locked and device memory.
 void cross(void* to, const void* from, size_t bytes) { memcpy(to, from, asked("CUDACPU_MISTAKE", "halved") ? bytes / 2 : bytes); }
 
@@ -60,8 +90,11 @@ std::unique_ptr<Graph> capturing; // what the one stream captures now
 bool spoilt;                      // by a call that no capture allows
 constexpr size_t NODES = 4096;    // bytes of memory that a graph takes, whole or instantiated
 
-// Whether a call that would wait has to be refused, as a capture is under way: that spoils the capture.
-bool waits() { return capturing && (spoilt = true); }
+// Why a call that would wait is refused: the device is lost, or a capture is under way, which that spoils. OK where it is not.
+int waits() {
+    if (lost) return lost;
+    return capturing ? (spoilt = true, CAPTURE_UNSUPPORTED) : OK;
+}
 
 struct Program {
     std::string name, log;
@@ -91,14 +124,14 @@ int cuDevicePrimaryCtxRetain(void** made, int) { return *made = &context, OK; }
 int cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 int cuCtxSetCurrent(void* to) { return current = to != nullptr, OK; }
 int cuCtxGetCurrent(void** now) { return *now = current ? &context : nullptr, OK; }
-int cuCtxSynchronize() { return waits() ? CAPTURE_UNSUPPORTED : OK; }
+int cuCtxSynchronize() { return waits(); }
 int cuStreamCreate(void** stream, unsigned) { return *stream = new int(0), OK; }
 int cuStreamDestroy_v2(void* stream) { return delete static_cast<int*>(stream), OK; }
-int cuStreamSynchronize(void*) { return waits() ? CAPTURE_UNSUPPORTED : OK; }
+int cuStreamSynchronize(void*) { return waits(); }
 
 int cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = MEMORY - allocated, *total = MEMORY, OK; }
 int cuMemAlloc_v2(void** made, size_t bytes) {
-    if (waits()) return CAPTURE_UNSUPPORTED;
+    if (const int why = waits()) return why;
     if (bytes == 0) return INVALID;
     if (bytes > MEMORY - allocated) return OUT_OF_MEMORY;
     char* start = static_cast<char*>(std::aligned_alloc(512, (bytes + 511) / 512 * 512));
@@ -114,17 +147,17 @@ int cuMemFree_v2(void* at) {
     return std::free(at), OK;
 }
 int cuMemsetD8_v2(void* at, unsigned char byte, size_t bytes) {
-    if (waits()) return CAPTURE_UNSUPPORTED;
+    if (const int why = waits()) return why;
     if (!holds(at, bytes)) return INVALID;
     return memset(at, byte, bytes), OK;
 }
 int cuMemcpyHtoD_v2(void* to, const void* from, size_t bytes) {
-    if (waits()) return CAPTURE_UNSUPPORTED;
+    if (const int why = waits()) return why;
     if (!holds(to, bytes)) return INVALID;
     return memcpy(to, from, bytes), OK;
 }
 int cuMemcpyDtoH_v2(void* to, const void* from, size_t bytes) {
-    if (waits()) return CAPTURE_UNSUPPORTED;
+    if (const int why = waits()) return why;
     if (!holds(from, bytes)) return INVALID;
     return memcpy(to, from, bytes), OK;
 }
@@ -153,7 +186,7 @@ int cuEventCreate(void** event, unsigned flags) { return *event = new Time(), fl
 int cuEventDestroy_v2(void* event) { return delete static_cast<Time*>(event), OK; }
 int cuEventRecord(void* event, void*) {
     // In a capture it would make no node, and the times would be none of the graph's.
-    if (waits()) return CAPTURE_UNSUPPORTED;
+    if (const int why = waits()) return why;
     return *static_cast<Time*>(event) = std::chrono::steady_clock::now(), OK;
 }
 int cuEventRecordWithFlags(void* event, void*, unsigned flags) {
@@ -162,13 +195,19 @@ int cuEventRecordWithFlags(void* event, void*, unsigned flags) {
     capturing->push_back([=] { if (!asleep) *static_cast<Time*>(event) = std::chrono::steady_clock::now(); });
     return OK;
 }
-int cuEventSynchronize(void*) { return waits() ? CAPTURE_UNSUPPORTED : OK; }
+int cuEventSynchronize(void*) { return waits(); }
 int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
     *milliseconds = std::chrono::duration<float, std::milli>(*static_cast<Time*>(end) - *static_cast<Time*>(start)).count();
     return OK;
 }
 
-int cuModuleLoadData(void** module, const void* image) { return *module = new std::string(static_cast<const char*>(image)), OK; }
+int cuModuleLoadData(void** module, const void* image) {
+    const std::string name = static_cast<const char*>(image);
+    if (lost) return lost;
+    if (strikes("module", module_name(name))) return NO_BINARY;
+    if (strikes("memory-at-module", module_name(name))) return OUT_OF_MEMORY;
+    return *module = new std::string(name), OK;
+}
 int cuModuleUnload(void* module) { return delete static_cast<std::string*>(module), OK; }
 int cuModuleGetFunction(const void** function, void* module, const char* name) {
     const std::string wanted = module_name(*static_cast<std::string*>(module)) + " " + name;
@@ -182,6 +221,9 @@ int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, 
                    void*, void** parameters, void**) {
     if (capturing && asked("CUDACPU_REFUSES", "captured-launch")) return spoilt = true, CAPTURE_UNSUPPORTED;
     const auto* entry = static_cast<const cudacpu::Entry*>(function);
+    if (lost) return lost;
+    if (const int why = fault_of(entry->name)) return why;
+    if (lost) return OK; // told by the next call
     std::vector<cudacpu::Any> pointers;
     const auto maps = std::make_shared<std::vector<Map>>(entry->pointers); // lives as long as the launch
     for (unsigned i = 0; i < entry->pointers; i++) {
