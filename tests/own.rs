@@ -46,7 +46,9 @@ fn meant(entry: &Entry, problem: &Value) -> bool {
 fn adapter() -> bool {
     match wgpu::Wgpu::open(0) {
         Ok(_) => true,
-        Err(error) if std::env::var("ROOFTRACE_REQUIRE").is_ok_and(|v| v == "wgpu") => panic!("wgpu is required here: {error}"),
+        Err(error) if std::env::var("ROOFTRACE_REQUIRE").is_ok_and(|v| v.split(',').any(|v| v == "wgpu")) => {
+            panic!("wgpu is required here: {error}")
+        }
         Err(error) => {
             println!("SKIPPED: {error}");
             false

@@ -1,6 +1,6 @@
 //! The wgpu backend on whatever adapter is there; software Vulkan will do.
 //!
-//! With no adapter every test prints `SKIPPED: <reason>` and returns; with `ROOFTRACE_REQUIRE=wgpu` set it fails instead.
+//! With no adapter every test prints `SKIPPED: <reason>` and returns; where `ROOFTRACE_REQUIRE` names `wgpu` it fails instead.
 #![cfg(feature = "wgpu")]
 
 use std::io::{BufRead, BufReader};
@@ -23,7 +23,9 @@ const EXACT: Seeded = Seeded { draw: Draw::Exact, seed: 7 };
 fn adapter() -> Option<Wgpu> {
     match Wgpu::open(0) {
         Ok(wgpu) => Some(wgpu),
-        Err(error) if std::env::var("ROOFTRACE_REQUIRE").is_ok_and(|v| v == "wgpu") => panic!("wgpu is required here: {error}"),
+        Err(error) if std::env::var("ROOFTRACE_REQUIRE").is_ok_and(|v| v.split(',').any(|v| v == "wgpu")) => {
+            panic!("wgpu is required here: {error}")
+        }
         Err(error) => {
             println!("SKIPPED: {error}");
             None
