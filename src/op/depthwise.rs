@@ -84,7 +84,7 @@ pub const ENTRY: Entry = Entry {
             case(1, 40, 33, 64, 3, 1, 1, 1),
             case(1, 66, 70, 32, 3, 2, 1, 1),
             // Enough strips down columns for every compute unit of a large device.
-            case(2, 70, 61, 128, 3, 1, 1, 1),
+            case(2, 90, 61, 128, 3, 1, 1, 1),
         ]
     },
 };
@@ -298,10 +298,10 @@ impl Depthwise {
         if self.width(s) > 1 && self.slides() { length } else { length.next_multiple_of(4) }
     }
 
-    /// Whether lanes of `window` go down a column: where they are a warp for every compute unit.
+    /// Whether lanes of `window` go down a column: where they are two warps for every compute unit.
     fn goes_down(&self, s: &Setting<'_>) -> bool {
         let can = s.language == Language::Cuda && self.slides() && self.stride == 1 && self.c.is_multiple_of(ACROSS);
-        can && s.tuned.get("DOWN") == 1 && self.lanes_down(s) >= 32 * s.device.compute_units as u64
+        can && s.tuned.get("DOWN") == 1 && self.lanes_down(s) >= 64 * s.device.compute_units as u64
     }
 
     /// Lanes that go down strips, `ACROSS` columns and as many channels each.

@@ -56,7 +56,7 @@ fn every_fault_of_a_device_is_one_items_with_its_state_and_reason_and_the_next_i
     // What a driver refuses to load is nobody else's loss.
     let mut child = device(&folder, "module", &[]);
     let Answer::Failed(_, why) = child.run(&item("tiled", 0), AMPLE) else { panic!("it was measured") };
-    assert!(why.contains("the driver refuses the code compiled for sm_90a (CUDA_ERROR_NO_BINARY_FOR_GPU)"), "{why}");
+    assert!(why.contains("the driver refuses the code of matmul/tiled.cu compiled for sm_90a (CUDA_ERROR_NO_BINARY_FOR_GPU)"), "{why}");
     measured(&mut child, "naive", 1);
     program_goes_on(&folder);
     let _ = std::fs::remove_dir_all(&folder);

@@ -151,15 +151,16 @@ fn sized(text: &str) -> String {
     text.replace("extern __shared__", "__shared__").replace("pool[];", &format!("pool[{MOST}];"))
 }
 
-/// C++ that includes modules and lists their entries; each module lies in a namespace and its entries are renamed, as `read` is also
-/// libc's.
+/// C++ that includes modules and lists their entries; each module lies in a namespace, names of C would be one for all, and its entries
+/// are renamed, as `read` is also libc's.
 fn table(folder: &Path, modules: &[Module]) -> String {
     let mut includes = String::new();
     let mut table = String::from("static const cudacpu::Entry ENTRIES[] = {\n");
     for Module { name, text, defines, entries, value } in modules {
         let pool = text.contains("extern __shared__");
         let text = sized(text);
-        std::fs::write(folder.join(format!("{name}.cu")), &text).expect("the folder can be written");
+        let within = text.replace("extern \"C\" __global__", "__global__");
+        std::fs::write(folder.join(format!("{name}.cu")), within).expect("the folder can be written");
         let macros: Vec<(String, String)> = defines
             .iter()
             .filter_map(|define| define.split_once('='))
