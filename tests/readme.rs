@@ -23,16 +23,21 @@ fn block(text: &str, name: &str) -> String {
     after.split(&format!("<!-- {name}:end -->")).next().unwrap_or_default().to_string()
 }
 
+/// What `rooftrace show` prints of a record.
+fn shown(form: &str, record: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_rooftrace");
+    let output = Command::new(program).args(["show", form]).arg(root().join(record)).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
 #[test]
 fn the_result_block_is_what_the_program_prints_from_its_record() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
     let block = block(&readme, "results");
     let record = block.lines().find_map(|line| line.strip_prefix("<!-- from ")?.strip_suffix(" -->"));
     let record = record.expect("the record's name, as `<!-- from results/… -->`");
-    let program = env!("CARGO_BIN_EXE_rooftrace");
-    let output = Command::new(program).args(["show", "--markdown"]).arg(root().join(record)).output().expect("the program starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed = String::from_utf8(output.stdout).expect("text");
+    let printed = shown("--markdown", record);
     assert!(block.contains(printed.trim()), "run scripts/refresh-readme.sh; the program prints:\n{printed}");
     let picture = record.replace("records.jsonl", "roofline.svg");
     assert!(root().join(&picture).exists() && block.contains(&picture), "the picture {picture} is shown");
@@ -66,9 +71,7 @@ const LADDERS: &[(&str, &[(&str, &str)])] = &[
 fn the_table_of_cuda_kernels_is_what_their_records_say() {
     let mut table = String::from("| problem | kernel | time | rate | of its roof | |\n|---|---|---:|---:|---:|---|\n");
     for (file, problems) in LADDERS {
-        let program = env!("CARGO_BIN_EXE_rooftrace");
-        let output = Command::new(program).args(["show", "--json"]).arg(root().join(file)).output().expect("the program starts");
-        let view: View = serde_json::from_slice(&output.stdout).expect("a view");
+        let view: View = serde_json::from_str(&shown("--json", file)).expect("a view");
         let records = record::read(&root().join(file)).unwrap_or_else(|error| panic!("{error}")).records;
         let hash = |id: &str| {
             records.iter().find_map(|record| match record {
@@ -122,10 +125,7 @@ fn the_quoted_answer_is_what_the_program_tells_of_its_record() {
     let now = block(&std::fs::read_to_string(root().join("README.md")).expect("the README"), "study");
     let record = now.lines().find_map(|line| line.strip_prefix("<!-- from ")?.strip_suffix(" -->"));
     let record = record.expect("the record's name, as `<!-- from results/… -->`");
-    let program = env!("CARGO_BIN_EXE_rooftrace");
-    let output = Command::new(program).args(["show", "--markdown"]).arg(root().join(record)).output().expect("the program starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed = String::from_utf8(output.stdout).expect("text");
+    let printed = shown("--markdown", record);
     // The question, the device, then the answer: a sentence a line.
     let answer = printed.split("\n\n").nth(2).expect("an answer");
     let told = quoted(&answer.lines().take(QUOTED).collect::<Vec<_>>().join(" "));
