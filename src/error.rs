@@ -7,8 +7,10 @@ use crate::units::Capacity;
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-fn capacity(bytes: &u64) -> Capacity {
-    Capacity(*bytes)
+/// Both, in bytes where rounding would make them one.
+fn short(need: &u64, have: &u64) -> String {
+    let (needed, free) = (Capacity(*need).to_string(), Capacity(*have).to_string());
+    if needed == free { format!("needs {need} bytes and {have} are free") } else { format!("needs {needed} and {free} are free") }
 }
 
 /// Every failure a caller can meet. `exit_code` gives the process status that stands for it.
@@ -38,7 +40,7 @@ pub enum Error {
         have: String,
     },
     /// The machine or device has too little memory.
-    #[error("out of memory: {what} needs {} and {} are free; choose a smaller problem", capacity(.need), capacity(.have))]
+    #[error("out of memory: {what} {}; choose a smaller problem", short(.need, .have))]
     OutOfMemory {
         /// What was to be allocated.
         what: String,
