@@ -73,18 +73,19 @@ fn draw(folder: &Path) -> Result<Value> {
     let entries = ["draw", "changed"]
         .map(|what| ["f64", "f32", "f16", "bf16", "f8", "u32", "i8", "i32"].map(|dtype| format!("{what}_{dtype}")))
         .concat();
-    write(folder, "draw.cu", include_str!("../kernels/draw.cu"))?;
-    Ok(json!({"file": "draw.cu", "op": "draw", "variant": "draw", "precision": null, "tunables": {}, "defines": [], "entries": entries,
-        "unit": "memory", "shared": {}, "lanes": {}}))
+    aside(folder, "draw", include_str!("../kernels/draw.cu"), &entries)
 }
 
 /// Nor does the one that reads clocks.
 fn clock(folder: &Path) -> Result<Value> {
-    write(folder, "clock.cu", include_str!("../kernels/clock.cu"))?;
-    Ok(
-        json!({"file": "clock.cu", "op": "clock", "variant": "clock", "precision": null, "tunables": {}, "defines": [], "entries": ["clock_read"],
-        "unit": "memory", "shared": {}}),
-    )
+    aside(folder, "clock", include_str!("../kernels/clock.cu"), &["clock_read".into()])
+}
+
+fn aside(folder: &Path, name: &str, text: &str, entries: &[String]) -> Result<Value> {
+    let file = format!("{name}.cu");
+    write(folder, &file, text)?;
+    Ok(json!({"file": file, "op": name, "variant": name, "precision": null, "tunables": {}, "defines": [], "entries": entries,
+        "unit": "memory", "shared": {}, "lanes": {}}))
 }
 
 fn write(folder: &Path, file: &str, text: &str) -> Result<()> {
