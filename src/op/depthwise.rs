@@ -211,7 +211,7 @@ const VECTORIZED: Variant<Depthwise> = Variant {
         let entry = if p.width(s) == 1 { "single" } else { "vector" };
         vec![Dispatch::over(3, entry, fold((p.n * oh * ow * p.c / p.width(s)).div_ceil(256)), [256, 1, 1])]
     },
-    demand: pixel_demand,
+    demand: |p, s| pixel_demand(p, s, p.c / p.width(s)),
 };
 
 /// A window in registers along a strip: filters, and with k = 3 the sliding inputs, are loaded once a strip.
@@ -320,27 +320,22 @@ impl Depthwise {
 const ACROSS: u64 = 4;
 
 fn naive_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
+    if s.language != Language::Host {
+        return pixel_demand(p, s, p.c);
+    }
+    // A task is the channels of an output pixel. Taps outside load their filter element too.
     let (oh, ow) = p.out();
     let outputs = p.n * oh * ow * p.c;
-    // Every output loads each tap inside the image and its filter element, and is stored.
     let taps = p.n * p.c * p.axis(p.h).inside() * p.axis(p.w).inside();
-    let width = s.precision.storage().bytes();
-    match s.language {
-        // A task is the channels of an output pixel. Taps outside load their filter element too.
-        Language::Host => {
-            let bytes = width * (taps + outputs * p.k * p.k + outputs);
-            Demand::new(bytes, bytes)
-        }
-        // A group is 256 consecutive outputs, channels fastest.
-        _ => Demand::new(width * grouped(p, 256 / p.c.min(256), false), width * (2 * taps + outputs)),
-    }
+    let bytes = s.precision.storage().bytes() * (taps + outputs * p.k * p.k + outputs);
+    Demand::new(bytes, bytes)
 }
 
-/// A group is 256 consecutive outputs, in vectors of channels; each loads every tap inside the image and its filter element.
-fn pixel_demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
+/// A group is 256 consecutive outputs in `units` of channels, those fastest; each loads every tap inside the image and its filter element.
+fn pixel_demand(p: &Depthwise, s: &Setting<'_>, units: u64) -> Demand {
     let (oh, ow) = p.out();
     let taps = p.n * p.c * p.axis(p.h).inside() * p.axis(p.w).inside();
-    let (width, units) = (s.precision.storage().bytes(), p.c / p.width(s));
+    let width = s.precision.storage().bytes();
     Demand::new(width * grouped(p, 256 / units.min(256), false), width * (2 * taps + p.n * oh * ow * p.c))
 }
 

@@ -292,9 +292,7 @@ const MMA: Variant<Matmul> = Variant {
     }],
     dispatches: |p, s| {
         let (bn, stages) = (s.tuned.get("BN"), s.tuned.get("STAGES"));
-        let vector = 16 / s.precision.storage().bytes();
-        let whole = p.n.is_multiple_of(vector) && p.k.is_multiple_of(vector);
-        let (entry, stages) = if whole { ("whole", stages) } else { ("ragged", 1) };
+        let (entry, stages) = if whole_vectors(p, s) { ("whole", stages) } else { ("ragged", 1) };
         let grid = fold(p.m.div_ceil(128) * p.n.div_ceil(bn as u64));
         vec![Dispatch { dynamic_bytes: stages * 128 * (128 + bn), ..Dispatch::over(3, entry, grid, [bn, 1, 1]) }]
     },
@@ -319,7 +317,7 @@ const WGMMA: Variant<Matmul> = Variant {
             together * clusters.min((s.device.compute_units / together).max(1) as u64) as u32
         };
         // The tiles begin at a multiple of 1024 bytes.
-        if !whole_vectors(p) {
+        if !whole_vectors(p, s) {
             return vec![Dispatch { dynamic_bytes: STAGE + 1024, ..Dispatch::over(3, "ragged", [groups(1), 1, 1], [256, 1, 1]) }];
         }
         let (cluster, stages) = (s.tuned.get("CLUSTER"), s.tuned.get("STAGES"));
@@ -330,14 +328,15 @@ const WGMMA: Variant<Matmul> = Variant {
     },
     // A product reads its operands once for a team's 64 rows.
     demand: |p, s| {
-        let together = if whole_vectors(p) { s.tuned.get("CLUSTER") as u64 } else { 1 };
+        let together = if whole_vectors(p, s) { s.tuned.get("CLUSTER") as u64 } else { 1 };
         tiled(p, s, [128 * together, 256], [64, 256])
     },
 };
 
-/// Rows of A, B and C consist of vectors of 16 bytes, of 16-bit numbers.
-fn whole_vectors(p: &Matmul) -> bool {
-    p.n.is_multiple_of(8) && p.k.is_multiple_of(8)
+/// Whether rows of A, B and C consist of vectors of 16 bytes.
+fn whole_vectors(p: &Matmul, s: &Setting<'_>) -> bool {
+    let vector = 16 / s.precision.storage().bytes();
+    p.n.is_multiple_of(vector) && p.k.is_multiple_of(vector)
 }
 
 /// The vendor's product in true f32, beside ours.

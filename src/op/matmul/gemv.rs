@@ -1,6 +1,6 @@
 //! The rung for matrices that are hardly more than vectors.
 
-use super::{Matmul, tiled};
+use super::{Matmul, tiled, whole_vectors};
 use crate::plan::{Dispatch, Implementation, Language, Precision, Setting, Source, Tunable, Unit, Variant, tiles};
 
 /// Few rows or few columns: k is split over the lanes of a group, which add up their sums in workgroup memory.
@@ -54,7 +54,7 @@ impl Sums {
             return Sums { entry, rows, columns, shared_bytes: 16384 };
         }
         let vector = 16 / s.precision.storage().bytes();
-        if p.n.is_multiple_of(vector) && p.k.is_multiple_of(vector) {
+        if whole_vectors(p, s) {
             let (entry, rows) = if p.m == 1 { ("one", 1) } else { ("eight", 8) };
             let columns = vector * s.tuned.get("VECTORS") as u64;
             // A sum a warp for each element.
