@@ -12,8 +12,8 @@
 #          own to the sanitizer (tests/cudacpu/sanitize.h says what orders them, and what is not seen).
 #
 # First planted mistakes are to be reported, a missing __syncthreads() among them: a sanitizer that finds none fails here. The first
-# finding of a kernel ends it with its report. On two busy cores planted mistakes take a minute, all races half an hour (11 minutes of CPU time); of addresses
-# a kernel takes one to three minutes.
+# finding of a kernel ends it with its report. On two busy cores planted mistakes take a minute, all races half an hour (11 minutes of CPU time), all
+# addresses six minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0

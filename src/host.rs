@@ -3,17 +3,22 @@
 //! A kernel gets its problem and a [`Call`]: the pool, the tensors and the chosen tunables. Kernels pick AVX-512, AVX2+FMA or
 //! portable code at run time through [`Isa`].
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+use half::{bf16, f16};
+
 use crate::op::{DType, Definition, Kept, Real, Tensors};
 use crate::plan::{Precision, Setting, Tuned};
+use lanes::{Scalar, Stored};
 
 pub(crate) mod attention;
 pub(crate) mod chase;
 pub(crate) mod conv2d;
 pub(crate) mod depthwise;
+pub(crate) mod dot;
 pub(crate) mod draw;
 mod exp;
 pub(crate) mod fma;
@@ -40,15 +45,17 @@ pub use pool::{Pinned, Pool};
 pub enum Isa {
     /// Whatever the compiler targets: SSE2 on x86-64, NEON on aarch64.
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512F.
     Avx512,
+    /// AVX-512F, and its products of two pairs of bf16 summed in f32 (AVX512-BF16), which kernels of bf16 alone use.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// All of them, narrowest first.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
 
     /// The widest one this machine has.
     pub fn detect() -> Self {
@@ -60,9 +67,11 @@ impl Isa {
         match self {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => Isa::Avx512.available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -73,7 +82,7 @@ impl Isa {
         match self {
             Isa::Portable => 16,
             Isa::Avx2 => 32,
-            Isa::Avx512 => 64,
+            Isa::Avx512 | Isa::Avx512Bf16 => 64,
         }
     }
 
@@ -82,7 +91,7 @@ impl Isa {
         match self {
             Isa::Portable if cfg!(target_arch = "aarch64") => 32,
             Isa::Portable | Isa::Avx2 => 16,
-            Isa::Avx512 => 32,
+            Isa::Avx512 | Isa::Avx512Bf16 => 32,
         }
     }
 
@@ -102,6 +111,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2+fma",
             Isa::Avx512 => "avx512f",
+            Isa::Avx512Bf16 => "avx512bf16",
         }
     }
 }
@@ -167,6 +177,16 @@ unsafe impl<T: Send> Send for Output<'_, T> {}
 unsafe impl<T: Send> Sync for Output<'_, T> {}
 
 impl<'a, T> Output<'a, T> {
+    /// The same memory as elements of `U`, where that is their type.
+    pub(crate) fn holding<U>(&self) -> Option<Output<'a, U>>
+    where
+        T: 'static,
+        U: 'static,
+    {
+        let same = TypeId::of::<T>() == TypeId::of::<U>();
+        same.then(|| Output { start: self.start.cast(), elements: self.elements, lives: PhantomData })
+    }
+
     /// Elements `range`, for writing.
     ///
     /// # Safety
@@ -201,82 +221,77 @@ pub(crate) fn pieces(range: Range<usize>, of: usize) -> impl Iterator<Item = Ran
 
 /// Inputs of a definition as slices, in binding order: of numbers or of words, the other one empty, as both are at the output's place. And what
 /// its rows share.
-struct Slices<'a, T>(Vec<(&'a [T], &'a [u32])>, Kept);
+struct Slices<'a, S, E> {
+    slices: Vec<(&'a [E], &'a [u32])>,
+    kept: Kept,
+    computed: PhantomData<S>,
+}
 
-impl<T> Slices<'_, T> {
+impl<S: Scalar, E: Stored<S>> Tensors for Slices<'_, S, E> {
     #[inline(always)]
-    fn number(&self, tensor: usize, index: u64) -> &T {
-        let element = &self.0[tensor].0[index as usize];
+    fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
+        let element = &self.slices[tensor].0[index as usize];
         tally::load(element, 1);
-        element
+        R::from_f64(element.wide().to_f64())
     }
-
     #[inline(always)]
-    fn bits(&self, tensor: usize, index: u64) -> u32 {
-        let word = &self.0[tensor].1[index as usize];
+    fn word(&self, tensor: usize, index: u64) -> u32 {
+        let word = &self.slices[tensor].1[index as usize];
         tally::load(word, 1);
         *word
     }
-}
-
-impl Tensors for Slices<'_, f32> {
-    #[inline(always)]
-    fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        R::from_f32(*self.number(tensor, index))
-    }
-    #[inline(always)]
-    fn word(&self, tensor: usize, index: u64) -> u32 {
-        self.bits(tensor, index)
-    }
     fn shared<R: Real>(&self, part: u64, make: impl FnOnce() -> Vec<R>) -> Arc<Vec<R>> {
-        self.1.of(part, make)
+        self.kept.of(part, make)
     }
 }
 
-impl Tensors for Slices<'_, f64> {
-    #[inline(always)]
-    fn at<R: Real>(&self, tensor: usize, index: u64) -> R {
-        R::from_f64(*self.number(tensor, index))
-    }
-    #[inline(always)]
-    fn word(&self, tensor: usize, index: u64) -> u32 {
-        self.bits(tensor, index)
-    }
-    fn shared<R: Real>(&self, part: u64, make: impl FnOnce() -> Vec<R>) -> Arc<Vec<R>> {
-        self.1.of(part, make)
-    }
-}
-
-/// The definition itself as a kernel: every output row by [`Definition::row`], rows split over the threads.
+/// The definition itself as a kernel, in f32 or f64: every output row by [`Definition::row`], rows split over the threads.
 pub fn naive<P: Definition>(problem: &P, call: &Call<'_>) {
     match call.precision {
-        Precision::F64 => rows::<P, f64>(problem, call),
-        _ => rows::<P, f32>(problem, call),
+        Precision::F64 => rows::<P, f64, f64>(problem, call),
+        _ => rows::<P, f32, f32>(problem, call),
     }
 }
 
-fn rows<P: Definition, T: Real + bytemuck::Pod>(problem: &P, call: &Call<'_>)
-where
-    for<'a> Slices<'a, T>: Tensors,
-{
+/// The same in all precisions, for ops that have kernels in narrower ones.
+pub(crate) fn naive_in_any<P: Definition>(problem: &P, call: &Call<'_>) {
+    match call.precision {
+        Precision::F16 => rows::<P, f32, f16>(problem, call),
+        Precision::BF16 => rows::<P, f32, bf16>(problem, call),
+        _ => naive(problem, call),
+    }
+}
+
+fn rows<P: Definition, S: Scalar, E: Stored<S>>(problem: &P, call: &Call<'_>) {
     let Ok(tensors) = problem.tensors(call.precision) else { return };
     let Some(number) = tensors.iter().position(|t| t.role == crate::op::Role::Output) else { return };
     let columns = *tensors[number].shape.last().unwrap_or(&1) as usize;
-    let output = call.output::<T>(number);
+    let output = call.output::<E>(number);
     let input = |tensor: usize| match tensors[tensor].dtype {
         _ if tensor == number => (&[][..], &[][..]),
         DType::U32 => (&[][..], call.input(tensor)),
-        _ => (call.input::<T>(tensor), &[][..]),
+        _ => (call.input::<E>(tensor), &[][..]),
     };
-    let inputs = Slices((0..tensors.len()).map(input).collect(), Kept::default());
+    let inputs = Slices { slices: (0..tensors.len()).map(input).collect(), kept: Kept::default(), computed: PhantomData::<S> };
     let total = tensors[number].elements() as usize / columns;
     call.pool.run(&|worker, workers| {
+        let mut sums = Vec::new();
         for row in share(total, worker, workers) {
-            // SAFETY: each row belongs to exactly one worker.
-            let out = unsafe { output.slice(row * columns..(row + 1) * columns) };
+            let of = row * columns..(row + 1) * columns;
             let _group = tally::group();
-            problem.row::<T, _>(&inputs, row as u64, 0..columns as u64, out);
-            tally::store(out.as_ptr(), columns);
+            let compute = |out: &mut [S]| problem.row::<S, _>(&inputs, row as u64, 0..columns as u64, out);
+            match output.holding::<S>() {
+                // SAFETY: each row belongs to exactly one worker.
+                Some(output) => compute(unsafe { output.slice(of.clone()) }),
+                None => {
+                    sums.resize(columns, S::zeroed());
+                    compute(&mut sums);
+                    // SAFETY: as above.
+                    let out = unsafe { output.slice(of.clone()) };
+                    out.iter_mut().zip(&sums).for_each(|(to, sum)| *to = E::narrow(*sum));
+                }
+            }
+            tally::store(output.start.wrapping_add(of.start), columns);
         }
     });
 }

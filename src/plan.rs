@@ -201,7 +201,7 @@ impl Plan {
             found.ok_or_else(|| Error::unsupported(&named, format!("a {language:?} source"), "none"))?;
         if !precisions.contains(&precision) {
             let have: Vec<_> = precisions.iter().map(|p| p.name()).collect();
-            return Err(Error::unsupported(&named, format!("precision {precision}"), have.join(", ")));
+            return Err(Error::unsupported(&named, format!("precision {precision}"), format!("it in {}", have.join(", "))));
         }
         let tuned = checked_tunables(&named, tunables, tuned)?;
         let tensors = Definition::tensors(problem, precision)?;

@@ -80,7 +80,7 @@ fn bad_arguments_are_refused_with_status_2_and_the_offending_value() {
         (&["run", "--budget", "1e99s"], "1e99s"),
         (&["run", "--seed", "-1"], "-1"),
         (&["run", "--seed", "99999999999"], "99999999999"),
-        (&["run", "--device", "fake", "--precision", "f16"], "nothing to measure"),
+        (&["run", "--device", "fake", "--precision", "tf32"], "nothing to measure"),
         (&["trace", "--op", "nothing"], "no op 'nothing'"),
         (&["verify", "--op", "conv9"], "no op 'conv9'"),
         (&["verify", "--variant", "warp9"], "no variant 'warp9'"),

@@ -250,7 +250,7 @@ fn impossible_shapes_are_refused_in_one_sentence_that_names_the_size() {
         ("transfer", json!({"direction": "sideways"}), "sideways"),
         ("transfer", json!({"elements": 0}), "extent 0"),
         ("dot", json!({"trips": 65}), "trips 65 must be 1 to 64"),
-        ("dot", json!({"trips": 64, "steps": 1 << 20}), "more than 32 bits hold"),
+        ("dot", json!({"trips": 64, "steps": 1 << 20}), "more than 31 bits hold"),
     ];
     for (name, problem, says) in cases {
         let refused = (op::find(name).expect("built in").parse)(&problem);

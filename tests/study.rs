@@ -168,7 +168,8 @@ fn precision_tells_bytes_against_time_and_both_kinds_of_error() {
     assert!(stored.is_some_and(|share| (0.55..0.75).contains(&share)), "{told}");
     assert!(told.contains("far more than any kernel here adds") && !told.contains("less than the worst rounding"), "{told}");
     assert!(told.contains("Not measured here: tf32, f16, bf16"), "{told}");
-    assert_eq!(view.skips.iter().filter(|skip| skip.why.contains("precision")).count(), 3, "{:?}", view.skips);
+    // No kernel here knows tf32; those that know the others are not for this device, with a vector or a matrix.
+    assert_eq!(view.skips.iter().filter(|skip| skip.why.contains("precision")).count(), 1 + 2 * 2, "{:?}", view.skips);
     let study = study::find("precision").expect("a study");
     let picture = svg::figure(&study.answer(&view).figure, &view.header).expect("a picture");
     let named = |name: &str| picture.contains(&format!(">{name}</text>"));

@@ -40,7 +40,7 @@ fn described(isa: Isa) -> DeviceInfo {
         caches: topology::caches(),
         // Where the system does not tell, a modest machine is assumed.
         memory_bytes: topology::available_memory().unwrap_or(4 << 30),
-        precisions: vec![Precision::F32, Precision::F64],
+        precisions: vec![Precision::F32, Precision::F64, Precision::F16, Precision::BF16],
         features,
         limits: Limits {
             binding_bytes: isize::MAX as u64,
@@ -239,7 +239,8 @@ impl Loaded for OnHost<'_> {
         Facts {
             first_launch_ns: self.first_launch_ns,
             allocated_bytes: Some(self.memory.bytes()),
-            path: Some(self.isa.name().into()),
+            // Pairs are of bf16 alone.
+            path: Some(if self.precision == Precision::BF16 { self.isa } else { self.isa.min(Isa::Avx512) }.name().into()),
             ..Facts::default()
         }
     }

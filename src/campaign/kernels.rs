@@ -131,8 +131,14 @@ pub(super) fn lacks(plan: &Plan, device: &DeviceInfo) -> Option<String> {
     let feature = plan.missing(device);
     let needs =
         |feature| format!("{}/{} in {} needs the feature {feature}, and this device has none", plan.op, plan.variant, plan.precision);
+    let unknown = || {
+        let listed: Vec<_> = device.precisions.iter().map(|p| p.name()).collect();
+        let named = format!("{}/{}", plan.op, plan.variant);
+        let foreign = !device.precisions.contains(&plan.precision);
+        foreign.then(|| Error::unsupported(named, format!("precision {}", plan.precision), listed.join(", ")).to_string())
+    };
     let absent = || plan.library().and_then(|call| backend::absent(call.library)).map(|why| why.to_string());
-    feature.map(needs).or_else(absent)
+    feature.map(needs).or_else(unknown).or_else(absent)
 }
 
 impl Campaign<'_> {

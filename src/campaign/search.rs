@@ -88,7 +88,7 @@ impl Campaign<'_> {
     }
 
     fn search_fma(&mut self, precision: Precision, device: &DeviceInfo) -> Result<()> {
-        let candidates = candidates(chained(precision), "chains", precision, device);
+        let candidates = candidates(chained(precision, device), "chains", precision, device);
         if candidates.is_empty() {
             return Ok(());
         }
@@ -149,6 +149,7 @@ impl Campaign<'_> {
         };
         // Kernels unroll at least four steps, so a trip of their inner loop holds that many.
         let most = device.limits.loop_trips.map_or(1 << 22, |trips| trips.saturating_sub(2048) * 4);
+        let most = if chained(precision, device) == "dot" { most.min(op::dot::longest(precision)) } else { most };
         let mut steps = 2048u64.min(most);
         for _ in 0..8 {
             let item = self.fma_item(tuned, steps, precision, device);
@@ -230,7 +231,7 @@ impl Campaign<'_> {
 
     fn fma_item(&mut self, tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Item {
         let problem = fma_problem(tuned, steps, precision, device);
-        Item { precision, tunables: tuned.clone(), ..self.item(chained(precision), "chains", problem, GLANCE) }
+        Item { precision, tunables: tuned.clone(), ..self.item(chained(precision, device), "chains", problem, GLANCE) }
     }
 
     pub(super) fn ceiling(&self, name: &str, doubt: Option<String>) -> Ceiling {
@@ -262,15 +263,18 @@ pub(super) fn chains(tuned: &Tuned, device: &DeviceInfo) -> u64 {
     device.compute_units as u64 * lanes * tuned.get("CHAINS") as u64
 }
 
-/// The probe of vector units in a precision.
-const fn chained(precision: Precision) -> &'static str {
-    if precision.is_integer() { "dot" } else { "fma" }
+/// The probe of vector units in a precision: products of integers are summed in a wider type, and so are those of every narrow type on the host, where
+/// nothing computes in it.
+fn chained(precision: Precision, device: &DeviceInfo) -> &'static str {
+    let wider = device.language == Language::Host && precision.storage() != precision.sum();
+    if precision.is_integer() || wider { "dot" } else { "fma" }
 }
 
 /// So many steps a chain, in trips enough to show that one is missing.
 fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceInfo) -> Value {
-    // In f32 one trip in a thousand must show; f16 cannot tell more than 64 trips apart, and b of int8 grows no longer.
-    let trips = if matches!(precision, Precision::F16 | Precision::Int8) { 64 } else { 1024 }.min(steps / 8);
+    // In f32 one trip in a thousand must show; f16 cannot tell more than 64 trips apart, and b of `dot` grows no longer.
+    let few = precision == Precision::F16 || chained(precision, device) == "dot";
+    let trips = if few { 64 } else { 1024 }.min(steps / 8);
     let inner = (steps / trips / 8).max(1) * 8;
     // On a software device a loop's turn costs as much as many steps: its launches are few chains with long trips.
     let fewer = if device.is_software() { 4 } else { 1 };

@@ -53,7 +53,7 @@ fn all<S: Scalar>(problem: &Conv2d, call: &Call<'_>) {
         Some(form) => form.run::<S>(call),
         None => (0..problem.groups as usize).all(|group| {
             let gathered = Gathered::of(problem, group, call.input::<S>(0), call.input::<S>(1));
-            multiply(call, &e, &gathered, &Target::whole(call.output(2), problem.c_out as usize, group * e.n))
+            multiply(call, &e, &gathered, &Target::whole(call.output::<S>(2), problem.c_out as usize, group * e.n))
         }),
     };
     if !done {

@@ -22,14 +22,14 @@
 
 use std::ops::Range;
 
-use super::lanes::{Lanes, Scalar};
+use super::lanes::{Lanes, Scalar, Stored};
 use super::{Call, Isa, Output};
 use crate::plan::{Demand, Precision, Setting, Tunable};
 
 mod pieces;
 mod tile;
 
-use pieces::Piece;
+use pieces::{Own, Piece};
 
 /// Depth of a slice in f32; half as many f64.
 pub(crate) const KC: Tunable = Tunable { name: "KC", values: &[256, 384, 512, 1024] };
@@ -89,24 +89,30 @@ struct Blocking {
     slab: usize,
     /// Rows of A that stay near while all of a slab meets them.
     near: usize,
+    /// Whether C is narrower than its sums, which a unit then has in memory of its own until they are whole.
+    narrow: bool,
 }
 
 impl Blocking {
     fn of(e: &Extents, isa: Isa, precision: Precision, kc: u32, workers: usize) -> Self {
         let shared = if e.m <= e.n { Operand::A } else { Operand::B };
-        let width = precision.storage().bytes() as usize;
+        let width = panel_bytes(precision) as usize;
+        let narrow = precision.storage() != precision.sum();
         // KC is given in f32: panels keep their bytes.
         let kc = kc as usize * 4 / width;
         let mr = rows_of_tile(e.m, shared, isa.registers());
         let nr = 2 * isa.register_bytes() / width;
         let ((side, long), (step, long_step)) = (shared.turned((e.m, e.n)), shared.turned((mr, nr)));
         let even = |extent: usize, most: usize, step: usize| extent.div_ceil(extent.div_ceil(most)).next_multiple_of(step);
-        let piece = even(side, PIECE, step);
+        // All of the depth at once where sums are a unit's own.
+        let most = if narrow { (PIECE_BYTES / width / e.k.next_multiple_of(kc) / step * step).clamp(step, PIECE) } else { PIECE };
+        let piece = even(side, most, step);
         let near = SLAB_BYTES / width / kc;
         let slab = even(long, near.min(long.div_ceil(SLABS * workers)).max(2 * long_step), long_step);
         let parts = (UNITS * workers).div_ceil(long.div_ceil(slab)).min(piece.div_ceil(4 * step));
-        let deep = (PIECE_BYTES / width / piece / kc).max(1) * kc;
-        Blocking { shared, kc, deep, mr, nr, piece, part: even(piece, piece.div_ceil(parts), step), slab, near: (near / mr).max(1) * mr }
+        let deep = if narrow { e.k.next_multiple_of(kc) } else { (PIECE_BYTES / width / piece / kc).max(1) * kc };
+        let part = even(piece, piece.div_ceil(parts), step);
+        Blocking { shared, kc, deep, mr, nr, piece, part, slab, near: (near / mr).max(1) * mr, narrow }
     }
 
     /// Blocks of rows and of columns into which units cut C.
@@ -116,9 +122,10 @@ impl Blocking {
         self.shared.turned((side / self.piece * parts(self.piece) + parts(side % self.piece), long.div_ceil(self.slab)))
     }
 
-    /// Elements of a packed piece, and of a slice of a slab.
-    fn scratch(&self, e: &Extents) -> (usize, usize) {
-        (self.piece * self.chunked(self.deep.min(e.k)), self.slab * self.chunked(self.kc.min(e.k)))
+    /// Elements of a packed piece, of a slice of a slab, and of a unit's own sums.
+    fn scratch(&self, e: &Extents) -> (usize, usize, usize) {
+        let sums = if self.narrow { self.part * self.slab } else { 0 };
+        (self.piece * self.chunked(self.deep.min(e.k)), self.slab * self.chunked(self.kc.min(e.k)), sums)
     }
 
     /// A depth in whole chunks of a panel of A, each a register deep.
@@ -139,6 +146,11 @@ fn rows_of_tile(m: usize, shared: Operand, registers: usize) -> usize {
     }
 }
 
+/// Bytes of an element of a panel: operands are widened to the type of their sums when they are packed.
+const fn panel_bytes(precision: Precision) -> u64 {
+    precision.sum().bytes()
+}
+
 /// Work-groups of a product: units of C.
 pub(crate) fn units(e: &Extents, s: &Setting<'_>) -> u64 {
     let (down, across) = planned(e, s).blocks(e);
@@ -146,17 +158,18 @@ pub(crate) fn units(e: &Extents, s: &Setting<'_>) -> u64 {
 }
 
 /// Requested: in every depth slice a unit loads its block of A and of B, whole panels, stores its block of C, and loads that too except in
-/// the first slice. Lane: the same of every micro-kernel call, which loads a panel of each.
+/// the first slice; sums of its own it loads once more, to store C. Lane: the same of every micro-kernel call, which loads a panel of each.
 pub(crate) fn demand(e: &Extents, s: &Setting<'_>) -> Demand {
     let b = planned(e, s);
     let (m, n, k) = (e.m as u64, e.n as u64, e.k as u64);
-    let c = m * n * (2 * k.div_ceil(b.kc as u64) - 1);
-    let bytes = s.precision.storage().bytes();
+    let bytes = panel_bytes(s.precision);
+    let again = if b.narrow { m * n * (bytes + s.precision.storage().bytes()) } else { 0 };
+    let c = bytes * m * n * (2 * k.div_ceil(b.kc as u64) - 1) + again;
     let (whole_m, whole_n) = (m.next_multiple_of(b.mr as u64), n.next_multiple_of(b.nr as u64));
-    let loads = |(down, across): (usize, usize)| whole_m * k * across as u64 + k * whole_n * down as u64;
-    let (piece, slab) = b.scratch(e);
-    let workspace = bytes * (piece + s.device.compute_units as usize * slab) as u64;
-    Demand { requested: bytes * (loads(b.blocks(e)) + c), lane: bytes * (loads((e.m.div_ceil(b.mr), e.n.div_ceil(b.nr))) + c), workspace }
+    let loads = |(down, across): (usize, usize)| bytes * (whole_m * k * across as u64 + k * whole_n * down as u64);
+    let (piece, slab, sums) = b.scratch(e);
+    let workspace = bytes * (piece + s.device.compute_units as usize * (slab + sums)) as u64;
+    Demand { requested: loads(b.blocks(e)) + c, lane: loads((e.m.div_ceil(b.mr), e.n.div_ceil(b.nr))) + c, workspace }
 }
 
 fn planned(e: &Extents, s: &Setting<'_>) -> Blocking {
@@ -165,29 +178,49 @@ fn planned(e: &Extents, s: &Setting<'_>) -> Blocking {
 }
 
 /// Where a product goes: row i begins at `c[offset + i · stride]`, or its part of every so many columns does.
-pub(super) struct Target<'a, S> {
-    pub(super) c: Output<'a, S>,
+pub(super) struct Target<'a, E> {
+    pub(super) c: Output<'a, E>,
     pub(super) stride: usize,
     pub(super) offset: usize,
     /// Columns of a part, and elements from one part to the next.
     pub(super) parts: (usize, usize),
+    /// The product's row and column that lie first: those of a whole one, or of a unit's part of it.
+    first: (usize, usize),
 }
 
-impl<'a, S> Target<'a, S> {
+impl<'a, E> Target<'a, E> {
     /// All columns of a row side by side: element (i, j) is `c[offset + i · stride + j]`.
-    pub(super) fn whole(c: Output<'a, S>, stride: usize, offset: usize) -> Self {
-        Target { c, stride, offset, parts: (usize::MAX, 0) }
+    pub(super) fn whole(c: Output<'a, E>, stride: usize, offset: usize) -> Self {
+        Target::parted(c, stride, offset, (usize::MAX, 0))
     }
 
-    /// Where a column of row 0 lies, and how many from it on lie side by side.
-    fn column(&self, column: usize) -> (usize, usize) {
-        let (width, apart) = self.parts;
-        (self.offset + column / width * apart + column % width, width - column % width)
+    /// So many columns side by side, and so many elements from one such part to the next.
+    pub(super) fn parted(c: Output<'a, E>, stride: usize, offset: usize, parts: (usize, usize)) -> Self {
+        Target { c, stride, offset, parts, first: (0, 0) }
+    }
+
+    /// The same, where it holds sums.
+    fn of_sums<S: 'static>(&self) -> Option<Target<'a, S>>
+    where
+        E: 'static,
+    {
+        let Target { stride, offset, parts, first, .. } = *self;
+        Some(Target { c: self.c.holding()?, stride, offset, parts, first })
+    }
+
+    /// Where a row's element of this column lies, and how many from it on lie side by side.
+    fn at(&self, row: usize, column: usize) -> (usize, usize) {
+        let ((width, apart), column) = (self.parts, column - self.first.1);
+        let start = self.offset + column / width * apart + column % width;
+        (start + (row - self.first.0) * self.stride, width - column % width)
     }
 }
 
 /// Two matrices, by how their panels are packed. Panels lie in scratch that nobody else touches meanwhile.
 pub(super) trait Operands<S: Scalar>: Sync {
+    /// Whether a scalar of a panel is a pair of bf16, neighbours along the depth: then depths are counted in pairs.
+    const PAIRS: bool = false;
+
     /// One panel: MR rows of A from `rows.start` on, in chunks of `V::COUNT` columns: a chunk holds its columns of the first row, then
     /// those of the second, so that packing moves registers and transposes nothing. Rows past the end repeat the last one; their sums are never
     /// stored. What the last chunk has beyond `depth` is never read.
@@ -204,20 +237,20 @@ pub(super) trait Operands<S: Scalar>: Sync {
 }
 
 /// C = A · B on all threads of the call's pool. Whether there was memory to pack into; if not, nothing was done.
-pub(super) fn multiply<S: Scalar, O: Operands<S>>(call: &Call<'_>, e: &Extents, operands: &O, to: &Target<'_, S>) -> bool {
+pub(super) fn multiply<S: Scalar, E: Stored<S>, O: Operands<S>>(call: &Call<'_>, e: &Extents, operands: &O, to: &Target<'_, E>) -> bool {
     let blocking = Blocking::of(e, call.isa, call.precision, call.tuned.get("KC"), call.pool.workers());
-    let (piece, slab) = blocking.scratch(e);
-    let Some(scratch) = call.pool.scratch((piece + call.pool.workers() * slab) * size_of::<S>()) else { return false };
+    let (piece, slab, sums) = blocking.scratch(e);
+    let Some(scratch) = call.pool.scratch((piece + call.pool.workers() * (slab + sums)) * size_of::<S>()) else { return false };
     let packed = Panels(scratch.start().cast::<S>());
     // SAFETY: within the scratch, behind the piece.
-    let slabs = Panels(unsafe { packed.get().add(piece) });
+    let own = Own { start: Panels(unsafe { packed.get().add(piece) }), slab, sums };
     let (side, long) = blocking.shared.turned((e.m, e.n));
     for first in (0..side).step_by(blocking.piece) {
         for deep in (0..e.k).step_by(blocking.deep) {
             let (side, depth) = (first..(first + blocking.piece).min(side), deep..(deep + blocking.deep).min(e.k));
             let piece = Piece { operands, to, blocking: &blocking, side, depth, packed: &packed };
             piece.pack(call);
-            piece.multiply(call, long, (&slabs, slab));
+            piece.multiply(call, long, &own);
         }
     }
     true

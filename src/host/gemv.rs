@@ -9,7 +9,7 @@
 //! column of 4096 × 4096 in f32: 1.03 to 1.1 times the time of reading as much while memory gave 45 GB/s, 1.2 while it gave 85.
 
 use super::gemm::Extents;
-use super::lanes::{Kernel, Lanes, Scalar, dispatch, prefetch};
+use super::lanes::{Kernel, Lanes, Scalar, Stored, dispatch, prefetch};
 use super::{Call, Isa, Output, share_blocks, tally};
 use crate::plan::{Demand, Setting};
 
@@ -18,9 +18,10 @@ mod flat;
 
 /// Columns at most: beyond, what packing costs is regained.
 const TALL: usize = 8;
-/// Rows at most of which B is added as it comes, and rows at most for which it is cut into blocks.
+/// Rows at most of which B is added as it comes, and rows at most for which it is cut into blocks; the same where the engine multiplies pairs.
 const FLAT: usize = 8;
 const FEW: usize = 128;
+const FEW_PAIRS: usize = 40;
 /// Rows of A at a time.
 const ROWS: usize = 4;
 /// Columns of B at a time.
@@ -40,12 +41,12 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// The form for these extents; `None` where there are many of both.
-    pub(crate) fn of(e: &Extents) -> Option<Self> {
+    /// The form for these extents; `None` where there are many of both, and the engine, which multiplies `pairs` or not, is faster.
+    pub(crate) fn of(e: &Extents, pairs: bool) -> Option<Self> {
         match (e.m, e.n) {
             (_, ..=TALL) => Some(Form::Tall),
             (..=FLAT, _) => Some(Form::Flat),
-            (..=FEW, _) => Some(Form::Few),
+            (..=FEW, _) if !pairs || e.m <= FEW_PAIRS => Some(Form::Few),
             _ => None,
         }
     }
@@ -63,38 +64,45 @@ impl Form {
     /// loaded for every two columns of B and these for every four rows, both for every sum where they end in less than a register; a stretch of C
     /// is loaded and stored for every four rows of B.
     pub(crate) fn demand(self, e: &Extents, s: &Setting<'_>) -> Demand {
-        let (m, n, k, groups) = (e.m as u64, e.n as u64, e.k as u64, self.groups(e, s));
-        let bytes = s.precision.storage().bytes();
-        let (requested, lane, workspace) = match self {
-            Form::Tall => {
-                let blocks = m / ROWS as u64 + m % ROWS as u64;
-                // Registers of k, the last single column having two sums.
-                let register = Isa::planned(s).register_bytes() as u64 / bytes;
-                let (pairs, single) = (n / COLUMNS as u64, n % COLUMNS as u64);
-                let of = |times: u64, columns: u64, step: u64| {
-                    let whole = k / step * step;
-                    times * ((m + blocks * columns) * whole + 2 * m * columns * (k - whole))
-                };
-                let lane = of(pairs, COLUMNS as u64, register) + of(single, 1, 2 * register) + m * n;
-                (m * k + groups * k * n + m * n, lane, if n > 1 { k * n } else { 0 })
-            }
-            Form::Flat => flat::Cut::planned(e, s).demand(e),
-            Form::Few => few::Cut::planned(e, s).demand(e, s.device.compute_units as usize),
-        };
-        Demand { requested: bytes * requested, lane: bytes * lane, workspace: bytes * workspace }
+        match self {
+            Form::Tall => tall_demand(e, s, self.groups(e, s)),
+            Form::Flat => flat::Cut::planned(e, s).demand(e, s.precision),
+            Form::Few => few::Cut::planned(e, s).demand(e, s),
+        }
     }
 
     /// C = A · B. Whether there was memory for what it needs; if not, nothing was done.
-    pub(super) fn multiply<S: Scalar>(self, call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_, S>) -> bool {
+    pub(super) fn multiply<S: Scalar, E: Stored<S>>(self, call: &Call<'_>, e: &Extents, a: &[E], b: &[E], c: &Output<'_, E>) -> bool {
         match self {
-            Form::Tall => tall(call, e, a, b, c),
-            Form::Flat => flat::multiply(call, e, a, b, c),
-            Form::Few => few::multiply(call, e, a, b, c),
+            Form::Tall => tall::<S, E>(call, e, a, b, c),
+            Form::Flat => flat::multiply::<S, E>(call, e, a, b, c),
+            Form::Few => few::multiply::<S, E>(call, e, a, b, c),
         }
     }
 }
 
-fn tall<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_, S>) -> bool {
+/// Elements of scratch in the type of sums: columns of B, transposed, and widened where they are narrower.
+fn turned(e: &Extents, narrow: bool) -> usize {
+    if e.n > 1 || narrow { e.k * e.n } else { 0 }
+}
+
+fn tall_demand(e: &Extents, s: &Setting<'_>, groups: u64) -> Demand {
+    let (m, n, k) = (e.m as u64, e.n as u64, e.k as u64);
+    let (stored, wide) = (s.precision.storage().bytes(), s.precision.sum().bytes());
+    let blocks = m / ROWS as u64 + m % ROWS as u64;
+    // Registers of k, the last single column having two sums.
+    let register = Isa::planned(s).register_bytes() as u64 / wide;
+    let (pairs, single) = (n / COLUMNS as u64, n % COLUMNS as u64);
+    let of = |times: u64, columns: u64, step: u64| {
+        let (whole, left) = (k / step * step, k % step * m * columns);
+        times * (stored * (m * whole + left) + wide * (blocks * columns * whole + left))
+    };
+    let lane = of(pairs, COLUMNS as u64, register) + of(single, 1, 2 * register) + stored * m * n;
+    let scratch = turned(e, stored != wide) as u64;
+    Demand { requested: stored * (m * k + m * n) + wide * groups * k * n, lane, workspace: wide * scratch }
+}
+
+fn tall<S: Scalar, E: Stored<S>>(call: &Call<'_>, e: &Extents, a: &[E], b: &[E], c: &Output<'_, E>) -> bool {
     let run = |b: &[S]| {
         call.pool.run(&|worker, workers| {
             let rows = share_blocks(e.m, ROWS, worker, workers);
@@ -103,16 +111,17 @@ fn tall<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_
             dispatch(call.isa, Tall { e, a: &a[rows.start * e.k..rows.end * e.k], b, c });
         });
     };
-    if e.n == 1 {
-        run(b);
+    let scalars = size_of::<E>() == size_of::<S>();
+    if e.n == 1 && scalars {
+        run(bytemuck::cast_slice(b));
         return true;
     }
-    let Some(scratch) = call.pool.scratch(size_of_val(b)) else { return false };
+    let Some(scratch) = call.pool.scratch(turned(e, !scalars) * size_of::<S>()) else { return false };
     // SAFETY: the scratch is ours, large enough, aligned, and of a type for which any bits will do.
     let columns = unsafe { std::slice::from_raw_parts_mut(scratch.start().cast::<S>(), b.len()) };
     for (p, row) in b.chunks_exact(e.n).enumerate() {
         for (j, x) in row.iter().enumerate() {
-            columns[j * e.k + p] = *x;
+            columns[j * e.k + p] = x.wide();
         }
     }
     run(columns);
@@ -120,14 +129,14 @@ fn tall<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_
 }
 
 /// Rows of one worker against few columns.
-struct Tall<'a, S> {
+struct Tall<'a, S, E> {
     e: &'a Extents,
-    a: &'a [S],     // [rows, k]
+    a: &'a [E],     // [rows, k]
     b: &'a [S],     // [n, k]
-    c: &'a mut [S], // [rows, n]
+    c: &'a mut [E], // [rows, n]
 }
 
-impl<S: Scalar> Kernel<S> for Tall<'_, S> {
+impl<S: Scalar, E: Stored<S>> Kernel<S> for Tall<'_, S, E> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         let Extents { n, k, .. } = *self.e;
@@ -138,13 +147,13 @@ impl<S: Scalar> Kernel<S> for Tall<'_, S> {
                 // SAFETY: a block holds its rows, and B the columns from j on; by the caller's promise the CPU has V.
                 unsafe {
                     match (a.len() == ROWS * k, n - j) {
-                        (true, 1) => block::<V, ROWS, 1, 2>(a, b, &mut c[j..], n, k),
-                        (true, _) => block::<V, ROWS, COLUMNS, 1>(a, b, &mut c[j..], n, k),
+                        (true, 1) => block::<V, E, ROWS, 1, 2>(a, b, &mut c[j..], n, k),
+                        (true, _) => block::<V, E, ROWS, COLUMNS, 1>(a, b, &mut c[j..], n, k),
                         (false, left) => {
                             for (a, c) in a.chunks(k).zip(c.chunks_mut(n)) {
                                 match left {
-                                    1 => block::<V, 1, 1, 2>(a, b, &mut c[j..], n, k),
-                                    _ => block::<V, 1, COLUMNS, 1>(a, b, &mut c[j..], n, k),
+                                    1 => block::<V, E, 1, 1, 2>(a, b, &mut c[j..], n, k),
+                                    _ => block::<V, E, 1, COLUMNS, 1>(a, b, &mut c[j..], n, k),
                                 }
                             }
                         }
@@ -157,10 +166,10 @@ impl<S: Scalar> Kernel<S> for Tall<'_, S> {
 
 /// R rows of A times N columns of B, with U sums a pair.
 #[inline(always)]
-unsafe fn block<V: Lanes, const R: usize, const N: usize, const U: usize>(
-    a: &[V::Scalar],
+unsafe fn block<V: Lanes, E: Stored<V::Scalar>, const R: usize, const N: usize, const U: usize>(
+    a: &[E],
     b: &[V::Scalar],
-    c: &mut [V::Scalar],
+    c: &mut [E],
     n: usize,
     k: usize,
 ) {
@@ -168,7 +177,7 @@ unsafe fn block<V: Lanes, const R: usize, const N: usize, const U: usize>(
     unsafe {
         let zero: V::Scalar = bytemuck::Zeroable::zeroed();
         let mut sums = [[[V::splat(zero); U]; N]; R];
-        let ahead = AHEAD / size_of::<V::Scalar>();
+        let ahead = AHEAD / size_of::<E>();
         let (a, b) = (a.as_ptr(), b.as_ptr());
         let mut p = 0;
         while p + U * V::COUNT <= k {
@@ -182,7 +191,7 @@ unsafe fn block<V: Lanes, const R: usize, const N: usize, const U: usize>(
                 }
                 for i in 0..R {
                     prefetch(a.wrapping_add(i * k + soon + u * V::COUNT));
-                    let left = V::load(a.add(i * k + at));
+                    let left = E::load::<V>(a.add(i * k + at));
                     for j in 0..N {
                         sums[i][j][u] = left.mul_add(right[j], sums[i][j][u]);
                     }
@@ -199,7 +208,7 @@ unsafe fn block<V: Lanes, const R: usize, const N: usize, const U: usize>(
                 tally::load(a.add(i * k + p), k - p);
                 tally::load(b.add(j * k + p), k - p);
                 tally::store(&c[i * n + j], 1);
-                c[i * n + j] = (p..k).fold(sum, |sum, p| (*a.add(i * k + p)).fused(*b.add(j * k + p), sum));
+                c[i * n + j] = E::narrow((p..k).fold(sum, |sum, p| (*a.add(i * k + p)).wide().fused(*b.add(j * k + p), sum)));
             }
         }
     }

@@ -5,11 +5,16 @@
 
 use std::ops::{Add, Mul};
 
-use super::{Isa, tally};
-use crate::op::Real;
+use half::{bf16, f16};
 
+use super::{Isa, tally};
+use crate::op::{Real, bf16_of};
+
+mod stored;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub(crate) use stored::{Stored, round, widen};
 
 /// A block for every row below a constant, 14 at most, the row a constant in each: an array that is indexed by it stays in registers whatever
 /// the compiler makes of loops. Of a loop over rows inside one over steps it has, by turns, made nothing and a store of every sum in every step.
@@ -82,30 +87,67 @@ pub(crate) trait Lanes: Copy {
         }
         lanes[0]
     }
+    /// Numbers of f16; what tallies them is [`Stored`].
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: by the trait's contract.
+        unsafe { Self::made(|lane| Self::Scalar::from_f32((*from.add(lane)).to_f32())) }
+    }
+    /// Rounded to f16.
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16) {
+        // SAFETY: by the trait's contract.
+        unsafe { self.each(|lane, x| *to.add(lane) = f16::from_f64(x.to_f64())) }
+    }
+    /// Numbers of bf16.
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: by the trait's contract.
+        unsafe { Self::made(|lane| Self::Scalar::from_f32((*from.add(lane)).to_f32())) }
+    }
+    /// Rounded to bf16.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        // SAFETY: by the trait's contract.
+        unsafe { self.each(|lane, x| *to.add(lane) = bf16_of(x.to_f64())) }
+    }
+    /// A register of these lanes.
+    #[inline(always)]
+    unsafe fn made(lane: impl Fn(usize) -> Self::Scalar) -> Self {
+        // 16 lanes are the widest register.
+        let mut lanes: [Self::Scalar; 16] = [bytemuck::Zeroable::zeroed(); 16];
+        lanes[..Self::COUNT].iter_mut().enumerate().for_each(|(at, x)| *x = lane(at));
+        // SAFETY: the array holds a register, and by the trait's contract.
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
+    /// Does this with every lane.
+    #[inline(always)]
+    unsafe fn each(self, mut with: impl FnMut(usize, Self::Scalar)) {
+        let mut lanes: [Self::Scalar; 16] = [bytemuck::Zeroable::zeroed(); 16];
+        // SAFETY: the array holds a register, and by the trait's contract.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes[..Self::COUNT].iter().enumerate().for_each(|(at, x)| with(at, *x));
+    }
     /// `self · 2ᵏ` by its exponent's bits, k an integer held in the lowest bits of `a`; the result must be a normal number.
     unsafe fn scaled(self, a: Self) -> Self;
     /// The signed integers of `32 - right` bits that lie `left` bits below the top of the words held in the lanes' lowest 32 bits, as numbers.
     #[inline(always)]
     unsafe fn field(self, left: u32, right: u32) -> Self {
-        // 16 lanes are the widest register.
-        let mut lanes = [bytemuck::Zeroable::zeroed(); 16];
-        // SAFETY: the array holds a register, and by the trait's contract.
+        let mut lanes: [Self::Scalar; 16] = [bytemuck::Zeroable::zeroed(); 16];
+        // SAFETY: by the trait's contract.
         unsafe {
-            self.store(lanes.as_mut_ptr());
-            lanes[..Self::COUNT].iter_mut().for_each(|lane: &mut Self::Scalar| *lane = lane.field(left, right));
+            self.each(|at, x| lanes[at] = x.field(left, right));
             Self::load(lanes.as_ptr())
         }
     }
     /// For each lane the one whose number is `which` among its `width` neighbours, a power of two that divides the lanes.
     #[inline(always)]
     unsafe fn spread(self, width: usize, which: usize) -> Self {
-        let mut lanes = [bytemuck::Zeroable::zeroed(); 16];
-        let mut spread = lanes;
-        // SAFETY: the arrays hold a register, and by the trait's contract.
+        let mut lanes: [Self::Scalar; 16] = [bytemuck::Zeroable::zeroed(); 16];
+        // SAFETY: the array holds a register, and by the trait's contract.
         unsafe {
             self.store(lanes.as_mut_ptr());
-            (0..Self::COUNT).for_each(|lane| spread[lane] = lanes[lane / width * width + which]);
-            Self::load(spread.as_ptr())
+            Self::made(|lane| lanes[lane / width * width + which])
         }
     }
     /// Lanes of both in turn, beginning with `self`: those of their lower halves, then those of the upper ones.
@@ -131,6 +173,9 @@ pub(crate) trait Scalar: Real + bytemuck::Pod + PartialOrd + Add<Output = Self> 
     /// 512-bit registers.
     #[cfg(target_arch = "x86_64")]
     type Avx512: Lanes<Scalar = Self>;
+    /// The same, where factors are pairs of bf16 (f32 alone has such).
+    #[cfg(target_arch = "x86_64")]
+    type Pairs: Lanes<Scalar = Self>;
     /// 128 bits of whatever the compiler targets.
     type Portable: Lanes<Scalar = Self>;
     /// `self · a + b`, fused only where that is one instruction (a call of the C library's `fma` would be slow).
@@ -149,6 +194,8 @@ impl Scalar for f32 {
     type Avx2 = std::arch::x86_64::__m256;
     #[cfg(target_arch = "x86_64")]
     type Avx512 = std::arch::x86_64::__m512;
+    #[cfg(target_arch = "x86_64")]
+    type Pairs = x86::Pairs;
     type Portable = Wide<f32, 4>;
     #[inline(always)]
     fn fused(self, a: Self, b: Self) -> Self {
@@ -169,6 +216,8 @@ impl Scalar for f64 {
     type Avx2 = std::arch::x86_64::__m256d;
     #[cfg(target_arch = "x86_64")]
     type Avx512 = std::arch::x86_64::__m512d;
+    #[cfg(target_arch = "x86_64")]
+    type Pairs = std::arch::x86_64::__m512d;
     type Portable = Wide<f64, 2>;
     #[inline(always)]
     fn fused(self, a: Self, b: Self) -> Self {
@@ -307,6 +356,9 @@ pub(crate) fn fence() {
 
 /// Work written over a register type.
 pub(crate) trait Kernel<S: Scalar> {
+    /// Whether the factors of its products are pairs of bf16, each held in a scalar's bits: `mul_add` adds both products. Such work is for
+    /// [`Isa::Avx512Bf16`] alone.
+    const PAIRS: bool = false;
     /// Does the work; implementations are `#[inline(always)]`.
     ///
     /// # Safety
@@ -317,13 +369,17 @@ pub(crate) trait Kernel<S: Scalar> {
 /// Runs `kernel` in code compiled for `isa`.
 ///
 /// # Panics
-/// Where this CPU lacks `isa`, which [`Isa::available`] tells.
+/// Where this CPU lacks `isa`, which [`Isa::available`] tells, or the kernel multiplies pairs that `isa` knows nothing of.
 pub(crate) fn dispatch<S: Scalar, K: Kernel<S>>(isa: Isa, kernel: K) {
     assert!(isa.available(), "this CPU has no {}", isa.name());
+    assert!(!K::PAIRS || isa == Isa::Avx512Bf16, "{} has no products of pairs", isa.name());
     match isa {
         // SAFETY: the CPU has the instruction set, as asserted.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512(kernel) },
+        Isa::Avx512Bf16 if K::PAIRS => unsafe { pairs(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { avx512(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2(kernel) },
@@ -333,7 +389,7 @@ pub(crate) fn dispatch<S: Scalar, K: Kernel<S>>(isa: Isa, kernel: K) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<S: Scalar, K: Kernel<S>>(kernel: K) {
     // SAFETY: by the caller's check.
     unsafe { kernel.run::<S::Avx2>() }
@@ -344,4 +400,11 @@ unsafe fn avx2<S: Scalar, K: Kernel<S>>(kernel: K) {
 unsafe fn avx512<S: Scalar, K: Kernel<S>>(kernel: K) {
     // SAFETY: by the caller's check.
     unsafe { kernel.run::<S::Avx512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn pairs<S: Scalar, K: Kernel<S>>(kernel: K) {
+    // SAFETY: by the caller's check.
+    unsafe { kernel.run::<S::Pairs>() }
 }

@@ -30,8 +30,8 @@ fn projected(problem: &Linformer, call: &Call<'_>) -> bool {
     let (e, d) = (problem.extents(), problem.head_dim as usize);
     [(1, 3, 6), (2, 4, 7)].into_iter().all(|(from, by, to)| {
         let operands = Gathered { by: call.input(by), x: call.input(from), d, n: e.k };
-        let target = Target { c: call.output(to), stride: d, offset: 0, parts: (d, e.m * d) };
-        multiply::<f32, _>(call, &e, &operands, &target)
+        let target = Target::parted(call.output(to), d, 0, (d, e.m * d));
+        multiply::<f32, f32, _>(call, &e, &operands, &target)
     })
 }
 
@@ -74,7 +74,7 @@ impl Operands<f32> for Gathered<'_> {
     #[inline(always)]
     unsafe fn pack_a<V: Lanes<Scalar = f32>, const MR: usize>(&self, rows: Range<usize>, depth: Range<usize>, to: *mut f32) {
         // SAFETY: by the caller's promise.
-        unsafe { pack_rows::<V, MR>(self.by, self.n, rows, depth, to) }
+        unsafe { pack_rows::<V, f32, MR>(self.by, self.n, rows, depth, to) }
     }
 
     #[inline(always)]

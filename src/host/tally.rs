@@ -47,7 +47,7 @@ mod counting {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     /// Bytes of a word: what is counted is made of them.
-    const WORD: usize = 4;
+    const WORD: usize = 2;
 
     /// A counting run under way.
     struct Count {
@@ -149,7 +149,7 @@ mod tests {
     use crate::host::memory::Region;
     use crate::host::{Call, Isa, Memory, Pool};
     use crate::op::{OPS, OpRole, TensorSpec};
-    use crate::plan::{Code, Language, Plan, Tuned};
+    use crate::plan::{Code, Language, Plan, Precision, Tuned};
 
     /// What a launch of this plan loads and stores.
     fn launched(plan: &Plan, pool: &Pool, isa: Isa) -> (u64, u64) {
@@ -194,7 +194,9 @@ mod tests {
                 for variant in op.variants() {
                     let Some(source) = variant.source(Language::Host) else { continue };
                     let settings = |&precision| Tuned::all(source.tunables).into_iter().map(move |tuned| (precision, tuned));
-                    for (precision, tuned) in source.precisions.iter().flat_map(settings) {
+                    // The widest instruction set differs from the one before in bf16 alone.
+                    let differs = |precision: &&Precision| isa != Isa::Avx512Bf16 || **precision == Precision::BF16;
+                    for (precision, tuned) in source.precisions.iter().filter(differs).flat_map(settings) {
                         let named = format!("{}/{} {} {precision} {:?}", entry.name, variant.name, op.label(), tuned.0);
                         let plan = op.plan(variant.name, precision, Language::Host, &tuned, device).expect(&named);
                         let declared = (plan.cost.requested.expect(&named), plan.cost.lane.expect(&named));
@@ -208,6 +210,6 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "requested and lane bytes with {isa:?}:\n{}", wrong.join("\n"));
-        assert!(runs > 100, "{runs} runs");
+        assert!(runs > 50, "{runs} runs");
     }
 }

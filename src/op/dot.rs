@@ -1,7 +1,8 @@
-//! The ceiling of 8-bit integer products on vector units: independent chains `s ← s + a · b`, a and b four integers each.
+//! The ceiling of products of narrow numbers summed in a wider type on vector units: independent chains `s ← s + a · b`, a and b four numbers
+//! each, of 8-bit integers in 32 bits, of f16 or bf16 in f32.
 //!
-//! `b` grows once per trip. Sums are exact and never shrink, so every trip and step that is left out shows in the value, and no tolerance
-//! hides it. Doubling the trips must double the time all the same.
+//! `b` grows once per trip. All numbers are integers, so sums are exact but for where a chain began, and never shrink: every trip and step that
+//! is left out shows in the value, and no tolerance hides it. Doubling the trips must double the time all the same.
 
 use std::ops::Range;
 
@@ -9,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::fma::{BLOCK, DEVICE_CHAINS, in_lanes};
-use super::{DType, Definition, Entry, OpRole, Real, TensorSpec, Tensors, Traffic, parse_over};
+use super::{Definition, Entry, OpRole, Real, TensorSpec, Tensors, Traffic, parse_over};
 use crate::error::{Error, Result};
+use crate::host;
 use crate::plan::{Demand, Implementation, Precision, Source, Unit, Variant};
 
-/// `elements` chains of `trips × steps` products of four integers each.
+/// `elements` chains of `trips × steps` products of four numbers each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dot {
@@ -25,8 +27,8 @@ pub struct Dot {
     pub steps: u64,
 }
 
-/// Integers of one product.
-const FOUR: u64 = 4;
+/// Numbers of one product.
+pub(crate) const FOUR: u64 = 4;
 /// a, b and what b grows by after each trip: a · b is 116 in the first trip and 1 more in each that follows. Elements of b begin at 0 or
 /// above and stay below 128 for [`MOST`] trips, so that a kernel may add to all four at once.
 const COEF: [f64; 12] = [11.0, -7.0, 5.0, -8.0, 40.0, 23.0, 17.0, 31.0, 1.0, 1.0, 1.0, 1.0];
@@ -34,6 +36,16 @@ const COEF: [f64; 12] = [11.0, -7.0, 5.0, -8.0, 40.0, 23.0, 17.0, 31.0, 1.0, 1.0
 const FIRST: u64 = 116;
 /// Trips at most.
 const MOST: u64 = 64;
+
+/// Bits of the sums' integers: those of an i32, or of an f32. A problem that is not yet of any precision is held to the more.
+const fn exact_bits(precision: Precision) -> u32 {
+    if matches!(precision, Precision::F16 | Precision::BF16) { 24 } else { 31 }
+}
+
+/// Steps of all trips that a chain's sum holds exactly. A start is 15 at most.
+pub const fn longest(precision: Precision) -> u64 {
+    ((1 << exact_bits(precision)) - 16) / (FIRST + MOST)
+}
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
@@ -52,22 +64,24 @@ impl Definition for Dot {
     const ROLE: OpRole = OpRole::Probe;
     const VARIANTS: &'static [Variant<Self>] = &[CHAINS];
 
-    fn tensors(&self, _precision: Precision) -> Result<Vec<TensorSpec>> {
+    fn tensors(&self, precision: Precision) -> Result<Vec<TensorSpec>> {
         if !(1..=MOST).contains(&self.trips) || self.steps == 0 || !self.steps.is_multiple_of(8) {
             return Err(Error::usage(format!("dot: trips {} must be 1 to {MOST} and steps {} a multiple of 8", self.trips, self.steps)));
         }
-        // A start is 15 at most.
-        let most = self.steps.saturating_mul(self.trips).saturating_mul(FIRST + self.trips).saturating_add(15);
-        if most > i32::MAX as u64 {
+        if self.steps.saturating_mul(self.trips) > longest(precision) {
             return Err(Error::usage(format!(
-                "dot: {} steps of {} trips sum to more than 32 bits hold; take fewer",
-                self.steps, self.trips
+                "dot: {} steps of {} trips sum to more than {} bits hold; take {} steps at most",
+                self.steps,
+                self.trips,
+                exact_bits(precision),
+                longest(precision) / self.trips / 8 * 8
             )));
         }
+        let dtype = precision.storage();
         Ok(vec![
-            TensorSpec { shape: vec![3, FOUR], ..TensorSpec::scalars("coef", &COEF, DType::I8) },
-            TensorSpec::input("x", &[self.elements], DType::I8),
-            TensorSpec::output("y", &[self.elements], DType::I32),
+            TensorSpec { shape: vec![3, FOUR], ..TensorSpec::scalars("coef", &COEF, dtype) },
+            TensorSpec::input("x", &[self.elements], dtype),
+            TensorSpec::output("y", &[self.elements], precision.sum()),
         ])
     }
 
@@ -101,20 +115,27 @@ impl Definition for Dot {
         format!("{} chains x{}x{}", self.elements, self.trips, self.steps)
     }
 
-    fn traffic(&self, _precision: Precision) -> Option<Traffic> {
-        Some(Traffic { read: self.elements * DType::I8.bytes(), written: self.elements * DType::I32.bytes() })
+    fn traffic(&self, precision: Precision) -> Option<Traffic> {
+        Some(Traffic { read: self.elements * precision.storage().bytes(), written: self.elements * precision.sum().bytes() })
     }
 }
 
-/// Each lane holds `CHAINS` sums in registers: chain c of lane l is element `c · lanes + l`, lanes = ⌈elements / CHAINS⌉.
+/// Each lane holds `CHAINS` sums in registers: on devices chain c of lane l is element `c · lanes + l`, lanes = ⌈elements / CHAINS⌉.
 const CHAINS: Variant<Dot> = Variant {
     name: "chains",
     unit: Unit::Vector,
-    sources: &[Implementation {
-        source: Source::Cuda(include_str!("../../kernels/dot/chains.cu")),
-        precisions: &[Precision::Int8],
-        tunables: &[DEVICE_CHAINS, BLOCK],
-    }],
+    sources: &[
+        Implementation {
+            source: Source::Host(host::dot::chains),
+            precisions: &[Precision::F16, Precision::BF16],
+            tunables: &[host::fma::CHAINS],
+        },
+        Implementation {
+            source: Source::Cuda(include_str!("../../kernels/dot/chains.cu")),
+            precisions: &[Precision::Int8],
+            tunables: &[DEVICE_CHAINS, BLOCK],
+        },
+    ],
     dispatches: |p, s| vec![in_lanes("chains", p.elements, s.tuned)],
     // Replaced by `traffic`.
     demand: |_, _| Demand::new(0, 0),
@@ -137,10 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn sums_that_could_pass_32_bits_are_refused() {
-        let of = |trips, steps| Dot { elements: 1, trips, steps }.tensors(Precision::Int8);
-        assert!(of(64, 65_536).is_ok());
-        assert!(of(64, 1 << 20).is_err_and(|e| e.to_string().contains("more than 32 bits")));
-        assert!(of(65, 8).is_err_and(|e| e.to_string().contains("1 to 64")));
+    fn sums_that_could_be_inexact_are_refused() {
+        let of = |trips, steps, precision| Dot { elements: 1, trips, steps }.tensors(precision);
+        assert!(of(64, 65_536, Precision::Int8).is_ok() && of(64, 1456, Precision::BF16).is_ok());
+        assert!(
+            of(64, 1 << 20, Precision::Int8).is_err_and(|e| e.to_string().contains("more than 31 bits hold; take 186408 steps at most"))
+        );
+        assert!(of(64, 1464, Precision::F16).is_err_and(|e| e.to_string().contains("more than 24 bits hold; take 1456 steps at most")));
+        assert!(of(65, 8, Precision::Int8).is_err_and(|e| e.to_string().contains("1 to 64")));
     }
 }

@@ -147,7 +147,7 @@ const PACKED: Variant<Matmul> = Variant {
     unit: Unit::Vector,
     sources: &[Implementation {
         source: Source::Host(host::matmul::packed),
-        precisions: &[Precision::F32, Precision::F64],
+        precisions: &[Precision::F32, Precision::F64, Precision::F16, Precision::BF16],
         tunables: &[host::gemm::KC],
     }],
     // A work-group is a unit of C.

@@ -2,15 +2,20 @@
 
 use std::ops::Range;
 
-use super::Operands;
 use super::pieces::Slice;
+use super::{Operands, Target};
 use crate::host::lanes::{Lanes, Scalar, each_row, prefetch};
 use crate::host::tally;
 
 impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
     /// All tiles of a block of the slice: rows that are near together, of these a panel of B at a time.
     #[inline(always)]
-    pub(super) unsafe fn block<V: Lanes<Scalar = S>, const MR: usize>(&self, rows: Range<usize>, columns: Range<usize>) {
+    pub(super) unsafe fn block<V: Lanes<Scalar = S>, const MR: usize>(
+        &self,
+        to: &Target<'_, S>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) {
         debug_assert_eq!((MR, 2 * V::COUNT), (self.blocking.mr, self.blocking.nr));
         let near = self.blocking.near;
         for first in rows.clone().step_by(near) {
@@ -18,7 +23,7 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
                 for i in (first..rows.end.min(first + near)).step_by(MR) {
                     let extent = (MR.min(rows.end - i), (2 * V::COUNT).min(columns.end - j));
                     // SAFETY: the tile lies in the block, which is the caller's alone.
-                    unsafe { self.tile::<V, MR>(i, j, extent) };
+                    unsafe { self.tile::<V, MR>(to, i, j, extent) };
                 }
             }
         }
@@ -26,21 +31,21 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
 
     /// MR × NR sums at (i, j) of the slice, of which `extent` exist.
     #[inline(always)]
-    unsafe fn tile<V: Lanes<Scalar = S>, const MR: usize>(&self, i: usize, j: usize, extent: (usize, usize)) {
+    unsafe fn tile<V: Lanes<Scalar = S>, const MR: usize>(&self, to: &Target<'_, S>, i: usize, j: usize, extent: (usize, usize)) {
         let depth = self.depth.len();
         let first = self.depth.start == 0;
         let column = self.columns.start + j;
-        let (first_column, together) = self.to.column(column);
-        let at = |row: usize| first_column + (self.rows.start + i + row) * self.to.stride;
+        let (start, together) = to.at(self.rows.start + i, column);
+        let at = |row: usize| start + row * to.stride;
         // SAFETY: panels i / MR and j / NR hold MR · depth and NR · depth elements; a whole tile lies inside C and inside the unit.
         unsafe {
             for row in 0..extent.0 {
-                prefetch(self.to.c.start.wrapping_add(at(row)));
+                prefetch(to.c.start.wrapping_add(at(row)));
             }
             let sums = product::<V, MR>(self.a_panels.0.add(i * self.blocking.chunked(depth)), self.b_panels.0.add(j * depth), depth);
             if extent == (MR, 2 * V::COUNT) && together >= 2 * V::COUNT {
                 each_row!(row < MR, {
-                    let c = self.to.c.start.add(at(row));
+                    let c = to.c.start.add(at(row));
                     let [mut s0, mut s1] = sums[row];
                     if !first {
                         s0 = s0.add(V::load(c));
@@ -54,17 +59,17 @@ impl<S: Scalar, O: Operands<S>> Slice<'_, S, O> {
             // An edge: through a buffer of the largest tile.
             let mut whole = [S::zeroed(); 14 * 32];
             each_row!(row < MR, {
-                let to = whole.as_mut_ptr().add(row * 2 * V::COUNT);
-                sums[row][0].store(to);
-                sums[row][1].store(to.add(V::COUNT));
+                let whole = whole.as_mut_ptr().add(row * 2 * V::COUNT);
+                sums[row][0].store(whole);
+                sums[row][1].store(whole.add(V::COUNT));
             });
             let mut done = 0;
             while done < extent.1 {
-                let (start, together) = self.to.column(column + done);
+                let (start, together) = to.at(self.rows.start + i, column + done);
                 let count = together.min(extent.1 - done);
                 for (row, sums) in whole.chunks_exact(2 * V::COUNT).take(extent.0).enumerate() {
-                    let at = start + (self.rows.start + i + row) * self.to.stride;
-                    let c = self.to.c.slice(at..at + count);
+                    let at = start + row * to.stride;
+                    let c = to.c.slice(at..at + count);
                     if !first {
                         tally::load(c.as_ptr(), c.len());
                     }

@@ -15,9 +15,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::host::gemm::{Extents, Panels};
-use crate::host::lanes::{Kernel, Lanes, Scalar, assert_fits, dispatch, prefetch};
+use crate::host::lanes::{Kernel, Lanes, Scalar, Stored, assert_fits, dispatch, prefetch, round, widen};
 use crate::host::{Call, Isa, Output, share, tally};
-use crate::plan::Setting;
+use crate::plan::{Demand, Setting};
 
 /// Rows of B that meet A at a time.
 const DEPTH: usize = 32;
@@ -45,7 +45,7 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn planned(e: &Extents, s: &Setting<'_>) -> Self {
-        Cut::of(e, Isa::planned(s), s.precision.storage().bytes() as usize, s.device.compute_units as usize)
+        Cut::of(e, Isa::planned(s), s.precision.sum().bytes() as usize, s.device.compute_units as usize)
     }
 
     fn of(e: &Extents, isa: Isa, width: usize, workers: usize) -> Self {
@@ -78,30 +78,33 @@ impl Cut {
         self.packed(e) + workers * self.kept()
     }
 
-    /// Requested elements: a stretch loads all of A and its part of B, stores its part of C, and touches two blocks of B and its sums in whole
+    /// Requested: a stretch loads all of A and its part of B, stores its part of C, and touches two blocks of B and its sums in whole
     /// tiles. Lane: a tile loads its rows of A; B is loaded and stored once, and its copy loaded in whole tiles for every panel; sums are
     /// loaded for every block but the first, stored for every block, and once more copied to C.
-    pub(super) fn demand(&self, e: &Extents, workers: usize) -> (u64, u64, u64) {
+    pub(super) fn demand(&self, e: &Extents, s: &Setting<'_>) -> Demand {
         let (Extents { m, n, k }, rows) = (*e, self.panels * self.mr);
         let tiles: usize = (0..n).step_by(self.stretch).map(|first| self.stretch.min(n - first).div_ceil(self.nr)).sum();
         let (columns, blocks) = (tiles * self.nr, k.div_ceil(DEPTH));
         let kept = (k.min(2 * DEPTH) + rows) * columns;
-        let requested = self.units(e) * rows * k + k * n + m * n + kept;
-        let lane = tiles * rows * k + 2 * k * n + self.panels * k * columns + (2 * blocks - 1) * rows * columns + 2 * m * n;
-        (requested as u64, lane as u64, self.scratch(e, workers) as u64)
+        let tensors = s.precision.storage().bytes() * (k * n + m * n) as u64;
+        let of = |scalars: usize| s.precision.sum().bytes() * scalars as u64;
+        let lane = tiles * rows * k + k * n + self.panels * k * columns + (2 * blocks - 1) * rows * columns + m * n;
+        Demand {
+            requested: tensors + of(self.units(e) * rows * k + kept),
+            lane: tensors + of(lane),
+            workspace: of(self.scratch(e, s.device.compute_units as usize)),
+        }
     }
 }
 
 /// C = A · B. Whether there was memory for what it keeps; if not, nothing was done.
-pub(super) fn multiply<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_, S>) -> bool {
+pub(super) fn multiply<S: Scalar, E: Stored<S>>(call: &Call<'_>, e: &Extents, a: &[E], b: &[E], c: &Output<'_, E>) -> bool {
     let cut = Cut::of(e, call.isa, size_of::<S>(), call.pool.workers());
     let Some(scratch) = call.pool.scratch(cut.scratch(e, call.pool.workers()) * size_of::<S>()) else { return false };
     let panels = Panels(scratch.start().cast::<S>());
     call.pool.run(&|worker, workers| {
-        for block in share(e.k.div_ceil(DEPTH), worker, workers) {
-            // SAFETY: workers pack disjoint blocks.
-            unsafe { pack(e, &cut, a, block, panels.get()) };
-        }
+        let blocks = share(e.k.div_ceil(DEPTH), worker, workers);
+        dispatch(call.isa, Pack { e, cut: &cut, a, blocks, to: panels.get() });
     });
     let next = AtomicUsize::new(0);
     call.pool.run(&|worker, _| {
@@ -120,49 +123,57 @@ pub(super) fn multiply<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S]
     true
 }
 
-/// `DEPTH` columns of A to their block of every panel, row by row. Rows past the end repeat the last one; their sums are never stored.
-///
-/// # Safety
-/// `to` has room for all panels.
-unsafe fn pack<S: Scalar>(e: &Extents, cut: &Cut, a: &[S], block: usize, to: *mut S) {
-    for row in 0..cut.panels * cut.mr {
-        let from = &a[row.min(e.m - 1) * e.k..][block * DEPTH..((block + 1) * DEPTH).min(e.k)];
-        let at = (block * cut.panels * cut.mr + row) * DEPTH;
-        // SAFETY: the block lies within the panels.
-        unsafe { to.add(at).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+/// Blocks of `DEPTH` columns of A to their place in every panel, row by row. Rows past the end repeat the last one; their sums are never stored.
+struct Pack<'a, S, E> {
+    e: &'a Extents,
+    cut: &'a Cut,
+    a: &'a [E],
+    blocks: Range<usize>,
+    to: *mut S,
+}
+
+impl<S: Scalar, E: Stored<S>> Kernel<S> for Pack<'_, S, E> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes<Scalar = S>>(self) {
+        let rows = self.cut.panels * self.cut.mr;
+        for (block, row) in self.blocks.flat_map(|block| (0..rows).map(move |row| (block, row))) {
+            let from = &self.a[row.min(self.e.m - 1) * self.e.k..][block * DEPTH..((block + 1) * DEPTH).min(self.e.k)];
+            // SAFETY: the block lies within the panels, and is this worker's; by the caller's promise.
+            unsafe { widen::<V, E>(from, self.to.add((block * rows + row) * DEPTH)) };
+        }
     }
 }
 
 /// A stretch of columns, which no other worker has.
-struct Unit<'a, S> {
+struct Unit<'a, S, E> {
     e: &'a Extents,
     cut: &'a Cut,
     a: *const S,          // [k / DEPTH, panels, MR, DEPTH]
-    b: &'a [S],           // [k, n]
-    c: &'a Output<'a, S>, // [m, n]
+    b: &'a [E],           // [k, n]
+    c: &'a Output<'a, E>, // [m, n]
     kept: *mut S,         // [2, tiles, DEPTH, NR], then the sums, [tiles, panels, MR, NR]
     columns: Range<usize>,
 }
 
-impl<S: Scalar> Unit<'_, S> {
+impl<S: Scalar, E: Stored<S>> Unit<'_, S, E> {
     fn run(self, isa: Isa) {
         match self.cut.mr {
-            4 => dispatch(isa, Tiled::<S, 4>(self)),
-            5 => dispatch(isa, Tiled::<S, 5>(self)),
-            6 => dispatch(isa, Tiled::<S, 6>(self)),
-            7 => dispatch(isa, Tiled::<S, 7>(self)),
-            8 => dispatch(isa, Tiled::<S, 8>(self)),
-            9 => dispatch(isa, Tiled::<S, 9>(self)),
-            10 => dispatch(isa, Tiled::<S, 10>(self)),
-            11 => dispatch(isa, Tiled::<S, 11>(self)),
-            12 => dispatch(isa, Tiled::<S, 12>(self)),
-            13 => dispatch(isa, Tiled::<S, 13>(self)),
-            _ => dispatch(isa, Tiled::<S, 14>(self)),
+            4 => dispatch(isa, Tiled::<S, E, 4>(self)),
+            5 => dispatch(isa, Tiled::<S, E, 5>(self)),
+            6 => dispatch(isa, Tiled::<S, E, 6>(self)),
+            7 => dispatch(isa, Tiled::<S, E, 7>(self)),
+            8 => dispatch(isa, Tiled::<S, E, 8>(self)),
+            9 => dispatch(isa, Tiled::<S, E, 9>(self)),
+            10 => dispatch(isa, Tiled::<S, E, 10>(self)),
+            11 => dispatch(isa, Tiled::<S, E, 11>(self)),
+            12 => dispatch(isa, Tiled::<S, E, 12>(self)),
+            13 => dispatch(isa, Tiled::<S, E, 13>(self)),
+            _ => dispatch(isa, Tiled::<S, E, 14>(self)),
         }
     }
 
     /// The walk that copies a block of B.
-    fn block(&self, p: usize) -> Walk<S> {
+    fn block(&self, p: usize) -> Walk<S, E> {
         let tiles = self.columns.len() / self.cut.nr;
         let from = self.b.as_ptr().wrapping_add(p * self.e.n + self.columns.start);
         let left = if tiles == 0 { 0 } else { DEPTH.min(self.e.k.saturating_sub(p)) };
@@ -177,8 +188,9 @@ impl<S: Scalar> Unit<'_, S> {
     /// Copies what of a block lies past the last whole tile.
     ///
     /// # Safety
-    /// The scratch is this worker's.
-    unsafe fn edge(&self, p: usize) {
+    /// The scratch is this worker's, and the CPU has V.
+    #[inline(always)]
+    unsafe fn edge<V: Lanes<Scalar = S>>(&self, p: usize) {
         let nr = self.cut.nr;
         let (tiles, wide) = (self.columns.len() / nr, self.columns.len() % nr);
         if wide == 0 {
@@ -186,41 +198,31 @@ impl<S: Scalar> Unit<'_, S> {
         }
         for row in 0..DEPTH.min(self.e.k - p) {
             let from = &self.b[(p + row) * self.e.n + self.columns.end - wide..][..wide];
-            tally::read(from);
-            // SAFETY: within the block's last tile.
-            unsafe {
-                let to = self.copied(p).add((tiles * DEPTH + row) * nr);
-                tally::store(to, wide);
-                to.copy_from_nonoverlapping(from.as_ptr(), wide);
-            }
+            // SAFETY: within the block's last tile; by the caller's promise.
+            unsafe { widen::<V, E>(from, self.copied(p).add((tiles * DEPTH + row) * nr)) };
         }
     }
 
     /// Copies the sums to C.
     ///
     /// # Safety
-    /// The scratch is this worker's, and so are the columns of C.
-    unsafe fn put(&self, sums: *const S) {
+    /// The scratch is this worker's, and so are the columns of C; the CPU has V.
+    #[inline(always)]
+    unsafe fn put<V: Lanes<Scalar = S>>(&self, sums: *const S) {
         let Cut { mr, panels, nr, .. } = *self.cut;
         for row in 0..self.e.m {
             for (tile, j) in self.columns.clone().step_by(nr).enumerate() {
-                let wide = nr.min(self.columns.end - j);
+                let from = sums.wrapping_add((tile * panels * mr + row) * nr);
                 // SAFETY: by the caller's promise.
-                unsafe {
-                    let from = sums.add((tile * panels * mr + row) * nr);
-                    let to = self.c.start.add(row * self.e.n + j);
-                    tally::load(from, wide);
-                    tally::store(to, wide);
-                    to.copy_from_nonoverlapping(from, wide);
-                }
+                unsafe { round::<V, E>(from, self.c.start.add(row * self.e.n + j), nr.min(self.columns.end - j)) };
             }
         }
     }
 }
 
 /// A walk over the whole tiles of a block of B, [`ABREAST`] rows at a time, copying them to where a tile's rows are neighbours.
-struct Walk<S> {
-    from: *const S,
+struct Walk<S, E> {
+    from: *const E,
     to: *mut S,
     tile: usize,
     tiles: usize,
@@ -232,7 +234,7 @@ struct Walk<S> {
     pace: (usize, usize),
 }
 
-impl<S: Scalar> Walk<S> {
+impl<S: Scalar, E: Stored<S>> Walk<S, E> {
     /// Copies the next piece, if there is one: a tile's part of a row.
     ///
     /// # Safety
@@ -250,7 +252,7 @@ impl<S: Scalar> Walk<S> {
             let to = self.to.add((self.tile * DEPTH + self.row) * 2 * V::COUNT);
             for v in 0..2 {
                 prefetch(from.wrapping_add(ABREAST * self.stride + v * V::COUNT));
-                V::load(from.add(v * V::COUNT)).store(to.add(v * V::COUNT));
+                E::load::<V>(from.add(v * V::COUNT)).store(to.add(v * V::COUNT));
             }
         }
         self.row += 1;
@@ -268,9 +270,9 @@ impl<S: Scalar> Walk<S> {
 }
 
 /// A stretch in tiles of MR rows and two registers: one micro-kernel in a function, or its sums leave their registers.
-struct Tiled<'a, S, const MR: usize>(Unit<'a, S>);
+struct Tiled<'a, S, E, const MR: usize>(Unit<'a, S, E>);
 
-impl<S: Scalar, const MR: usize> Kernel<S> for Tiled<'_, S, MR> {
+impl<S: Scalar, E: Stored<S>, const MR: usize> Kernel<S> for Tiled<'_, S, E, MR> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         assert_fits::<V, MR>();
@@ -286,20 +288,20 @@ impl<S: Scalar, const MR: usize> Kernel<S> for Tiled<'_, S, MR> {
             for p in (0..k).step_by(DEPTH) {
                 let steps = DEPTH.min(k - p);
                 let mut walk = unit.block(p + DEPTH);
-                unit.edge(p);
+                unit.edge::<V>(p);
                 for tile in 0..unit.columns.len().div_ceil(nr) {
                     for panel in 0..panels {
                         let a = unit.a.add((p / DEPTH * panels + panel) * MR * DEPTH);
                         let b = unit.copied(p).add(tile * DEPTH * nr);
                         let c = sums.add((tile * panels + panel) * MR * nr);
-                        add::<V, MR>(a, b, c, steps, p == 0, &mut walk);
+                        add::<V, E, MR>(a, b, c, steps, p == 0, &mut walk);
                     }
                 }
                 while walk.left > 0 {
                     walk.step::<V>();
                 }
             }
-            unit.put(sums);
+            unit.put::<V>(sums);
         }
     }
 }
@@ -310,13 +312,13 @@ impl<S: Scalar, const MR: usize> Kernel<S> for Tiled<'_, S, MR> {
 /// # Safety
 /// All that is named exists, and the CPU has V.
 #[inline(always)]
-unsafe fn add<V: Lanes, const MR: usize>(
+unsafe fn add<V: Lanes, E: Stored<V::Scalar>, const MR: usize>(
     a: *const V::Scalar,
     mut b: *const V::Scalar,
     c: *mut V::Scalar,
     steps: usize,
     first: bool,
-    walk: &mut Walk<V::Scalar>,
+    walk: &mut Walk<V::Scalar, E>,
 ) {
     // SAFETY: by the caller's promise.
     unsafe {

@@ -15,9 +15,9 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use crate::host::gemm::{Extents, Panels};
-use crate::host::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, each_row, prefetch};
+use crate::host::lanes::{Kernel, Lanes, Scalar, Stored, Wide, dispatch, each_row, prefetch};
 use crate::host::{Call, Output, pieces, share, share_blocks, tally};
-use crate::plan::Setting;
+use crate::plan::{Demand, Precision, Setting};
 
 /// Rows of B at a time, each of a stream of its own: as many as hardware follows with ease.
 const STREAMS: usize = 4;
@@ -43,15 +43,17 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn planned(e: &Extents, s: &Setting<'_>) -> Self {
-        Cut::of(e, s.precision.storage().bytes() as usize, s.device.compute_units as usize)
+        let [stored, wide] = [s.precision.storage(), s.precision.sum()].map(|dtype| dtype.bytes() as usize);
+        Cut::of(e, stored, wide, s.device.compute_units as usize)
     }
 
-    fn of(e: &Extents, width: usize, workers: usize) -> Self {
-        let most = (e.k / (DEEP * e.m)).min(e.k * e.n * width / LARGE);
+    /// `stored` is the bytes of an element, `wide` of a sum.
+    fn of(e: &Extents, stored: usize, wide: usize, workers: usize) -> Self {
+        let most = (e.k / (DEEP * e.m)).min(e.k * e.n * stored / LARGE);
         let parts = (1..=workers).rev().find(|parts| workers.is_multiple_of(*parts) && *parts <= most).unwrap_or(1);
         let shares = workers / parts;
-        let line = LINE / width;
-        let (lines, kept) = (e.n.div_ceil(line).div_ceil(shares), KEPT / LINE / e.m);
+        let line = LINE / stored;
+        let (lines, kept) = (e.n.div_ceil(line).div_ceil(shares), KEPT / (line * wide) / e.m);
         Cut { parts, shares, stretch: lines.div_ceil(lines.div_ceil(kept)) * line, line }
     }
 
@@ -66,10 +68,11 @@ impl Cut {
         (0..self.parts * self.shares).map(|worker| self.of_worker(e, worker).1.count()).sum()
     }
 
-    /// Requested, lane and scratch elements. Requested: a stretch loads its part of A and of B and stores its sums, of which those of all parts are
+    /// Requested: a stretch loads its part of A and of B and stores its sums, of which those of all parts are
     /// loaded once more. Lane: sums are loaded and stored for every few rows of B, and once more loaded for C.
-    pub(super) fn demand(&self, e: &Extents) -> (u64, u64, u64) {
+    pub(super) fn demand(&self, e: &Extents, precision: Precision) -> Demand {
         let Extents { m, n, k } = *e;
+        let (stored, wide) = (precision.storage().bytes(), precision.sum().bytes());
         let (mut a, mut passes) = (0, 0);
         for worker in 0..self.parts * self.shares {
             let (rows, stretches) = self.of_worker(e, worker);
@@ -82,7 +85,9 @@ impl Cut {
         let sums = self.parts * m * n;
         // One part is copied to C while it is its stretch's.
         let again = if self.parts == 1 { 0 } else { sums };
-        ((a + k * n + sums + again + m * n) as u64, (a + k * n + passes + sums + m * n) as u64, sums as u64)
+        let tensors = stored * (a + k * n + m * n) as u64;
+        let of = |scalars: usize| wide * scalars as u64;
+        Demand { requested: tensors + of(sums + again), lane: tensors + of(passes + sums), workspace: of(sums) }
     }
 }
 
@@ -95,8 +100,8 @@ fn apart(rows: usize) -> usize {
 }
 
 /// C = A · B. Whether there was memory for the sums; if not, nothing was done.
-pub(super) fn multiply<S: Scalar>(call: &Call<'_>, e: &Extents, a: &[S], b: &[S], c: &Output<'_, S>) -> bool {
-    let cut = Cut::of(e, size_of::<S>(), call.pool.workers());
+pub(super) fn multiply<S: Scalar, E: Stored<S>>(call: &Call<'_>, e: &Extents, a: &[E], b: &[E], c: &Output<'_, E>) -> bool {
+    let cut = Cut::of(e, size_of::<E>(), size_of::<S>(), call.pool.workers());
     let Some(scratch) = call.pool.scratch(cut.parts * e.m * e.n * size_of::<S>()) else { return false };
     let sums = Panels(scratch.start().cast::<S>());
     call.pool.run(&|worker, _| {
@@ -127,16 +132,16 @@ fn whole<V: Lanes>(columns: &Range<usize>) -> (Range<usize>, Range<usize>) {
 }
 
 /// A part's sums of a stretch of columns, which no other worker has.
-struct Sums<'a, S> {
+struct Sums<'a, S, E> {
     e: &'a Extents,
-    a: &'a [S],   // [m, k]
-    b: &'a [S],   // [k, n]
+    a: &'a [E],   // [m, k]
+    b: &'a [E],   // [k, n]
     sums: *mut S, // [n / V, m, V], then columns that are left, [n % V, m]
     rows: Range<usize>,
     columns: Range<usize>,
 }
 
-impl<S: Scalar> Kernel<S> for Sums<'_, S> {
+impl<S: Scalar, E: Stored<S>> Kernel<S> for Sums<'_, S, E> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         // SAFETY: by the caller's promise.
@@ -155,7 +160,7 @@ impl<S: Scalar> Kernel<S> for Sums<'_, S> {
     }
 }
 
-impl<S: Scalar> Sums<'_, S> {
+impl<S: Scalar, E: Stored<S>> Sums<'_, S, E> {
     /// All rows of B against M rows of A: what is left of whole streams first, of which the first begins the sums.
     #[inline(always)]
     unsafe fn all<V: Lanes<Scalar = S>, const M: usize>(&self) {
@@ -180,7 +185,7 @@ impl<S: Scalar> Sums<'_, S> {
         let mut left = [[S::zeroed(); R]; M];
         for (i, row) in left.iter_mut().enumerate() {
             for (r, factor) in row.iter_mut().enumerate() {
-                *factor = tally::read(&self.a[i * k + p + r * apart..][..1])[0];
+                *factor = tally::read(&self.a[i * k + p + r * apart..][..1])[0].wide();
             }
         }
         // From memory each time: there are more than registers, and the compiler would keep copies of them broadcast on its stack.
@@ -190,10 +195,10 @@ impl<S: Scalar> Sums<'_, S> {
         // SAFETY: the sums are this worker's, and B holds all streams; by the caller's promise the CPU has V.
         unsafe {
             for j in whole.step_by(V::COUNT) {
-                lanes::<V, R, M, FIRST>(left, b.add(j), apart * n, self.sums.add(j * M));
+                lanes::<V, E, R, M, FIRST>(left, b.add(j), apart * n, self.sums.add(j * M));
             }
             for j in rest {
-                lanes::<Wide<S, 1>, R, M, FIRST>(left, b.add(j), apart * n, self.sums.add(j * M));
+                lanes::<Wide<S, 1>, E, R, M, FIRST>(left, b.add(j), apart * n, self.sums.add(j * M));
             }
         }
     }
@@ -201,9 +206,9 @@ impl<S: Scalar> Sums<'_, S> {
 
 /// The same for one register of columns.
 #[inline(always)]
-unsafe fn lanes<V: Lanes, const R: usize, const M: usize, const FIRST: bool>(
+unsafe fn lanes<V: Lanes, E: Stored<V::Scalar>, const R: usize, const M: usize, const FIRST: bool>(
     left: *const V::Scalar,
-    b: *const V::Scalar,
+    b: *const E,
     apart: usize,
     sums: *mut V::Scalar,
 ) {
@@ -213,8 +218,8 @@ unsafe fn lanes<V: Lanes, const R: usize, const M: usize, const FIRST: bool>(
         let mut right = [zero; R];
         for r in 0..R {
             let from = b.add(r * apart);
-            prefetch(from.wrapping_add(AHEAD / size_of::<V::Scalar>()));
-            right[r] = V::load(from);
+            prefetch(from.wrapping_add(AHEAD / size_of::<E>()));
+            right[r] = E::load(from);
         }
         each_row!(i < M, {
             let to = sums.add(i * V::COUNT);
@@ -228,15 +233,15 @@ unsafe fn lanes<V: Lanes, const R: usize, const M: usize, const FIRST: bool>(
 }
 
 /// Columns of C: the parts' sums, added up.
-struct Total<'a, S> {
+struct Total<'a, S, E> {
     e: &'a Extents,
     sums: *const S, // [parts, m · n], as they lie
     parts: usize,
-    c: &'a Output<'a, S>, // [m, n]
+    c: &'a Output<'a, E>, // [m, n]
     columns: Range<usize>,
 }
 
-impl<S: Scalar> Kernel<S> for Total<'_, S> {
+impl<S: Scalar, E: Stored<S>> Kernel<S> for Total<'_, S, E> {
     #[inline(always)]
     unsafe fn run<V: Lanes<Scalar = S>>(self) {
         let (whole, rest) = whole::<V>(&self.columns);
@@ -252,7 +257,7 @@ impl<S: Scalar> Kernel<S> for Total<'_, S> {
     }
 }
 
-impl<S: Scalar> Total<'_, S> {
+impl<S: Scalar, E: Stored<S>> Total<'_, S, E> {
     /// A register of columns.
     #[inline(always)]
     unsafe fn put<V: Lanes<Scalar = S>>(&self, j: usize) {
@@ -265,7 +270,7 @@ impl<S: Scalar> Total<'_, S> {
                 for part in 1..self.parts {
                     sum = sum.add(V::load(from.add(part * m * n)));
                 }
-                sum.store(self.c.start.add(i * n + j));
+                E::store(sum, self.c.start.add(i * n + j));
             }
         }
     }

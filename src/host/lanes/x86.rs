@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::{bf16, f16};
+
 use super::Lanes;
 use crate::host::tally;
 
@@ -69,6 +71,34 @@ macro_rules! lanes {
 lanes!(__m256, f32, 8, 16, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_stream_ps _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps
 _mm256_max_ps _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32 23
 #[inline(always)]
+unsafe fn load_f16(from: *const f16) -> Self {
+    // SAFETY: as for `load`.
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+}
+#[inline(always)]
+unsafe fn store_f16(self, to: *mut f16) {
+    // SAFETY: as for `store`.
+    unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self)) }
+}
+#[inline(always)]
+unsafe fn load_bf16(from: *const bf16) -> Self {
+    // SAFETY: as for `load`.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
+}
+#[inline(always)]
+unsafe fn store_bf16(self, to: *mut bf16) {
+    // SAFETY: as for `store`.
+    unsafe {
+        let bits = _mm256_castps_si256(self);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let near = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))));
+        // What is no number stays none.
+        let none = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self, self));
+        let near = _mm256_blendv_epi8(near, _mm256_set1_epi32(0x7fc0), none);
+        _mm_storeu_si128(to.cast(), _mm_packus_epi32(_mm256_castsi256_si128(near), _mm256_extracti128_si256::<1>(near)))
+    }
+}
+#[inline(always)]
 unsafe fn field(self, left: u32, right: u32) -> Self {
     // SAFETY: as for `splat`.
     unsafe {
@@ -116,6 +146,34 @@ unsafe fn spread(self, width: usize, which: usize) -> Self {
 });
 lanes!(__m512, f32, 16, 32, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_stream_ps _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps
 _mm512_max_ps _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32 23
+#[inline(always)]
+unsafe fn load_f16(from: *const f16) -> Self {
+    // SAFETY: as for `load`.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+}
+#[inline(always)]
+unsafe fn store_f16(self, to: *mut f16) {
+    // SAFETY: as for `store`.
+    unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self)) }
+}
+#[inline(always)]
+unsafe fn load_bf16(from: *const bf16) -> Self {
+    // SAFETY: as for `load`.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())))) }
+}
+#[inline(always)]
+unsafe fn store_bf16(self, to: *mut bf16) {
+    // SAFETY: as for `store`.
+    unsafe {
+        let bits = _mm512_castps_si512(self);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let near = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))));
+        // What is no number stays none.
+        let none = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self, self);
+        let near = _mm512_mask_mov_epi32(near, none, _mm512_set1_epi32(0x7fc0));
+        _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(near))
+    }
+}
 #[inline(always)]
 unsafe fn sum(self) -> f32 {
     // SAFETY: as for `splat`.
@@ -173,3 +231,61 @@ unsafe fn spread(self, width: usize, which: usize) -> Self {
         _mm512_permutexvar_pd(_mm512_add_epi64(first, _mm512_set1_epi64(which as i64)), self)
     }
 });
+
+/// 16 scalars whose factors are pairs of bf16, and whose sums are f32: VDPBF16PS, which adds both products of a pair.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs(__m512);
+
+impl Lanes for Pairs {
+    type Scalar = f32;
+    const COUNT: usize = 16;
+    const REGISTERS: usize = 32;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the instruction set is there by the trait's contract.
+        Pairs(unsafe { Lanes::splat(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above, and the pointer is valid by the trait's contract.
+        Pairs(unsafe { Lanes::load(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as for `load`.
+        unsafe { self.0.store(to) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: as for `load`.
+        unsafe { Lanes::stream(self.0, to) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+        // SAFETY: as for `splat`; the types hold the same bits.
+        unsafe {
+            let pairs = |of: Self| std::mem::transmute::<__m512, __m512bh>(of.0);
+            Pairs(_mm512_dpbf16_ps(b.0, pairs(self), pairs(a)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, a: Self) -> Self {
+        // SAFETY: as for `splat`.
+        Pairs(unsafe { self.0.mul(a.0) })
+    }
+    #[inline(always)]
+    unsafe fn add(self, a: Self) -> Self {
+        // SAFETY: as for `splat`.
+        Pairs(unsafe { self.0.add(a.0) })
+    }
+    #[inline(always)]
+    unsafe fn max(self, a: Self) -> Self {
+        // SAFETY: as for `splat`.
+        Pairs(unsafe { self.0.max(a.0) })
+    }
+    #[inline(always)]
+    unsafe fn scaled(self, a: Self) -> Self {
+        // SAFETY: as for `splat`.
+        Pairs(unsafe { self.0.scaled(a.0) })
+    }
+}
