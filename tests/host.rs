@@ -63,6 +63,7 @@ fn settings(op: &dyn Op, variant: &str) -> Vec<Tuned> {
     if op.name() == "stream" {
         all.extend([2, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("STORE", 1)])));
         all.extend([2, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("ABREAST", 2)])));
+        all.extend([2, 8, 12].map(|unroll| tuned(&[("UNROLL", unroll), ("STORE", 1), ("ABREAST", 4)])));
     }
     all
 }
@@ -229,13 +230,15 @@ fn depthwise_bands_and_blocks_of_every_extent_equal_the_naive_kernel() {
 
 #[test]
 fn depthwise_outputs_streamed_past_the_cache_equal_those_of_the_naive_kernel() {
-    // Larger than the last-level cache, an odd number of channels, so that rows start anywhere in a line.
+    // Larger than the last-level cache: an odd number of channels, so that rows start anywhere in a line, and whole lines, with an odd number of
+    // columns, of which the last three are a block.
     let llc = device().llc_bytes();
-    let (c, w) = (37, 50);
-    let h = llc / (c * w * 4) + 20;
-    let op = problem("depthwise", json!({"n": 1, "h": h, "w": w, "c": c}));
-    for isa in isas() {
-        assert_window_is_naive(&*op, Precision::F32, &Host::with(isa).unwrap());
+    for (c, w) in [(37, 50), (48, 51)] {
+        let h = llc / (c * w * 4) + 20;
+        let op = problem("depthwise", json!({"n": 1, "h": h, "w": w, "c": c}));
+        for isa in isas() {
+            assert_window_is_naive(&*op, Precision::F32, &Host::with(isa).unwrap());
+        }
     }
 }
 

@@ -181,9 +181,13 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
         (_, DeviceKind::Gpu) => &[2, 4, 8, 16, 32],
     };
     let mut tuned = walking("stream", "linear", device);
-    // What a direction does not heed makes no candidate: the kind of store where nothing is stored, pieces side by side where something is.
-    let (unheeded, only) = if kind == Kind::Read { ("STORE", 0) } else { ("ABREAST", 1) };
-    tuned.retain(|t| t.0.get(unheeded).is_none_or(|&value| value == only));
+    // What a direction does not heed makes no candidate: the kind of store where nothing is stored, and pieces side by side.
+    let heeded: [(&str, &[u32]); 2] = match kind {
+        Kind::Read => [("STORE", &[0]), ("ABREAST", &[1, 2])],
+        Kind::Copy => [("STORE", &[0, 1]), ("ABREAST", &[1, 4])],
+        Kind::Write | Kind::Triad => [("STORE", &[0, 1]), ("ABREAST", &[1])],
+    };
+    tuned.retain(|t| heeded.iter().all(|(name, values)| t.0.get(*name).is_none_or(|value| values.contains(value))));
     tuned.iter().flat_map(|t| parts.iter().map(move |p| Setup { tuned: t.clone(), parts: p * units })).collect()
 }
 

@@ -8,14 +8,17 @@
 //! Where input and output together pass the last-level cache, or this process's share of one, and a pixel's channels are whole lines,
 //! outputs are stored past the caches: an ordinary store would read each line first, half as much again as the traffic that counts. A block's lines are finished
 //! within two steps of its channel loop, so the write buffers send them whole. The input rows that a band meets first are asked
-//! for some blocks ahead, because the loop goes across their lines.
+//! for a little ahead, those of the next band at a row's end, because the loop goes across their lines. Blocks are two columns wide there.
 //!
 //! 3×3, stride 1. FLOPs over peak: 9 multiply-adds an output, 4.5 cycles an AVX2 register of eight. Bytes over bandwidth: 8 B an output,
 //! 64 B a register, which at 25 GB/s and core (Zen 3, one core's copy with streaming stores) is 8 cycles. Predicted: memory is the
 //! limit and the copy ceiling is reached, where a core's front end is its own: 20 instructions a register are 7 cycles beside a busy
 //! hardware neighbour. Measured on a busy two-core Zen 3, medians of interleaved pairs: 0.88, 0.90, 0.92 and 1.02 of copy at 24-30 GB/s,
 //! both memory's limit; one core alone reaches 0.57 of what its copy does. On two cores of a 2.9 GHz AVX-512 Xeon: 1.0 of copy at
-//! 42 GB/s (0.56 with ordinary stores), and 1.3 times as fast as with those out of the last-level cache.
+//! 42 GB/s (0.56 with ordinary stores), and 1.3 times as fast as with those out of the last-level cache. On two shared cores of a Zen 5,
+//! medians of interleaved samples against the best copy, while memory gave 60 GB/s (and 90 to 100): 56×56×128 0.94 (0.92), 28×28×192 0.93 (0.88), 14×14×256 0.88
+//! (0.81), 14×14×384 0.80 (0.61), 7×7×512 0.76 (0.50); with blocks of four columns, nine asked for ahead and none at a row's end
+//! 0.81, 0.76, 0.73, 0.73 and 0.76: what was asked for was driven out again, and a row's first columns were never asked for.
 //!
 //! Out of caches the second level's bandwidth is the limit, more than arithmetic: a band of R rows loads each input row (R + 2) / R times from there, and every
 //! output is loaded, stored and written back. Predicted from that for bands of four instead of two: a sixth less time. Measured on two shared cores of
@@ -49,7 +52,9 @@ const WINDOW: usize = 6;
 /// elements for six.
 pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
     let registers = Isa::planned(s).registers();
-    let shape = Shape::of(p, registers, s.device.compute_units as usize);
+    let workers = s.device.compute_units as usize;
+    let far = passes_caches(p, s.precision, workers, s.device.llc_bytes());
+    let shape = Shape { far, ..Shape::of(p, registers, workers) };
     let taps = |o: usize, input: usize| shape.taps(o, input).1 - shape.taps(o, input).0;
     let columns: usize = (0..shape.ow).map(|z| taps(z, shape.w)).sum();
     let whole = shape.whole().len();
@@ -84,12 +89,9 @@ pub(crate) fn window(problem: &Depthwise, call: &Call<'_>) {
 
 fn all<S: Scalar>(p: &Depthwise, call: &Call<'_>) {
     let (x, f, out) = (call.input::<S>(0), call.input::<S>(1), call.output::<S>(2));
-    let shape = Shape::of(p, call.isa.registers(), call.pool.workers());
+    let far = passes_caches(p, call.precision, call.pool.workers(), call.pool.llc_bytes());
+    let shape = Shape { far, ..Shape::of(p, call.isa.registers(), call.pool.workers()) };
     let (images, row) = (p.n as usize, shape.ow * shape.c);
-    let written = images * shape.oh * row;
-    let ours = SHARE.saturating_mul(call.pool.workers()).min(call.pool.llc_bytes() as usize);
-    let far = size_of_val(x) + written * size_of::<S>() > ours;
-    let shape = Shape { far, ..shape };
     let streaming = far && (shape.c * size_of::<S>()).is_multiple_of(LINE);
     call.pool.run(&|worker, workers| {
         let units = share(images * shape.units(), worker, workers);
@@ -98,6 +100,13 @@ fn all<S: Scalar>(p: &Depthwise, call: &Call<'_>) {
         let y = unsafe { out.slice(first * row..end * row) };
         dispatch(call.isa, Rows { isa: call.isa, shape, x, f, y, units, streaming });
     });
+}
+
+/// Whether input and output together pass the last-level cache, or the share of it that so many workers can count on.
+fn passes_caches(p: &Depthwise, precision: Precision, workers: usize, llc_bytes: u64) -> bool {
+    let (oh, ow) = p.out();
+    let elements = p.n * p.c * (p.h * p.w + oh * ow);
+    elements * precision.storage().bytes() > llc_bytes.min((SHARE * workers) as u64)
 }
 
 /// The problem in machine integers.

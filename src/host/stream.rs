@@ -1,7 +1,7 @@
 //! `stream/linear` on the host: each worker walks one contiguous slice of every array, pass after pass.
 //!
 //! A worker's slice is a range of parts, the same for all kinds, and the same that drew (first touched) it. `UNROLL` registers a
-//! loop trip; for `read` they are independent accumulators. `ABREAST=2` reads both halves of the slice at once: the
+//! loop trip; for `read` they are independent accumulators. `ABREAST` walks pieces of the slice side by side, two of `read`, four of `copy`: the
 //! hardware that asks for lines ahead follows each. `STORE=1` streams stores past the caches in whole lines, which saves
 //! the read for ownership that an ordinary store of a missing line costs and that STREAM's rules do not count.
 //!
@@ -9,14 +9,15 @@
 //! first-level cache two loads and one store a cycle. Predicted: C STREAM's rate, ordinary and streaming alike, because the loops
 //! are the same. Measured against `benches/native/stream.c` on a busy machine, whose single pairs spread from 0.6 to 1.3: 0.81-0.94 (ordinary)
 //! while arrays of a power of two bytes lay that far apart, 0.95-1.13 since they do not; 0.98-1.06 (streaming). Two halves at once, on a Zen 5:
-//! reading is 1.04-1.09 times as fast, whatever memory gave; more of them are no faster, nor are copies and triads of two.
+//! reading is 1.04-1.09 times as fast, whatever memory gave, and more of them are no faster; copies of four, asked for 3 KB ahead, are 1.03 times as
+//! fast while memory gives 60 GB/s and 1.05-1.2 while it gives 95, those of two hardly and of five not; triads and writes gain nothing by either.
 
 // Arrays of registers are indexed by constants, which is what keeps them in registers.
 #![allow(clippy::needless_range_loop)]
 
 use std::hint::black_box;
 
-use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence};
+use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence, prefetch};
 use super::{Call, share};
 use crate::op::stream::{Kind, Stream};
 use crate::plan::Tunable;
@@ -25,8 +26,10 @@ use crate::plan::Tunable;
 pub(crate) const STORE: Tunable = Tunable { name: "STORE", values: &[0, 1] };
 /// Registers a loop trip, of all pieces.
 pub(crate) const UNROLL: Tunable = Tunable { name: "UNROLL", values: &[4, 8, 2, 12] };
-/// Pieces of a worker's slice that are walked side by side (`read`).
-pub(crate) const ABREAST: Tunable = Tunable { name: "ABREAST", values: &[1, 2] };
+/// Pieces of a worker's slice that are walked side by side: one or two (`read`), one or four (`copy`).
+pub(crate) const ABREAST: Tunable = Tunable { name: "ABREAST", values: &[1, 2, 4] };
+/// Bytes by which each of four pieces is asked for ahead.
+const AHEAD: usize = 3072;
 
 const WRITE: u8 = 0;
 const COPY: u8 = 1;
@@ -85,17 +88,21 @@ impl Kernel<f32> for Walk<'_> {
         unsafe {
             match (self.kind, self.unroll, self.abreast) {
                 (Kind::Read, 2, 1) => self.reads::<V, 2, 1>(),
-                (Kind::Read, 2, 2) => self.reads::<V, 1, 2>(),
+                (Kind::Read, 2, _) => self.reads::<V, 1, 2>(),
                 (Kind::Read, 4, 1) => self.reads::<V, 4, 1>(),
-                (Kind::Read, 4, 2) => self.reads::<V, 2, 2>(),
+                (Kind::Read, 4, _) => self.reads::<V, 2, 2>(),
                 (Kind::Read, 8, 1) => self.reads::<V, 8, 1>(),
-                (Kind::Read, 8, 2) => self.reads::<V, 4, 2>(),
+                (Kind::Read, 8, _) => self.reads::<V, 4, 2>(),
                 (Kind::Read, 12, 1) => self.reads::<V, 12, 1>(),
-                (Kind::Read, 12, 2) => self.reads::<V, 6, 2>(),
-                (_, 2, _) => self.stores::<V, 2>(),
-                (_, 4, _) => self.stores::<V, 4>(),
-                (_, 8, _) => self.stores::<V, 8>(),
-                (_, 12, _) => self.stores::<V, 12>(),
+                (Kind::Read, 12, _) => self.reads::<V, 6, 2>(),
+                (Kind::Copy, 2, 4) => self.stores::<V, 2, 4>(),
+                (Kind::Copy, 4, 4) => self.stores::<V, 4, 4>(),
+                (Kind::Copy, 8, 4) => self.stores::<V, 8, 4>(),
+                (Kind::Copy, 12, 4) => self.stores::<V, 12, 4>(),
+                (_, 2, _) => self.stores::<V, 2, 1>(),
+                (_, 4, _) => self.stores::<V, 4, 1>(),
+                (_, 8, _) => self.stores::<V, 8, 1>(),
+                (_, 12, _) => self.stores::<V, 12, 1>(),
                 (_, unroll, abreast) => unreachable!("UNROLL={unroll}, ABREAST={abreast} is not in the table"),
             }
         }
@@ -134,9 +141,9 @@ impl Walk<'_> {
         }
     }
 
-    /// All passes of a kind that stores, with U registers.
+    /// All passes of a kind that stores, T pieces of the slice at a time, with U registers each.
     #[inline(always)]
-    unsafe fn stores<V: Lanes<Scalar = f32>, const U: usize>(mut self) {
+    unsafe fn stores<V: Lanes<Scalar = f32>, const U: usize, const T: usize>(mut self) {
         let mut scalar = self.scalar;
         for _ in 0..self.passes {
             // The compiler must not know that passes differ in their scalar alone.
@@ -145,12 +152,12 @@ impl Walk<'_> {
             unsafe {
                 match (self.kind, self.streaming) {
                     (Kind::Read, _) => unreachable!("`read` stores no array"),
-                    (Kind::Write, false) => self.store::<V, U, WRITE, false>(s),
-                    (Kind::Write, true) => self.store::<V, U, WRITE, true>(s),
-                    (Kind::Copy, false) => self.store::<V, U, COPY, false>(s),
-                    (Kind::Copy, true) => self.store::<V, U, COPY, true>(s),
-                    (Kind::Triad, false) => self.store::<V, U, TRIAD, false>(s),
-                    (Kind::Triad, true) => self.store::<V, U, TRIAD, true>(s),
+                    (Kind::Write, false) => self.store::<V, U, T, WRITE, false>(s),
+                    (Kind::Write, true) => self.store::<V, U, T, WRITE, true>(s),
+                    (Kind::Copy, false) => self.store::<V, U, T, COPY, false>(s),
+                    (Kind::Copy, true) => self.store::<V, U, T, COPY, true>(s),
+                    (Kind::Triad, false) => self.store::<V, U, T, TRIAD, false>(s),
+                    (Kind::Triad, true) => self.store::<V, U, T, TRIAD, true>(s),
                 }
             }
             scalar += self.step;
@@ -160,29 +167,34 @@ impl Walk<'_> {
 
     /// One pass of a kind that stores.
     #[inline(always)]
-    unsafe fn store<V: Lanes<Scalar = f32>, const U: usize, const KIND: u8, const STREAM: bool>(&mut self, s: f32) {
+    unsafe fn store<V: Lanes<Scalar = f32>, const U: usize, const T: usize, const KIND: u8, const STREAM: bool>(&mut self, s: f32) {
         let n = self.out.len();
         let (out, a, b) = (self.out.as_mut_ptr(), self.a.as_ptr(), self.b.as_ptr());
         // Up to the first whole line of `out`.
         let head = (out.addr().next_multiple_of(64) - out.addr()) / size_of::<f32>();
         let head = head.min(n);
-        let mut i = head;
+        let piece = piece::<V, U, T>(n - head);
         // SAFETY: `out`, and the arrays that KIND loads, hold n elements; every access below stays under n.
         unsafe {
             scalars::<KIND>(out, a, b, s, 0, head);
             let s_all = V::splat(s);
-            while i + U * V::COUNT <= n {
-                let mut value = [s_all; U];
-                for u in 0..U {
-                    value[u] = formula::<V, KIND>(a, b, s_all, i + u * V::COUNT);
+            for at in (0..piece).step_by(U * V::COUNT) {
+                for t in 0..T {
+                    let i = head + t * piece + at;
+                    let mut value = [s_all; U];
+                    for u in 0..U {
+                        if T > 1 {
+                            prefetch(a.wrapping_add(i + u * V::COUNT + AHEAD / size_of::<f32>()));
+                        }
+                        value[u] = formula::<V, KIND>(a, b, s_all, i + u * V::COUNT);
+                    }
+                    for u in 0..U {
+                        let to = out.add(i + u * V::COUNT);
+                        if STREAM { value[u].stream(to) } else { value[u].store(to) }
+                    }
                 }
-                for u in 0..U {
-                    let to = out.add(i + u * V::COUNT);
-                    if STREAM { value[u].stream(to) } else { value[u].store(to) }
-                }
-                i += U * V::COUNT;
             }
-            scalars::<KIND>(out, a, b, s, i, n);
+            scalars::<KIND>(out, a, b, s, head + T * piece, n);
         }
     }
 }

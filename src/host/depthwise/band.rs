@@ -8,16 +8,22 @@ use crate::host::Isa;
 use crate::host::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, prefetch};
 
 /// Most rows of a band and columns of a block: their sums, the filter's nine registers and an input fit the registers. A band of four loads six
-/// input rows from the cache behind, two bands of two load eight.
-const fn most(registers: usize) -> (usize, usize) {
-    if registers == 32 { (ROWS, COLUMNS) } else { (2, 3) }
+/// input rows from the cache behind, two bands of two load eight. From memory narrow blocks leave the first-level cache room for what is asked for
+/// ahead.
+const fn most(registers: usize, far: bool) -> (usize, usize) {
+    match (registers, far) {
+        (32, false) => (ROWS, COLUMNS),
+        (32, true) => (ROWS, 2),
+        _ => (2, 3),
+    }
 }
 /// Rows of the largest band, input rows under it, and columns of the largest block.
 const ROWS: usize = 4;
 const UNDER: usize = ROWS + 2;
 const COLUMNS: usize = 4;
-/// Columns by which a band's new input rows are asked for ahead: three take some hundred cycles, memory some hundreds.
-const AHEAD: usize = 9;
+/// Bytes of each of a band's new input rows that are asked for ahead, from where a block begins: those of its own columns at least. More drive out of
+/// the first-level cache what is asked for.
+const AHEAD: usize = 2304;
 /// Most registers of channels that a row's blocks take before the next channels, out of caches: what blocks side by side share then stays in the
 /// first-level cache, as does the filter. Fewer make more calls of a micro-kernel.
 const PIECE: usize = 12;
@@ -35,7 +41,7 @@ fn zeros<S: Scalar>() -> *const S {
 /// Bands that so many rows of each image are cut into, as evenly as can be, and the rows that they take: few, which are high, but so that all
 /// workers get as many rows. No band is a single row. `others` are the image's units beside them.
 pub(super) fn bands(rows: usize, others: usize, images: usize, workers: usize, registers: usize) -> (usize, usize) {
-    let (fewest, most) = (rows.div_ceil(most(registers).0), rows / 2);
+    let (fewest, most) = (rows.div_ceil(most(registers, false).0), rows / 2);
     if registers != 32 || most == 0 {
         return (most, 2 * most);
     }
@@ -70,7 +76,7 @@ impl Block {
 /// How the columns of a band are cut: a block at either edge takes the column that touches the padding along with others.
 pub(super) fn cut(shape: Shape, registers: usize) -> impl Iterator<Item = Block> {
     let whole = shape.whole();
-    let widest = most(registers).1;
+    let widest = most(registers, shape.far).1;
     let taps = move |z: usize| shape.taps(z, shape.w);
     let left = !whole.is_empty() && whole.start > 0 && taps(whole.start - 1) == (1, 3);
     let right = !whole.is_empty() && whole.end < shape.ow && taps(whole.end) == (0, 2);
@@ -83,7 +89,13 @@ pub(super) fn cut(shape: Shape, registers: usize) -> impl Iterator<Item = Block>
         let mut width = match blocks.end.saturating_sub(z) {
             _ if z < blocks.start => 1,
             // What is left is never a single column.
-            left if left == widest + 1 => widest - 1,
+            left if left == widest + 1 => {
+                if widest == 2 {
+                    3
+                } else {
+                    widest - 1
+                }
+            }
             left => left.clamp(1, widest),
         };
         let edges = |width: usize| ((z < whole.start) as usize, (z + width > whole.end) as usize);
@@ -172,8 +184,11 @@ impl<S: Scalar, const R: usize> Band<'_, S, R> {
         }
         let step = Step { x: rows, f: from_fn(|r| f.wrapping_add(3 * c * r)), y: from_fn(|r| y.wrapping_add(r * out)), c };
         let (steps, rest) = (channels.len() / count, channels.len() % count);
-        // The rows that the band before has not met.
-        let ahead = s.far.then(|| (x.wrapping_add(2 * row + AHEAD * c), row));
+        let ahead = s.far.then(|| {
+            let (at, skip) = (z * c + (AHEAD / size_of::<S>()).max((W + 1) * c), (R - 1) * row);
+            let soon = x.wrapping_sub(column).wrapping_add(2 * row + at + if at < row { 0 } else { skip });
+            Ahead { soon, row, left: row.saturating_sub(at), skip }
+        });
         // SAFETY: the columns read are inside the image; channels stay below c.
         unsafe {
             match inside {
@@ -244,8 +259,33 @@ struct Sums<S, const STREAM: bool, const R: usize, const W: usize, const LEFT: u
     step: Step<S>,
     times: usize,
     steps: usize,
-    /// The first element to ask for ahead, and how far apart rows lie.
-    ahead: Option<(*const S, usize)>,
+    ahead: Option<Ahead<S>>,
+}
+
+/// What is asked for ahead: of the rows that the band before has not met, and past their end of those that come next.
+struct Ahead<S> {
+    /// The next element of the first of these rows.
+    soon: *const S,
+    /// Elements of a row, how many of them are left, and how many to skip then.
+    row: usize,
+    left: usize,
+    skip: usize,
+}
+
+impl<S> Ahead<S> {
+    /// Asks for so many elements of R rows.
+    #[inline(always)]
+    fn ask<const R: usize>(&mut self, elements: usize) {
+        let line = LINE / size_of::<S>();
+        for (r, at) in (0..R).flat_map(|r| (0..elements.div_ceil(line)).map(move |at| (r, at))) {
+            prefetch(self.soon.wrapping_add(r * self.row + at * line));
+        }
+        self.soon = self.soon.wrapping_add(elements);
+        if self.left > 0 && self.left <= elements {
+            self.soon = self.soon.wrapping_add(self.skip);
+        }
+        self.left = self.left.saturating_sub(elements);
+    }
 }
 
 impl<S: Scalar, const STREAM: bool, const R: usize, const W: usize, const LEFT: usize, const RIGHT: usize> Kernel<S>
@@ -260,14 +300,9 @@ impl<S: Scalar, const STREAM: bool, const R: usize, const W: usize, const LEFT: 
         for _ in 0..times {
             let mut step = block;
             for _ in 0..steps {
-                if let Some((soon, row)) = &mut ahead {
+                if let Some(ahead) = &mut ahead {
                     // A register's step asks for W of the block there.
-                    for r in 0..R {
-                        for line in 0..(W * V::COUNT * size_of::<S>()).div_ceil(LINE) {
-                            prefetch(soon.wrapping_add(r * *row + line * (LINE / size_of::<S>())));
-                        }
-                    }
-                    *soon = soon.wrapping_add(W * V::COUNT);
+                    ahead.ask::<R>(W * V::COUNT);
                 }
                 // SAFETY: by the caller's promise.
                 unsafe {
