@@ -128,7 +128,11 @@ fn quantized_kernels_follow_the_definition_on_awkward_shapes() {
 #[test]
 fn depthwise_kernels_follow_the_definition_on_awkward_shapes() {
     let wide = |padding: u64| json!({"n": 1, "h": 4, "w": 3, "c": 9, "k": 3, "stride": 1, "padding": padding, "dilation": 1});
-    check_all("depthwise", &[wide(3), wide(4), json!({"n": 1, "h": 3, "w": 5, "c": 2, "k": 2, "stride": 3, "padding": 0, "dilation": 2})]);
+    // Larger filters: several bands and pieces, the last of each smaller, channels that fill no register, an image smaller than its filter.
+    let large = |h: u64, w: u64, c: u64, k: u64| json!({"n": 2, "h": h, "w": w, "c": c, "k": k, "padding": k / 2});
+    let larger = [large(101, 9, 83, 5), large(7, 23, 16, 4), large(5, 4, 33, 13), json!({"h": 9, "w": 8, "c": 5, "k": 7, "padding": 0})];
+    let others = [wide(3), wide(4), json!({"n": 1, "h": 3, "w": 5, "c": 2, "k": 2, "stride": 3, "padding": 0, "dilation": 2})];
+    check_all("depthwise", &[&larger[..], &others].concat());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `depthwise/window` on the host: channels across the lanes, neighbouring outputs share what is loaded.
 //!
 //! A worker owns consecutive output rows. 3×3 with stride 1: bands of up to four rows, in blocks of up to four columns (16 registers: two rows, three
-//! columns), whose nine filter registers and sums stay in registers; each input register under a block is loaded once (`band`). Any other filter,
-//! stride and dilation, and what the blocks leave: six columns of a row share every filter element (`Line::lanes`); columns that touch
+//! columns), whose nine filter registers and sums stay in registers; each input register under a block is loaded once (`band`). Larger filters with
+//! stride 1: tiles out of a padded copy (`tiles`). Any other filter, stride and dilation, and what the blocks leave: six columns of a row share every filter element (`Line::lanes`); columns that touch
 //! the padding run one by one with the taps outside the image left out. Channels past the last whole register run as scalars.
 //!
 //! Where input and output together pass the last-level cache, or this process's share of one, and a pixel's channels are whole lines,
@@ -32,6 +32,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use band::{Band, ZEROS, bands, cut, runs};
+use tiles::Tiles;
 
 use super::lanes::{Kernel, Lanes, Scalar, Wide, dispatch, fence};
 use super::{Call, Isa, share, tally};
@@ -39,6 +40,7 @@ use crate::op::depthwise::Depthwise;
 use crate::plan::{Demand, Precision, Setting};
 
 mod band;
+mod tiles;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -47,10 +49,18 @@ const SHARE: usize = 16 << 20;
 /// Output columns of a window.
 const WINDOW: usize = 6;
 
+/// Work-groups: units of tiles, or output rows.
+pub(crate) fn groups(p: &Depthwise, s: &Setting<'_>) -> u64 {
+    Tiles::planned(p, s).map_or_else(|| p.n * p.out().0, |tiles| tiles.units() as u64)
+}
+
 /// Requested: every output row, or pair of rows, loads the filter and the input under its taps, and stores itself. Lane: inside a
 /// window each filter element is loaded once for six outputs; a block of three columns loads 20 inputs and nine filter
 /// elements for six.
 pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
+    if let Some(tiles) = Tiles::planned(p, s) {
+        return tiles.demand(s.precision);
+    }
     let registers = Isa::planned(s).registers();
     let workers = s.device.compute_units as usize;
     let far = passes_caches(p, s.precision, workers, s.device.llc_bytes());
@@ -90,9 +100,12 @@ pub(crate) fn window(problem: &Depthwise, call: &Call<'_>) {
 fn all<S: Scalar>(p: &Depthwise, call: &Call<'_>) {
     let (x, f, out) = (call.input::<S>(0), call.input::<S>(1), call.output::<S>(2));
     let far = passes_caches(p, call.precision, call.pool.workers(), call.pool.llc_bytes());
+    let streaming = far && (p.c as usize * size_of::<S>()).is_multiple_of(LINE);
+    if Tiles::of(p, call.isa, call.precision, call.pool.workers()).is_some_and(|tiles| tiles.run::<S>(call, streaming)) {
+        return;
+    }
     let shape = Shape { far, ..Shape::of(p, call.isa.registers(), call.pool.workers()) };
     let (images, row) = (p.n as usize, shape.ow * shape.c);
-    let streaming = far && (shape.c * size_of::<S>()).is_multiple_of(LINE);
     call.pool.run(&|worker, workers| {
         let units = share(images * shape.units(), worker, workers);
         let (first, end) = (shape.row(units.start), shape.row(units.end));

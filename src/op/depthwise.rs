@@ -238,8 +238,7 @@ const WINDOW: Variant<Depthwise> = Variant {
     dispatches: |p, s| {
         let (oh, ow) = p.out();
         if s.language == Language::Host {
-            // The host's work-group is an output row.
-            return vec![Dispatch::over(3, "window", fold(p.n * oh), [1, 1, 1])];
+            return vec![Dispatch::over(3, "window", fold(host::depthwise::groups(p, s)), [1, 1, 1])];
         }
         let block = s.tuned.get("BLOCK");
         if p.goes_down(s) {
