@@ -47,6 +47,11 @@ impl Case {
         format!("{} {} {:?} {}", self.op.name(), self.op.label(), self.draw, self.precision)
     }
 
+    /// Elements of its output.
+    pub fn outputs(&self) -> usize {
+        self.expected.len()
+    }
+
     fn out(&self) -> String {
         format!("{}-out", self.files)
     }
