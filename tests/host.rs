@@ -141,7 +141,13 @@ fn conv2d_kernels_follow_the_definition_on_awkward_shapes() {
     let deep = json!({"n": 1, "h": 16, "w": 15, "c_in": 60, "c_out": 34, "k": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1});
     // Few pixels: the other tile of a kernel that has two, several depth slices, whole squares of filters and a part of one.
     let few = json!({"n": 1, "h": 5, "w": 6, "c_in": 60, "c_out": 130, "k": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1});
-    check_all("conv2d", &[deep, few]);
+    // Several groups in a register, more channels in than out and fewer, one out alone; bands of rows.
+    let groups = |w: u64, c_in: u64, c_out: u64, stride: u64, groups: u64| json!({"n": 2, "h": 9, "w": w, "c_in": c_in, "c_out": c_out, "k": 3, "stride": stride, "padding": 1, "groups": groups});
+    let dilated = json!({"n": 1, "h": 8, "w": 16, "c_in": 40, "c_out": 32, "k": 2, "padding": 2, "dilation": 3, "groups": 8});
+    check_all(
+        "conv2d",
+        &[deep, few, groups(8, 48, 32, 2, 16), groups(150, 96, 16, 1, 8), groups(5, 16, 32, 1, 16), groups(9, 64, 16, 1, 16), dilated],
+    );
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Row i of A is output pixel i, its columns are (r, s, c): a stretch of input channels for every tap, or zeros where the tap lies
 //! outside the image. B is the filters, transposed from KRSC while packing, a square of registers at a time. Nothing but the packed panels
-//! is ever stored, which `workspace_bytes` tells. 1×1 with stride 1 is the dense product itself. Narrow groups have a form of their own ([`grouped`]).
+//! is ever stored, which `workspace_bytes` tells. 1×1 with stride 1 is the dense product itself. Narrow groups have forms of their own ([`grouped`],
+//! [`uneven`]).
 //!
 //! FLOPs over peak and bytes over bandwidth are those of a matmul of equal m, n and k, whose packing loads each element of A once:
 //! here it stays in a first- or second-level cache for kh · kw uses. Predicted: the matmul's own time, and less where that waits for A.
@@ -19,20 +20,27 @@ use crate::op::conv2d::Conv2d;
 use crate::plan::{Demand, Precision, Setting};
 
 mod grouped;
+mod uneven;
 
 use grouped::Grouped;
+use uneven::Uneven;
 
 /// Elements by which filters are asked for ahead while they are transposed: lines of many filters, so a few of each are many.
 const AHEAD: usize = 64;
 
 /// Work-groups.
 pub(crate) fn groups(problem: &Conv2d, s: &Setting<'_>) -> u64 {
-    Grouped::planned(problem, s).map_or_else(|| problem.groups * gemm::units(&problem.extents(), s), |form| form.units() as u64)
+    let grouped = Grouped::planned(problem, s).map(|form| form.units());
+    let narrow = grouped.or_else(|| Uneven::planned(problem, s).map(|form| form.units()));
+    narrow.map_or_else(|| problem.groups * gemm::units(&problem.extents(), s), |units| units as u64)
 }
 
 /// Requested and lane bytes.
 pub(crate) fn demand(problem: &Conv2d, s: &Setting<'_>) -> Demand {
     if let Some(form) = Grouped::planned(problem, s) {
+        return form.demand(s);
+    }
+    if let Some(form) = Uneven::planned(problem, s) {
         return form.demand(s);
     }
     let one = gemm::demand(&problem.extents(), s);
@@ -49,9 +57,11 @@ pub(crate) fn implicit(problem: &Conv2d, call: &Call<'_>) {
 
 fn all<S: Scalar>(problem: &Conv2d, call: &Call<'_>) {
     let e = problem.extents();
-    let done = match Grouped::of(problem, call.isa, call.precision) {
-        Some(form) => form.run::<S>(call),
-        None => (0..problem.groups as usize).all(|group| {
+    let grouped = Grouped::of(problem, call.isa, call.precision);
+    let done = match (grouped, Uneven::of(problem, call.isa, call.precision, call.pool.workers())) {
+        (Some(form), _) => form.run::<S>(call),
+        (None, Some(form)) => form.run::<S>(call),
+        (None, None) => (0..problem.groups as usize).all(|group| {
             let gathered = Gathered::of(problem, group, call.input::<S>(0), call.input::<S>(1));
             multiply(call, &e, &gathered, &Target::whole(call.output::<S>(2), problem.c_out as usize, group * e.n))
         }),

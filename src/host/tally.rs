@@ -179,9 +179,13 @@ mod tests {
         }
     }
 
-    /// Problems that are cut in ways in which awkward ones are too small to be: rows of B split over workers.
+    /// Problems that are cut in ways in which awkward ones are not: rows of B split over workers, groups of unequal channels with a stride.
     fn large(op: &str) -> Option<Value> {
-        (op == "matmul").then(|| json!({"m": 3, "n": 1030, "k": 523}))
+        match op {
+            "matmul" => Some(json!({"m": 3, "n": 1030, "k": 523})),
+            "conv2d" => Some(json!({"n": 2, "h": 9, "w": 8, "c_in": 48, "c_out": 32, "k": 3, "stride": 2, "groups": 16})),
+            _ => None,
+        }
     }
 
     /// Every host kernel in the instructions of this set.

@@ -9,7 +9,7 @@
 //!
 //! Layer: a projection of Llama 7B (Touvron et al., 2023) for one token.
 
-use super::words::{portion, time_saved};
+use super::words::{portions, time_saved};
 use super::{
     Axis, Figure, Kind, Line, Look, Mark, Panel, Quantity, Setting, Study, Telling, bounds_in, check, clear_limiter, median, roof,
 };
@@ -208,9 +208,9 @@ fn bought(told: &[Told<'_>], what: &str) -> Option<String> {
 /// How much of the roof the narrowest forms keep.
 fn held(told: &[Told<'_>]) -> Option<String> {
     let (wide, narrow) = split(told)?;
-    let share = |told: &Told<'_>| Some(format!("{} in {}", portion(told.row.roof_fraction?, "its roof"), told.form.name()));
+    let share = |told: &Told<'_>| Some((told.row.roof_fraction?, told.form.name()));
     let shares: Vec<_> = std::iter::once(wide).chain(narrow).filter_map(share).collect();
-    (!shares.is_empty()).then(|| format!("The product with a vector reaches {}.", shares.join(", ")))
+    (!shares.is_empty()).then(|| format!("The product with a vector reaches {}.", portions(&shares, "its roof")))
 }
 
 /// Why the two products differ.

@@ -51,12 +51,29 @@ pub(super) fn power(exponent: f64) -> String {
 
 /// How a share is told: `most of the DRAM roof (94 %)`.
 pub(super) fn portion(share: f64, of: &str) -> String {
-    let word = match share {
+    format!("{} of {of} ({})", amount(share), percent(share))
+}
+
+/// How the shares of several are told, neighbours of one word together: `most of its roof in f32 (64 %), f16 (82 %), part of it in int4 (55 %)`.
+pub(super) fn portions(shares: &[(f64, String)], of: &str) -> String {
+    let mut told = String::new();
+    for (at, (share, name)) in shares.iter().enumerate() {
+        match at.checked_sub(1).map(|before| amount(shares[before].0)) {
+            None => told += &format!("{} of {of} in ", amount(*share)),
+            Some(before) if before != amount(*share) => told += &format!(", {} of it in ", amount(*share)),
+            Some(_) => told += ", ",
+        }
+        told += &format!("{name} ({})", percent(*share));
+    }
+    told
+}
+
+fn amount(share: f64) -> &'static str {
+    match share {
         s if s >= MOST => "most",
         s if s < LITTLE => "little",
         _ => "part",
-    };
-    format!("{word} of {of} ({})", percent(share))
+    }
 }
 
 /// Whether a share is most of something.
@@ -95,6 +112,9 @@ mod tests {
         assert_eq!([0.93, 1.98, 1.4].map(power), ["1 (0.93)", "2 (1.98)", "1.5 (1.40)"]);
         let shares = [0.94, 0.51, 0.019].map(|share| portion(share, "it"));
         assert_eq!(shares, ["most of it (94 %)", "part of it (51 %)", "little of it (1.9 %)"]);
+        let of = [(0.94, "f32"), (0.82, "f16"), (0.51, "int8"), (0.7, "int4")].map(|(share, name)| (share, name.to_string()));
+        let told = "most of its roof in f32 (94 %), f16 (82 %), part of it in int8 (51 %), most of it in int4 (70 %)";
+        assert_eq!(portions(&of, "its roof"), told);
     }
 
     #[test]
