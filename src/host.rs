@@ -77,6 +77,11 @@ impl Isa {
         }
     }
 
+    /// Whether it multiplies numbers of this precision in pairs.
+    pub(crate) fn multiplies_pairs(self, precision: Precision) -> bool {
+        self == Isa::Avx512Bf16 && precision == Precision::BF16
+    }
+
     /// Bytes of its vector registers.
     pub const fn register_bytes(self) -> usize {
         match self {

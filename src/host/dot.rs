@@ -10,7 +10,7 @@
 use half::{bf16, f16};
 
 use super::lanes::{Kernel, Lanes, Stored, dispatch};
-use super::{Call, Isa, share};
+use super::{Call, share};
 use crate::op::dot::{Dot, FOUR};
 use crate::plan::Precision;
 
@@ -28,7 +28,7 @@ pub(crate) fn chains(problem: &Dot, call: &Call<'_>) {
 fn all<E: Stored<f32>>(problem: &Dot, call: &Call<'_>) {
     let chains = call.tuned.get("CHAINS") as usize;
     let group = chains * call.isa.register_bytes() / size_of::<f32>();
-    let pairs = call.isa == Isa::Avx512Bf16 && call.precision == Precision::BF16;
+    let pairs = call.isa.multiplies_pairs(call.precision);
     let (coef, x, out) = (call.input::<E>(0), call.input::<E>(1), call.output::<f32>(2));
     let numbers: [[f32; NUMBERS]; 3] = std::array::from_fn(|of| std::array::from_fn(|j| coef[of * NUMBERS + j].wide()));
     let groups = x.len().div_ceil(group);

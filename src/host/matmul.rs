@@ -33,7 +33,7 @@ struct Way {
 impl Way {
     fn of(problem: &Matmul, isa: Isa, precision: Precision) -> Self {
         let e = problem.extents();
-        let pairs = isa == Isa::Avx512Bf16 && precision == Precision::BF16;
+        let pairs = isa.multiplies_pairs(precision);
         Way { form: Form::of(&e, pairs), pairs, engine: if pairs { Extents { k: e.k.div_ceil(2), ..e } } else { e } }
     }
 
