@@ -3,7 +3,6 @@
 //! A kernel gets its problem and a [`Call`]: the pool, the tensors and the chosen tunables. Kernels pick AVX-512, AVX2+FMA or
 //! portable code at run time through [`Isa`].
 
-use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -182,14 +181,12 @@ unsafe impl<T: Send> Send for Output<'_, T> {}
 unsafe impl<T: Send> Sync for Output<'_, T> {}
 
 impl<'a, T> Output<'a, T> {
-    /// The same memory as elements of `U`, where that is their type.
-    pub(crate) fn holding<U>(&self) -> Option<Output<'a, U>>
+    /// The same memory as scalars, where that is what it holds.
+    pub(crate) fn scalars<S: Scalar>(&self) -> Option<Output<'a, S>>
     where
-        T: 'static,
-        U: 'static,
+        T: Stored<S>,
     {
-        let same = TypeId::of::<T>() == TypeId::of::<U>();
-        same.then(|| Output { start: self.start.cast(), elements: self.elements, lives: PhantomData })
+        T::SCALAR.then(|| Output { start: self.start.cast(), elements: self.elements, lives: PhantomData })
     }
 
     /// Elements `range`, for writing.
@@ -280,23 +277,16 @@ fn rows<P: Definition, S: Scalar, E: Stored<S>>(problem: &P, call: &Call<'_>) {
     let inputs = Slices { slices: (0..tensors.len()).map(input).collect(), kept: Kept::default(), computed: PhantomData::<S> };
     let total = tensors[number].elements() as usize / columns;
     call.pool.run(&|worker, workers| {
-        let mut sums = Vec::new();
+        let mut sums = vec![S::zeroed(); if E::SCALAR { 0 } else { columns }];
         for row in share(total, worker, workers) {
-            let of = row * columns..(row + 1) * columns;
+            // SAFETY: each row belongs to exactly one worker.
+            let out = unsafe { output.slice(row * columns..(row + 1) * columns) };
             let _group = tally::group();
-            let compute = |out: &mut [S]| problem.row::<S, _>(&inputs, row as u64, 0..columns as u64, out);
-            match output.holding::<S>() {
-                // SAFETY: each row belongs to exactly one worker.
-                Some(output) => compute(unsafe { output.slice(of.clone()) }),
-                None => {
-                    sums.resize(columns, S::zeroed());
-                    compute(&mut sums);
-                    // SAFETY: as above.
-                    let out = unsafe { output.slice(of.clone()) };
-                    out.iter_mut().zip(&sums).for_each(|(to, sum)| *to = E::narrow(*sum));
-                }
-            }
-            tally::store(output.start.wrapping_add(of.start), columns);
+            // One call, which the compiler inlines; of two it inlines neither.
+            let to = if E::SCALAR { bytemuck::cast_slice_mut(out) } else { &mut sums[..] };
+            problem.row::<S, _>(&inputs, row as u64, 0..columns as u64, to);
+            out.iter_mut().zip(&sums).for_each(|(to, sum)| *to = E::narrow(*sum));
+            tally::store(out.as_ptr(), columns);
         }
     });
 }

@@ -200,12 +200,12 @@ impl<'a, E> Target<'a, E> {
     }
 
     /// The same, where it holds sums.
-    fn of_sums<S: 'static>(&self) -> Option<Target<'a, S>>
+    fn of_sums<S: Scalar>(&self) -> Option<Target<'a, S>>
     where
-        E: 'static,
+        E: Stored<S>,
     {
         let Target { stride, offset, parts, first, .. } = *self;
-        Some(Target { c: self.c.holding()?, stride, offset, parts, first })
+        Some(Target { c: self.c.scalars()?, stride, offset, parts, first })
     }
 
     /// Where a row's element of this column lies, and how many from it on lie side by side.

@@ -111,12 +111,11 @@ fn tall<S: Scalar, E: Stored<S>>(call: &Call<'_>, e: &Extents, a: &[E], b: &[E],
             dispatch(call.isa, Tall { e, a: &a[rows.start * e.k..rows.end * e.k], b, c });
         });
     };
-    let scalars = size_of::<E>() == size_of::<S>();
-    if e.n == 1 && scalars {
+    if e.n == 1 && E::SCALAR {
         run(bytemuck::cast_slice(b));
         return true;
     }
-    let Some(scratch) = call.pool.scratch(turned(e, !scalars) * size_of::<S>()) else { return false };
+    let Some(scratch) = call.pool.scratch(turned(e, !E::SCALAR) * size_of::<S>()) else { return false };
     // SAFETY: the scratch is ours, large enough, aligned, and of a type for which any bits will do.
     let columns = unsafe { std::slice::from_raw_parts_mut(scratch.start().cast::<S>(), b.len()) };
     for (p, row) in b.chunks_exact(e.n).enumerate() {

@@ -7,6 +7,8 @@ use crate::host::tally;
 
 /// A type in which tensors hold numbers that kernels compute with as `S`.
 pub(crate) trait Stored<S: Scalar>: bytemuck::Pod + Send + Sync {
+    /// Whether it is the scalar itself.
+    const SCALAR: bool;
     /// As a scalar, exactly.
     fn wide(self) -> S;
     /// The nearest number of this type.
@@ -24,6 +26,7 @@ pub(crate) trait Stored<S: Scalar>: bytemuck::Pod + Send + Sync {
 }
 
 impl<S: Scalar> Stored<S> for S {
+    const SCALAR: bool = true;
     #[inline(always)]
     fn wide(self) -> S {
         self
@@ -47,6 +50,7 @@ impl<S: Scalar> Stored<S> for S {
 macro_rules! narrower {
     ($stored:ty, $load:ident, $store:ident) => {
         impl Stored<f32> for $stored {
+            const SCALAR: bool = false;
             #[inline(always)]
             fn wide(self) -> f32 {
                 self.to_f32()
