@@ -3,7 +3,7 @@
 //! A worker owns consecutive output rows. 3×3 with stride 1: bands of up to four rows, in blocks of up to four columns (16 registers: two rows, three
 //! columns), whose nine filter registers and sums stay in registers; each input register under a block is loaded once (`band`). Larger filters with
 //! stride 1: tiles out of a padded copy (`tiles`). Any other filter, stride and dilation, and what the blocks leave: six columns of a row share every filter element (`Line::lanes`); columns that touch
-//! the padding run one by one with the taps outside the image left out. Channels past the last whole register run as scalars.
+//! the padding run one by one with the taps outside the image left out. Where channels end in less than a register, a last one overlaps the one before; fewer than a register run as scalars.
 //!
 //! Where input and output together pass the last-level cache, or this process's share of one, and a pixel's channels are whole lines,
 //! outputs are stored past the caches: an ordinary store would read each line first, half as much again as the traffic that counts. A block's lines are finished
@@ -49,9 +49,9 @@ const SHARE: usize = 16 << 20;
 /// Output columns of a window.
 const WINDOW: usize = 6;
 
-/// Work-groups: units of tiles, or output rows.
+/// Work-groups: rows of tiles, or output rows.
 pub(crate) fn groups(p: &Depthwise, s: &Setting<'_>) -> u64 {
-    Tiles::planned(p, s).map_or_else(|| p.n * p.out().0, |tiles| tiles.units() as u64)
+    Tiles::planned(p, s).map_or_else(|| p.n * p.out().0, |tiles| tiles.groups() as u64)
 }
 
 /// Requested: every output row, or pair of rows, loads the filter and the input under its taps, and stores itself. Lane: inside a
@@ -85,8 +85,12 @@ pub(crate) fn demand(p: &Depthwise, s: &Setting<'_>) -> Demand {
             lane += first * (columns + filter);
         }
     }
-    let bytes = |elements: usize| s.precision.storage().bytes() * p.n * elements as u64 * p.c;
-    Demand::new(bytes(requested), bytes(lane))
+    let width = s.precision.storage().bytes();
+    let lanes = Isa::planned(s).register_bytes() as u64 / width;
+    // Channels by registers, the last of which overlaps the one before.
+    let covered = if p.c < lanes { p.c } else { p.c.next_multiple_of(lanes) };
+    let bytes = |elements: usize, channels: u64| width * p.n * elements as u64 * channels;
+    Demand::new(bytes(requested, p.c), bytes(lane, covered))
 }
 
 /// The kernel.
@@ -304,6 +308,11 @@ impl<'a, S: Scalar> Line<'a, S> {
             while channel + V::COUNT <= s.c {
                 self.lanes::<V, W, STREAM>(x.wrapping_add(channel), f.wrapping_add(channel), end - first, y.add(channel));
                 channel += V::COUNT;
+            }
+            if channel < s.c && s.c >= V::COUNT {
+                // A last register, which overlaps the one before.
+                let last = s.c - V::COUNT;
+                return self.lanes::<V, W, false>(x.wrapping_add(last), f.wrapping_add(last), end - first, y.add(last));
             }
             while channel < s.c {
                 self.lanes::<Wide<S, 1>, W, false>(x.wrapping_add(channel), f.wrapping_add(channel), end - first, y.add(channel));

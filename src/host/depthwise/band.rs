@@ -191,14 +191,29 @@ impl<S: Scalar, const R: usize> Band<'_, S, R> {
         });
         // SAFETY: the columns read are inside the image; channels stay below c.
         unsafe {
-            match inside {
-                (0, to) if to == W + 2 => dispatch(isa, Sums::<S, STREAM, R, W, 0, 0> { step, times, steps, ahead }),
-                (0, _) => dispatch(isa, Sums::<S, STREAM, R, W, 0, 1> { step, times, steps, ahead }),
-                _ => dispatch(isa, Sums::<S, STREAM, R, W, 1, 0> { step, times, steps, ahead }),
+            Self::sums::<STREAM, W>(isa, inside, step, (times, steps), ahead);
+            if rest > 0 && c >= count {
+                // A last register, which overlaps the one before: all of those in this piece or the last of the piece before.
+                let last = step.advanced((steps * count + rest).wrapping_sub(count));
+                Self::sums::<STREAM, W>(isa, inside, last, (times, 1), None);
+            } else if rest > 0 {
+                (0..times).for_each(|block| step.over(block * W * c).singly(rest, (R, W), inside));
             }
-            if rest > 0 {
-                (0..times).for_each(|block| step.over(block * W * c).advanced(steps * count).singly(rest, (R, W), inside));
-            }
+        }
+    }
+
+    /// So many blocks side by side of so many registers of channels.
+    unsafe fn sums<const STREAM: bool, const W: usize>(
+        isa: Isa,
+        inside: (usize, usize),
+        step: Step<S>,
+        (times, steps): (usize, usize),
+        ahead: Option<Ahead<S>>,
+    ) {
+        match inside {
+            (0, to) if to == W + 2 => dispatch(isa, Sums::<S, STREAM, R, W, 0, 0> { step, times, steps, ahead }),
+            (0, _) => dispatch(isa, Sums::<S, STREAM, R, W, 0, 1> { step, times, steps, ahead }),
+            _ => dispatch(isa, Sums::<S, STREAM, R, W, 1, 0> { step, times, steps, ahead }),
         }
     }
 }
