@@ -89,7 +89,7 @@ fn a_device_that_is_lost_in_a_trace_leaves_what_was_measured_before_and_after_in
     let [out, mark] = [&out, &mark].map(|path| path.to_str().expect("a plain path"));
     let fault = [("CUDACPU_REFUSES", "lost"), ("CUDACPU_AT", "stream_linear"), ("CUDACPU_AFTER", "40"), ("CUDACPU_ONCE", mark)];
     let variables = [&fault[..], &[("CUDACPU_L2", "16384")]].concat();
-    let arguments = ["trace", "--device", "cuda:0", "--size", "small", "--quiet", "--out", out];
+    let arguments = ["trace", "--device", "cuda:0", "--size", "small", "--budget", "30s", "--quiet", "--out", out];
     let (status, stdout, stderr) = program(&folder, &arguments, &variables);
     // Of other settings than the default ones the stand-in has no kernels: they are wrong, which is worse than a hole.
     assert!([4, 5].contains(&status) && Path::new(mark).exists(), "{status}: {stdout}{stderr}");
