@@ -118,7 +118,7 @@ fn allotted(size: Size, device: &DeviceInfo) -> Option<Duration> {
     }
     let seconds = match (size, device.kind) {
         (Size::Small, _) => 40,
-        (Size::Standard, DeviceKind::Cpu) => 65,
+        (Size::Standard, DeviceKind::Cpu) => 70,
         (Size::Standard, DeviceKind::Gpu) => 45,
         (Size::Large, _) => return None,
     };

@@ -1,5 +1,5 @@
 //! The search for a kernel's tunables, before the kernels are measured. One set of tiles loses a fifth or more somewhere, so every problem
-//! has a search of its own where that costs little: on the host, where settings are few, and on a GPU as long as its time lasts.
+//! has a search of its own where that costs little: on the host, where settings are few, and on a GPU, or in a study on the host, as long as time lasts.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use crate::worker::{Goal, Item};
 
 /// Longest that a GPU searches more than one problem of each kernel: settings are compiled once for all, but each is loaded and verified.
 const OTHERS: Duration = Duration::from_secs(20);
+/// The same in a study, which has little time.
+const IN_STUDY: Duration = Duration::from_secs(5);
 /// The same as a part of the time that a budget leaves.
 const PART: u32 = 6;
 
@@ -33,7 +35,8 @@ impl Reach {
         match (most.is_infinite(), device.kind, device.language) {
             (true, DeviceKind::Gpu, _) => Reach::InTime,
             (true, _, Language::Host) => Reach::All,
-            // A software device takes a quarter of a second to compile, and a study has no time.
+            (false, _, Language::Host) => Reach::InTime,
+            // Compiling takes a quarter of a second or more for each setting, and a study has no time.
             _ => Reach::One,
         }
     }
@@ -42,7 +45,7 @@ impl Reach {
 impl Campaign<'_> {
     /// Gives the items of every variant that has tunables the fastest setting: each is tried for a moment, warm, and recorded as a
     /// candidate. What is found for the middle one of its problems, of `most` FLOPs at most, or else its least, holds for those that have
-    /// no search of their own; where `most` is a limit, none has. A setting with a wrong output never wins.
+    /// no search of their own, as none of more FLOPs has. A setting with a wrong output never wins.
     pub(super) fn tune(&mut self, items: &mut [Item], most: f64) -> Result<()> {
         let device = self.device();
         self.prepare_kernels(items);
@@ -62,9 +65,11 @@ impl Campaign<'_> {
         }
         if reach == Reach::InTime {
             let mut by_work = open.iter().map(|&at| Ok((work(&items[at])?, at))).collect::<Result<Vec<_>>>()?;
+            by_work.retain(|&(flops, _)| flops as f64 <= most);
             by_work.sort_by_key(|&(flops, at)| (Reverse(flops), at));
             open = by_work.into_iter().map(|(_, at)| at).collect();
-            self.tune_each(items, &open, Some(ends(Instant::now(), self.scope.deadline)))?;
+            let longest = if most.is_infinite() { OTHERS } else { IN_STUDY };
+            self.tune_each(items, &open, Some(ends(Instant::now(), longest, self.scope.deadline)))?;
         }
         Ok(())
     }
@@ -122,10 +127,10 @@ fn work(item: &Item) -> Result<u64> {
     Ok((op::find(&item.op)?.parse)(&item.problem)?.flops())
 }
 
-/// When a GPU stops searching.
-fn ends(now: Instant, deadline: Option<Instant>) -> Instant {
-    let left = deadline.map_or(OTHERS, |deadline| deadline.saturating_duration_since(now) / PART);
-    now + left.min(OTHERS)
+/// When such a search stops.
+fn ends(now: Instant, longest: Duration, deadline: Option<Instant>) -> Instant {
+    let left = deadline.map_or(longest, |deadline| deadline.saturating_duration_since(now) / PART);
+    now + left.min(longest)
 }
 
 /// That with the middle amount of work among those of `most` FLOPs at most, or else the least: neither all overhead nor all of the budget.
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_study_s_problems_and_those_without_time_share_the_middle_one_s_setting() {
+    fn a_gpu_study_s_problems_and_those_without_time_share_the_middle_one_s_setting() {
         let (mut gpu, mut items) = (Gpu::new(), items());
         Campaign::new(&mut gpu, &mut Silent, Scope::new(Size::Standard)).tune(&mut items, 1e12).expect("all is kept");
         assert_eq!(gpu.asked, [96]);
@@ -223,15 +228,18 @@ mod tests {
             assert!(of(DeviceKind::Gpu, language, f64::INFINITY) == Reach::InTime && of(DeviceKind::Gpu, language, 1e9) == Reach::One);
         }
         assert!(of(DeviceKind::Cpu, Language::Wgsl, f64::INFINITY) == Reach::One);
-        assert!(of(DeviceKind::Cpu, Language::Host, f64::INFINITY) == Reach::All && of(DeviceKind::Cpu, Language::Host, 1e9) == Reach::One);
+        assert!(
+            of(DeviceKind::Cpu, Language::Host, f64::INFINITY) == Reach::All && of(DeviceKind::Cpu, Language::Host, 1e9) == Reach::InTime
+        );
     }
 
     #[test]
     fn a_search_takes_a_part_of_a_budget_and_never_more_than_its_own_time() {
         let now = Instant::now();
-        assert_eq!(ends(now, None), now + OTHERS);
-        assert_eq!(ends(now, Some(now + Duration::from_secs(3600))), now + OTHERS);
-        assert_eq!(ends(now, Some(now + Duration::from_secs(60))), now + Duration::from_secs(10));
-        assert_eq!(ends(now, now.checked_sub(Duration::from_secs(1))), now, "a budget that is spent leaves no time");
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!((ends(now, OTHERS, None), ends(now, IN_STUDY, None)), (after(20), after(5)));
+        assert_eq!(ends(now, OTHERS, Some(after(3600))), after(20));
+        assert_eq!(ends(now, OTHERS, Some(after(60))), after(10));
+        assert_eq!(ends(now, OTHERS, now.checked_sub(Duration::from_secs(1))), now, "a budget that is spent leaves no time");
     }
 }
