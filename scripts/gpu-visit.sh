@@ -8,7 +8,8 @@
 #   OUT      default: $OUT, else gpu-visit-<UTC time>
 #   DEVICES  default: $DEVICES, else cuda:0 and every hardware wgpu device; `host` makes a dry run
 #   COMPARE  the release example compare_kernels, for gpu_figures.py; default: $COMPARE, else beside BINARY or in its folder examples
-# The runs have the size of the environment's SIZE, by default standard.
+# The runs have the size of the environment's SIZE, by default standard. ONLY=proof leaves the studies out, ONLY=studies does nothing else (a second
+# visit's work, where one is not long enough for both); STUDIES names some of them.
 #
 # OUT receives summary.txt, <device>/records.jsonl, figures.json and, with all logs and pictures, visit.tgz: eight files for five devices, each
 # as it is after the last step that ended. A step that fails does not stop the next.
@@ -177,12 +178,15 @@ weights=0
 for device in $devices; do
     weights=$((weights + $(weight "$device")))
 done
-for device in $devices; do
+only=${ONLY:-proof studies}
+case $only in *proof*) proved=$devices ;; *) proved= ;; esac
+case $only in *studies*) studies=${STUDIES:-depthwise attention batch precision misnomer attention-variants energy} ;; *) studies= ;; esac
+for device in $proved; do
     weight=$(weight "$device")
     prove "$device" $((($(left) - later) * weight / weights))
     weights=$((weights - weight))
 done
-for device in $devices; do
+for device in $proved; do
     case $device in cuda:*) ;; *) continue ;; esac
     name=$(named "$device")
     if command -v compute-sanitizer > /dev/null 2>&1; then
@@ -192,8 +196,23 @@ for device in $devices; do
         tell "skipped  memcheck-$name (compute-sanitizer is not installed)"
     fi
 done
-# Planted mistakes, if there is time: they may hang or crash a device, so they come last.
+# Studies, if there is time: what they answer and take; `energy` is one that reads the card's counters.
 for device in $devices; do
+    case $device in wgpu:*) continue ;; esac
+    name=$(named "$device")
+    for study in $studies; do
+        set -- "$study"
+        [ "$study" != energy ] || set -- precision --columns cost --energy
+        if [ "$(left)" -lt 90 ]; then
+            tell "skipped  study-$study-$name ($(left)s left)"
+        else
+            step "study-$study-$name" 90 "$binary" study "$@" --device "$device" --size "${SIZE:-standard}" \
+                --out "$visit/studies/$study-$name"
+        fi
+    done
+done
+# Planted mistakes, if there is time: they may hang or crash a device, so they come last.
+for device in $proved; do
     name=$(named "$device")
     if [ "$(left)" -lt 30 ]; then
         tell "skipped  mutants-$name ($(left)s left)"

@@ -1,5 +1,6 @@
 //! The search for a kernel's tunables, before the kernels are measured. One set of tiles loses a fifth or more somewhere, so every problem
-//! has a search of its own where that costs little: on the host, where settings are few, and on a GPU, or in a study on the host, as long as time lasts.
+//! has a search of its own where that costs little: on the host, where settings are few, and as long as time lasts on a GPU, or in a study on the
+//! host.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
