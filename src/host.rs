@@ -36,6 +36,7 @@ pub(crate) mod ramp;
 pub(crate) mod stream;
 mod tally;
 pub(crate) mod topology;
+mod units;
 
 pub use pool::{Pinned, Pool};
 

@@ -2,7 +2,7 @@
 //!
 //! A worker owns consecutive output rows. 3×3 with stride 1: bands of up to four rows, in blocks of up to four columns (16 registers: two rows, three
 //! columns), whose nine filter registers and sums stay in registers; each input register under a block is loaded once (`band`). Larger filters with
-//! stride 1: tiles out of a padded copy (`tiles`). Any other filter, stride and dilation, and what the blocks leave: six columns of a row share every filter element (`Line::lanes`); columns that touch
+//! stride 1: tiles out of padded rows (`tiles`). Any other filter, stride and dilation, and what the blocks leave: six columns of a row share every filter element (`Line::lanes`); columns that touch
 //! the padding run one by one with the taps outside the image left out. Where channels end in less than a register, a last one overlaps the one before; fewer than a register run as scalars.
 //!
 //! Where input and output together pass the last-level cache, or this process's share of one, and a pixel's channels are whole lines,

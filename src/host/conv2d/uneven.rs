@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::turn;
 use crate::host::gemm::Panels;
 use crate::host::lanes::{Kernel, Lanes, Scalar, dispatch};
+use crate::host::units::{Unit, Units};
 use crate::host::{Call, Isa, Output, share, tally};
 use crate::op::conv2d::Conv2d;
 use crate::plan::{Demand, Precision, Setting};
@@ -37,17 +38,9 @@ pub(super) struct Uneven<'a> {
     /// Elements of a register, and registers of output channels.
     lanes: usize,
     registers: usize,
-    /// Output rows of a unit, and bands of an image.
-    band: usize,
-    bands: usize,
+    /// Of a register each.
+    units: Units,
     workers: usize,
-}
-
-/// A unit's part.
-struct Unit {
-    image: usize,
-    rows: Range<usize>,
-    register: usize,
 }
 
 impl<'a> Uneven<'a> {
@@ -61,12 +54,22 @@ impl<'a> Uneven<'a> {
             return None;
         }
         let k = problem.extents().k;
-        let whole = Uneven { problem, inner, outer, k, oh, ow, lanes, registers: c / lanes, band: oh, bands: 1, workers };
-        let fits = |band: &usize| whole.copy(*band) * width <= COPY;
+        let registers = c / lanes;
+        let cut = |band: usize| Uneven {
+            problem,
+            inner,
+            outer,
+            k,
+            oh,
+            ow,
+            lanes,
+            registers,
+            units: Units::new(problem.n as usize, (oh, band), registers),
+            workers,
+        };
+        let fits = |band: &usize| cut(*band).copy(*band) * width <= COPY;
         let most = (1..=oh).rev().find(fits).unwrap_or(1);
-        let bands = oh.div_ceil(most);
-        let band = oh.div_ceil(bands);
-        Some(Uneven { band, bands: oh.div_ceil(band), ..whole })
+        Some(cut(oh.div_ceil(oh.div_ceil(most))))
     }
 
     /// The same for a plan.
@@ -76,13 +79,7 @@ impl<'a> Uneven<'a> {
 
     /// Units of work.
     pub(super) fn units(&self) -> usize {
-        self.problem.n as usize * self.bands * self.registers
-    }
-
-    fn unit(&self, number: usize) -> Unit {
-        let row = number / self.registers % self.bands * self.band;
-        let image = number / self.registers / self.bands;
-        Unit { image, rows: row..(row + self.band).min(self.oh), register: number % self.registers }
+        self.units.count()
     }
 
     /// Padded input rows under so many output rows, and columns under all.
@@ -115,20 +112,20 @@ impl<'a> Uneven<'a> {
         let columns = under(self.ow.next_multiple_of(COLUMNS), p.kw);
         let blocks = self.ow.div_ceil(COLUMNS);
         let (mut requested, mut lane) = (0, 0);
-        for rows in (0..self.units()).map(|number| self.unit(number).rows.len()) {
+        for rows in self.units.all().map(|unit| unit.rows.len()) {
             requested += self.lanes * (under(rows, p.kh) * columns * self.inner + self.k);
             lane += self.lanes * rows * blocks * self.k * (COLUMNS + 1);
         }
         let outputs = p.n as usize * self.oh * self.ow * p.c_out as usize;
         let bytes = |elements: usize| s.precision.storage().bytes() * elements as u64;
-        let workspace = self.registers * self.lanes * self.k + self.workers * self.copy(self.band);
+        let workspace = self.registers * self.lanes * self.k + self.workers * self.copy(self.units.band());
         Demand { requested: bytes(requested + outputs), lane: bytes(lane + outputs), workspace: bytes(workspace) }
     }
 
     /// The whole of it. Whether there was memory to copy into; if not, nothing was done.
     pub(super) fn run<S: Scalar>(self, call: &Call<'_>) -> bool {
         let (x, f, y) = (call.input::<S>(0), call.input::<S>(1), call.output::<S>(2));
-        let copy = self.copy(self.band);
+        let copy = self.copy(self.units.band());
         let Some(scratch) = call.pool.scratch((f.len() + call.pool.workers() * copy) * size_of::<S>()) else { return false };
         let packed = Panels(scratch.start().cast::<S>());
         call.pool.run(&|worker, workers| {
@@ -139,7 +136,7 @@ impl<'a> Uneven<'a> {
             // SAFETY: within the scratch, behind the filters, and this worker's own part of it.
             let own = unsafe { packed.get().add(f.len() + worker * copy) };
             for unit in share(self.units(), worker, workers) {
-                let unit = self.unit(unit);
+                let unit = self.units.at(unit);
                 dispatch(call.isa, Spread { form: &self, x, unit: &unit, to: own });
                 let _group = tally::group();
                 dispatch(call.isa, Sums { form: &self, unit: &unit, x: own, f: packed.get(), y: y.start });
@@ -182,7 +179,7 @@ impl<S: Scalar> Kernel<S> for Spread<'_, S> {
         let Uneven { problem: p, inner, outer, .. } = *self.form;
         let [h, w, c, stride, padding] = [p.h, p.w, p.c_in, p.stride, p.padding].map(|extent| extent as usize);
         let (down, across) = (self.form.down(self.unit.rows.len()), self.form.across());
-        let first = self.unit.register * V::COUNT / outer * inner;
+        let first = self.unit.piece * V::COUNT / outer * inner;
         // 16 lanes are the widest register.
         let group: [usize; 16] = std::array::from_fn(|lane| lane % V::COUNT / outer * inner);
         for (row, column) in (0..down).flat_map(|row| (0..across).map(move |column| (row, column))) {
@@ -220,7 +217,7 @@ impl<S: Scalar> Kernel<S> for Sums<'_, S> {
         let Uneven { problem: p, inner, k, oh, ow, .. } = *self.form;
         let [kh, kw, stride, dilation, c] = [p.kh, p.kw, p.stride, p.dilation, p.c_out].map(|extent| extent as usize);
         let across = self.form.across();
-        let Unit { image, register, .. } = *self.unit;
+        let Unit { image, piece: register, .. } = *self.unit;
         for (number, row) in self.unit.rows.clone().enumerate() {
             for z in (0..ow).step_by(COLUMNS) {
                 // SAFETY: the copy and the filters hold all that is loaded, outputs are the unit's alone; by the caller's promise.

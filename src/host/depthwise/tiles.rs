@@ -11,14 +11,15 @@
 //! Predicted: 0.7 of `fma` at 5×5, where a tile's first and last rows and the copy weigh most, 0.85 and more from 9×9 on.
 //! Measured on two shared cores of a Zen 5 out of memory, 56×56×128, k = 5, 7, 13 and 31: 0.47, 0.64, 0.83 and 0.92 of `fma`, in an hour in which memory gave
 //! twice as much 0.30, 0.45, 0.69 and 0.88 (a whole band copied first, unasked for: 0.21, 0.30, 0.62 and 0.84 there); 14×14×672 with k = 5 in a batch of 16
-//! 0.51 warm and 0.34 cold (0.38 and 0.25). What is missing at 5×5 are some hundred cycles a tile of 262 for its stores and its short loops, a
-//! tenth less with loops unrolled for that filter, and the copy, two cycles and more a line of the nearest caches.
+//! 0.51 warm and 0.34 cold (0.38 and 0.25). What is missing at 5×5 are some hundred cycles a tile of 262 for its stores and its short loops (loops
+//! unrolled for that filter gain up to a tenth), and the copy.
 
 use std::ops::Range;
 
 use super::{LINE, put};
 use crate::host::gemm::Panels;
 use crate::host::lanes::{Kernel, Lanes, Scalar, dispatch, fence, prefetch};
+use crate::host::units::{Unit, Units};
 use crate::host::{Call, Isa, Output, share, tally};
 use crate::op::depthwise::Depthwise;
 use crate::plan::{Demand, Precision, Setting};
@@ -44,19 +45,10 @@ pub(super) struct Tiles {
     /// Elements of a register, and registers of all channels.
     lanes: usize,
     registers: usize,
-    /// Registers of a unit, its output rows (whole tiles), and bands of an image.
+    /// Registers of a unit's piece. Bands are whole tiles.
     piece: usize,
-    band: usize,
-    bands: usize,
+    units: Units,
     workers: usize,
-}
-
-/// A unit's part of the layer.
-struct Unit {
-    image: usize,
-    /// Output rows. Padded rows are counted from the first one that they see.
-    rows: Range<usize>,
-    registers: Range<usize>,
 }
 
 impl Tiles {
@@ -72,15 +64,16 @@ impl Tiles {
         let registers = c.div_ceil(lanes);
         let tile = if isa.registers() == 32 { (3, 7) } else { (2, 4) };
         let cut = |piece: usize| {
-            let units = n * registers.div_ceil(piece);
-            let bands = (UNITS * workers).div_ceil(units).min(oh / (2 * k)).max(1);
+            let pieces = registers.div_ceil(piece);
+            let bands = (UNITS * workers).div_ceil(n * pieces).min(oh / (2 * k)).max(1);
             let band = oh.div_ceil(bands).next_multiple_of(tile.0);
-            Tiles { n, h, w, c, k, padding, oh, ow, tile, lanes, registers, piece, band, bands: oh.div_ceil(band), workers }
+            let units = Units::new(n, (oh, band), pieces);
+            Tiles { n, h, w, c, k, padding, oh, ow, tile, lanes, registers, piece, units, workers }
         };
         // Whole lines of channels: those of a pixel are read, and stored past the caches, side by side.
         let line = (LINE / isa.register_bytes()).min(registers);
         let wide = cut(2 * line);
-        let fits = 2 * line <= registers && wide.kept() * width <= NEAR && wide.units() >= UNITS * workers;
+        let fits = 2 * line <= registers && wide.kept() * width <= NEAR && wide.units.count() >= UNITS * workers;
         Some(if fits { wide } else { cut(line) })
     }
 
@@ -91,22 +84,13 @@ impl Tiles {
 
     /// Work-groups: rows of tiles.
     pub(super) fn groups(&self) -> usize {
-        (0..self.units()).map(|number| self.unit(number).rows.len().div_ceil(self.tile.0)).sum()
+        self.units.all().map(|unit| unit.rows.len().div_ceil(self.tile.0)).sum()
     }
 
-    /// Units of work: a band of an image for some registers of channels.
-    fn units(&self) -> usize {
-        self.n * self.bands * self.registers.div_ceil(self.piece)
-    }
-
-    fn unit(&self, number: usize) -> Unit {
-        let pieces = self.registers.div_ceil(self.piece);
-        let (first, row) = (number % pieces * self.piece, number / pieces % self.bands * self.band);
-        Unit {
-            image: number / pieces / self.bands,
-            rows: row..(row + self.band).min(self.oh),
-            registers: first..(first + self.piece).min(self.registers),
-        }
+    /// Registers of channels of a unit.
+    fn registers(&self, unit: &Unit) -> Range<usize> {
+        let first = unit.piece * self.piece;
+        first..(first + self.piece).min(self.registers)
     }
 
     /// Padded columns, and rows under a row of tiles.
@@ -133,8 +117,8 @@ impl Tiles {
     pub(super) fn demand(&self, precision: Precision) -> Demand {
         let ((rows, columns), taps) = (self.tile, self.k * self.k);
         let (mut requested, mut lane) = (0, 0);
-        for unit in (0..self.units()).map(|number| self.unit(number)) {
-            let elements = unit.registers.len() * self.lanes * unit.rows.len().div_ceil(rows);
+        for unit in self.units.all() {
+            let elements = self.registers(&unit).len() * self.lanes * unit.rows.len().div_ceil(rows);
             requested += elements * (self.under() * self.across() + taps);
             lane += elements * self.ow.div_ceil(columns) * (self.under() * self.k * columns + rows * taps);
         }
@@ -157,7 +141,7 @@ impl Tiles {
             let y: Output<'_, S> = y;
             // SAFETY: within the scratch, behind the filters, and this worker's own part of it.
             let own = unsafe { packed.get().add(filters + worker * kept) };
-            let work = Work { form: &self, units: share(self.units(), worker, workers), x, own, f: packed.get(), y: y.start };
+            let work = Work { form: &self, units: share(self.units.count(), worker, workers), x, own, f: packed.get(), y: y.start };
             match (self.tile, streaming) {
                 ((3, _), false) => dispatch(call.isa, Sums::<_, false, 3, 7>(work)),
                 ((3, _), true) => dispatch(call.isa, Sums::<_, true, 3, 7>(work)),
@@ -226,8 +210,8 @@ impl<S: Scalar, const STREAM: bool, const R: usize, const W: usize> Kernel<S> fo
         unsafe {
             self.0.clear::<V>();
             for number in units.clone() {
-                let next = (number + 1 < units.end).then(|| form.unit(number + 1));
-                self.unit::<V>(&form.unit(number), next);
+                let next = (number + 1 < units.end).then(|| form.units.at(number + 1));
+                self.unit::<V>(&form.units.at(number), next);
             }
         }
     }
@@ -243,13 +227,13 @@ impl<S: Scalar> Work<'_, S> {
         }
     }
 
-    /// Where the pixels lie that these padded rows of a unit hold, from its first channel on, and how many.
+    /// Where the pixels lie that these padded rows of a unit, counted from the first under its outputs, hold, from its first channel on, and how many.
     #[inline(always)]
     fn pixels(&self, unit: &Unit, rows: Range<usize>) -> (*const S, usize) {
         let Tiles { h, w, c, padding, lanes, .. } = *self.form;
         let row = |row: usize| (unit.rows.start + row).saturating_sub(padding).min(h);
         let (first, end) = (row(rows.start), row(rows.end));
-        (self.x.as_ptr().wrapping_add((unit.image * h + first) * w * c + unit.registers.start * lanes), (end - first) * w)
+        (self.x.as_ptr().wrapping_add((unit.image * h + first) * w * c + self.form.registers(unit).start * lanes), (end - first) * w)
     }
 
     /// Copies padded rows of a unit to where they are kept.
@@ -257,9 +241,10 @@ impl<S: Scalar> Work<'_, S> {
     unsafe fn fetch<V: Lanes<Scalar = S>>(&self, unit: &Unit, rows: Range<usize>) {
         let Tiles { h, w, c, padding, .. } = *self.form;
         let (under, across) = (self.form.under(), self.form.across());
-        let first = unit.registers.start * V::COUNT;
+        let registers = self.form.registers(unit);
+        let first = registers.start * V::COUNT;
         // Whole registers of channels, and what is left in a last one.
-        let (whole, left) = ((c - first).min(unit.registers.len() * V::COUNT) / V::COUNT, (c - first) % V::COUNT);
+        let (whole, left) = ((c - first).min(registers.len() * V::COUNT) / V::COUNT, (c - first) % V::COUNT);
         let step = under * across * V::COUNT;
         for row in rows {
             let from = (unit.rows.start + row).wrapping_sub(padding);
@@ -268,7 +253,7 @@ impl<S: Scalar> Work<'_, S> {
             unsafe {
                 if from >= h {
                     let zero = V::splat(S::zeroed());
-                    for register in 0..unit.registers.len() {
+                    for register in 0..registers.len() {
                         (0..w).for_each(|column| zero.store(to.add(register * step + column * V::COUNT)));
                     }
                     continue;
@@ -279,7 +264,7 @@ impl<S: Scalar> Work<'_, S> {
                     for register in 0..whole {
                         V::load(from.add(register * V::COUNT)).store(to.add(register * step));
                     }
-                    if whole < unit.registers.len() {
+                    if whole < registers.len() {
                         filled::<V>(std::slice::from_raw_parts(from.add(whole * V::COUNT), left), to.add(whole * step));
                     }
                 }
@@ -310,7 +295,7 @@ impl<S: Scalar, const STREAM: bool, const R: usize, const W: usize> Sums<'_, S, 
                 let _group = tally::group();
                 let rows = R.min(unit.rows.len() - row);
                 for z in (0..ow).step_by(W) {
-                    for (number, register) in unit.registers.clone().enumerate() {
+                    for (number, register) in work.form.registers(unit).enumerate() {
                         let y = work.y.add((((unit.image * oh + unit.rows.start + row) * ow) + z) * c + register * V::COUNT);
                         for pixel in 0..each {
                             prefetch(soon.wrapping_add(pixel * c + number * V::COUNT));
