@@ -31,6 +31,13 @@ if [ -z "$binary" ] || ! [ -x "$binary" ]; then
     echo "gpu-visit: there is no program '${binary:-rooftrace}'; give its path as the first argument" >&2
     exit 2
 fi
+case ${ONLY:-} in
+    '' | proof | studies) ;;
+    *)
+        echo "gpu-visit: ONLY is '$ONLY'; set it to proof or studies, or leave it out" >&2
+        exit 2
+        ;;
+esac
 compare=$(first "${4:-${COMPARE:-}}" "$(dirname "$binary")/compare_kernels" "$(dirname "$binary")/examples/compare_kernels")
 out=${2:-${OUT:-gpu-visit-$(date -u +%Y%m%dT%H%M%S)}}
 devices=${3:-${DEVICES:-}}
@@ -178,9 +185,12 @@ weights=0
 for device in $devices; do
     weights=$((weights + $(weight "$device")))
 done
-only=${ONLY:-proof studies}
-case $only in *proof*) proved=$devices ;; *) proved= ;; esac
-case $only in *studies*) studies=${STUDIES:-depthwise attention batch precision misnomer attention-variants energy} ;; *) studies= ;; esac
+proved=$devices
+studies=${STUDIES:-depthwise attention batch precision misnomer attention-variants energy}
+case ${ONLY:-} in
+    proof) studies= ;;
+    studies) proved= ;;
+esac
 for device in $proved; do
     weight=$(weight "$device")
     prove "$device" $((($(left) - later) * weight / weights))
@@ -198,7 +208,6 @@ for device in $proved; do
 done
 # Studies, if there is time: what they answer and take; `energy` is one that reads the card's counters.
 for device in $devices; do
-    case $device in wgpu:*) continue ;; esac
     name=$(named "$device")
     for study in $studies; do
         set -- "$study"

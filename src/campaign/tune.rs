@@ -25,8 +25,8 @@ const PART: u32 = 6;
 enum Reach {
     /// The middle one.
     One,
-    /// The middle one first, then the others, those with most work first, until their time is over.
-    InTime,
+    /// The middle one first, then the others, those with most work first, until this time is over.
+    InTime(Duration),
     /// All.
     All,
 }
@@ -34,9 +34,9 @@ enum Reach {
 impl Reach {
     fn of(device: &DeviceInfo, most: f64) -> Self {
         match (most.is_infinite(), device.kind, device.language) {
-            (true, DeviceKind::Gpu, _) => Reach::InTime,
+            (true, DeviceKind::Gpu, _) => Reach::InTime(OTHERS),
             (true, _, Language::Host) => Reach::All,
-            (false, _, Language::Host) => Reach::InTime,
+            (false, _, Language::Host) => Reach::InTime(IN_STUDY),
             // Compiling takes a quarter of a second or more for each setting, and a study has no time.
             _ => Reach::One,
         }
@@ -64,12 +64,11 @@ impl Campaign<'_> {
             self.settle(items, &middle, |item| alike(item, &of))?;
             open.retain(|&at| !alike(&items[at], &middle) || items[at].problem != middle.problem);
         }
-        if reach == Reach::InTime {
+        if let Reach::InTime(longest) = reach {
             let mut by_work = open.iter().map(|&at| Ok((work(&items[at])?, at))).collect::<Result<Vec<_>>>()?;
             by_work.retain(|&(flops, _)| flops as f64 <= most);
             by_work.sort_by_key(|&(flops, at)| (Reverse(flops), at));
             open = by_work.into_iter().map(|(_, at)| at).collect();
-            let longest = if most.is_infinite() { OTHERS } else { IN_STUDY };
             self.tune_each(items, &open, Some(ends(Instant::now(), longest, self.scope.deadline)))?;
         }
         Ok(())
@@ -226,11 +225,14 @@ mod tests {
     fn a_gpu_searches_all_problems_in_time_and_a_software_device_one() {
         let of = |kind, language, most| Reach::of(&DeviceInfo { kind, language, ..host::device() }, most);
         for language in [Language::Cuda, Language::Wgsl] {
-            assert!(of(DeviceKind::Gpu, language, f64::INFINITY) == Reach::InTime && of(DeviceKind::Gpu, language, 1e9) == Reach::One);
+            assert!(
+                of(DeviceKind::Gpu, language, f64::INFINITY) == Reach::InTime(OTHERS) && of(DeviceKind::Gpu, language, 1e9) == Reach::One
+            );
         }
         assert!(of(DeviceKind::Cpu, Language::Wgsl, f64::INFINITY) == Reach::One);
         assert!(
-            of(DeviceKind::Cpu, Language::Host, f64::INFINITY) == Reach::All && of(DeviceKind::Cpu, Language::Host, 1e9) == Reach::InTime
+            of(DeviceKind::Cpu, Language::Host, f64::INFINITY) == Reach::All
+                && of(DeviceKind::Cpu, Language::Host, 1e9) == Reach::InTime(IN_STUDY)
         );
     }
 
