@@ -326,20 +326,27 @@ impl<'a> Campaign<'a> {
         Ok(())
     }
 
-    /// Items whose canaries moved are measured once more, for `spent` times [`AGAIN`] at most; the better record takes the first
-    /// one's place in tables. A machine that never rests marks every item, and repeating them all would only double the run.
+    /// Items whose canaries moved are measured once more, and those that went at another speed than their roof for as long as that is
+    /// mended by it; all for `spent` times [`AGAIN`] at most. The later record takes the first one's place in tables. A machine that
+    /// never rests marks every item, and repeating them all would only double the run.
     fn repeat_suspects(&mut self, spent: Duration) -> Result<()> {
-        let suspects: Vec<Measurement> = self.records.iter().filter_map(moved).collect();
+        let roof = self.roof();
+        let (moved, off) = roofline::suspects(&self.records, &roof);
+        let suspects: Vec<(Measurement, bool)> =
+            moved.into_iter().map(|m| (m.clone(), false)).chain(off.into_iter().map(|m| (m.clone(), true))).collect();
         self.watcher.stage("again, where the machine changed speed", suspects.len());
         let started = Instant::now();
-        for suspect in suspects {
+        for (suspect, off) in suspects {
             if started.elapsed() > spent.mul_f64(AGAIN) || self.over() {
                 break;
             }
             let custom = self.own.clone().filter(|own| own.name == suspect.variant);
             let plain = self.item(&suspect.op, &suspect.variant, suspect.problem, kernels::effort(self.kernel_size));
             let item = Item { precision: suspect.precision, tunables: suspect.tunables, cache: suspect.cache, custom, ..plain };
-            self.run_item(item)?;
+            let again = self.run_item(item)?;
+            if off && again.is_some_and(|m| roofline::place(&m, &roof).state == State::Suspect) {
+                break;
+            }
         }
         Ok(())
     }
@@ -352,13 +359,6 @@ impl<'a> Campaign<'a> {
             }
         }
         outcome.map(|()| self.records)
-    }
-}
-
-fn moved(record: &Record) -> Option<Measurement> {
-    match record {
-        Record::Measurement(m) if m.role.is_placed() && m.state == State::Suspect && !m.candidate => Some(m.clone()),
-        _ => None,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::view::{Row, SkipView, View};
 mod ceiling;
 mod level;
 mod limiter;
+mod pace;
 mod place;
 mod roof;
 mod sweep;
@@ -35,7 +36,7 @@ pub use sweep::{Point, Sweep, sweeps};
 pub fn view(records: &[Record]) -> Result<View> {
     let (roof, lost) = Roof::with_lost(records)?;
     let header = header(records)?.clone();
-    let rows = latest(records).into_iter().map(|m| place(m, &roof)).collect();
+    let rows = latest(records, &roof).into_iter().map(|(_, row)| row).collect();
     let skips = records.iter().filter_map(|record| match record {
         Record::Skip(skip) => Some(skipped(skip)),
         _ => None,
@@ -68,22 +69,30 @@ pub fn traced<'a>(records: &[Record], ceilings: impl Iterator<Item = &'a Ceiling
 
 /// Kernels above a roof: the level that each one's data comes from, and its precision.
 pub fn above(records: &[Record], roof: &Roof) -> Vec<(Option<String>, Precision)> {
-    let rows = latest(records).into_iter().map(|m| (place(m, roof), m.precision));
-    rows.filter(|(row, _)| row.above_roof).map(|(row, precision)| (row.level, precision)).collect()
+    let rows = latest(records, roof).into_iter().filter(|(_, row)| row.above_roof);
+    rows.map(|(m, row)| (row.level, m.precision)).collect()
 }
 
-/// The kernels, in the order of the file. One that was measured again because the machine changed its speed stands in its first
-/// place with its latest measurement; the file keeps both.
-fn latest(records: &[Record]) -> Vec<&Measurement> {
+/// Kernels worth another measurement: while they ran the machine changed its speed, or else it went at another than at their roof.
+/// Those of the second kind come behind, for as long as it goes so they would be measured in vain.
+pub fn suspects<'a>(records: &'a [Record], roof: &Roof) -> (Vec<&'a Measurement>, Vec<&'a Measurement>) {
+    let suspect = latest(records, roof).into_iter().filter(|(_, row)| row.state == State::Suspect);
+    suspect.map(|(m, _)| m).partition(|m| m.state == State::Suspect)
+}
+
+/// The kernels with their rows, in the order of the file. A suspect one that was measured again stands in its first place with its
+/// latest measurement; the file keeps both.
+fn latest<'a>(records: &'a [Record], roof: &Roof) -> Vec<(&'a Measurement, Row)> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let mut kernels: Vec<&Measurement> = Vec::new();
+    let mut kernels: Vec<(&Measurement, Row)> = Vec::new();
     for m in measurements(records).filter(|m| m.role.is_placed() && !m.candidate) {
         let key = format!("{} {} {} {:?} {} {:?}", m.op, m.variant, m.problem, m.tunables, m.precision, m.cache);
+        let row = place(m, roof);
         match places.get(&key) {
-            Some(&place) if kernels[place].state == State::Suspect => kernels[place] = m,
+            Some(&place) if kernels[place].1.state == State::Suspect => kernels[place] = (m, row),
             _ => {
                 places.insert(key, kernels.len());
-                kernels.push(m);
+                kernels.push((m, row));
             }
         }
     }

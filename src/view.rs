@@ -58,6 +58,9 @@ pub struct CeilingView {
     pub low: f64,
     /// Upper end of its 95 % interval.
     pub high: f64,
+    /// Time of the canary around its fastest block: of arithmetic, ns of a launch; of DRAM, ns of a byte. Absent for all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_ns: Option<f64>,
     /// `ok`, `power_limited` or `suspect`.
     pub state: State,
     /// Why it is not `ok`; also where the system reports another capacity.

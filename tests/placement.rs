@@ -275,6 +275,7 @@ fn every_point_beyond_its_bound_is_flagged_and_none_is_clamped_or_dropped() {
             value,
             low: value * (1.0 - spread / 2.0),
             high: value / (1.0 - spread),
+            canary_ns: None,
             state: State::Ok,
             reasons: Vec::new(),
         };
@@ -446,4 +447,101 @@ fn power_and_suspect_modify_the_limiter() {
     let of = |state| placed(kernel("k").work(80_000_000, 1_000_000, 0).takes(MS).ended(state)).limiter;
     assert_eq!(of(State::PowerLimited), "compute (vector), power");
     assert_eq!(of(State::Suspect), "compute (vector), suspect");
+}
+
+// Paces.
+
+/// The fixture's roof, its arithmetic and its memory traced while the canaries took 100 and 1000 ns.
+fn paced() -> Vec<Record> {
+    let sings = |record| match record {
+        Record::Measurement(mut m) => {
+            m.canary_ns = kernel("").sings(100, 1000).done().canary_ns;
+            Record::Measurement(m)
+        }
+        other => other,
+    };
+    traced().into_iter().map(sings).collect()
+}
+
+fn paced_row(build: Build) -> Row {
+    place(&build.done(), &Roof::from_records(&paced()).unwrap())
+}
+
+/// Half of its time is reads from memory at the roof's pace, a twentieth arithmetic.
+fn reading() -> Build {
+    kernel("k").work(5_000_000, 10_000_000, 0).takes(MS)
+}
+
+#[test]
+fn a_kernel_of_an_hour_of_slower_memory_is_suspect_and_dram_has_the_share_that_it_had_then() {
+    let row = paced_row(reading().sings(100, 1800));
+    assert_near(row.roof_fraction, 0.5);
+    assert_eq!((row.state, row.limiter.as_str()), (State::Suspect, "dram, suspect"));
+    assert_near(row.limiter_share, 0.9);
+    assert_eq!(row.reasons, ["memory was slower than when its roof was traced (at 56 % of that speed, by the canaries)"]);
+    let faster = paced_row(reading().sings(100, 700));
+    assert_eq!((faster.state, faster.limiter.as_str()), (State::Suspect, "unexplained, suspect"));
+    assert_near(faster.limiter_share, 0.35);
+    assert!(faster.reasons[0].starts_with("memory was faster than"), "{:?}", faster.reasons);
+}
+
+#[test]
+fn a_pace_is_felt_by_the_share_that_a_resource_has_of_the_time() {
+    // A tenth more of half the time; nine tenths more of a twentieth.
+    for sober in [reading().sings(100, 1100), reading().sings(190, 1000), reading().sings(100, 1000), reading()] {
+        let row = paced_row(sober);
+        assert_eq!((row.state, row.limiter.as_str(), &row.reasons[..]), (State::Ok, "unexplained", &[][..]));
+    }
+    let computing = kernel("k").work(80_000_000, 1_000_000, 0).takes(MS);
+    let row = paced_row(computing.clone().sings(120, 1000));
+    assert_eq!((row.state, row.limiter.as_str()), (State::Suspect, "compute (vector), suspect"));
+    assert_near(row.limiter_share, 0.96);
+    assert!(row.reasons[0].starts_with("arithmetic was slower than"), "{:?}", row.reasons);
+    // What else the state says is kept.
+    assert_eq!(paced_row(computing.sings(120, 1000).ended(State::PowerLimited)).state, State::PowerLimited);
+}
+
+#[test]
+fn directions_traced_at_other_paces_weigh_as_they_do_in_the_mix() {
+    // Reads were traced in a moment twice as slow as all else.
+    let records: Vec<Record> = paced()
+        .into_iter()
+        .map(|record| match record {
+            Record::Measurement(m) if m.id.starts_with("read-") => {
+                Record::Measurement(rooftrace::record::Measurement { canary_ns: kernel("").sings(100, 2000).done().canary_ns, ..m })
+            }
+            other => other,
+        })
+        .collect();
+    let roof = Roof::from_records(&records).unwrap();
+    // Half way from read (0.05 ns a byte) to triad (0.0625): at the later pace reads take half as long.
+    let row = place(&kernel("k").work(1000, 12_000_000, 2_000_000).takes(MS).sings(100, 1000).done(), &roof);
+    let (traced, now) = ((0.05 + 0.0625) / 2.0, (0.025 + 0.0625) / 2.0);
+    assert_near(row.roof_fraction, 12.0 * traced);
+    assert_near(row.limiter_share, 12.0 * now);
+    assert_eq!(row.state, State::Suspect);
+}
+
+#[test]
+fn without_canaries_or_out_of_caches_no_pace_is_told() {
+    let unsung = place(&reading().sings(100, 1800).done(), &roof());
+    assert_eq!((unsung.state, unsung.limiter.as_str()), (State::Ok, "unexplained"));
+    let warm = paced_row(kernel("k").work(1000, 64 * MIB, 0).warm(64 * MIB).takes(4.0 * MS).sings(100, 1800));
+    assert_eq!((warm.state, warm.level.as_deref()), (State::Ok, Some("dram")));
+    // Records older than the size of the canary's stream.
+    let old = reading().sings(100, 1800).with(|m| m.canary_ns.as_mut().unwrap().stream_bytes = 0);
+    assert_eq!(paced_row(old).state, State::Ok);
+}
+
+#[test]
+fn a_kernel_that_went_at_another_pace_is_replaced_by_its_later_measurement() {
+    let mut records = paced();
+    let again = || kernel("again").work(5_000_000, 10_000_000, 0).takes(0.9 * MS).sings(100, 1000);
+    let other = kernel("moved").named("matmul", "other").ended(State::Suspect).takes(MS);
+    records.extend([reading().sings(100, 1800).record(), other.record()]);
+    let (moved, off) = rooftrace::roofline::suspects(&records, &Roof::from_records(&records).unwrap());
+    assert_eq!([moved, off].map(|them| them.iter().map(|m| m.id.as_str()).collect::<Vec<_>>()), [["moved"], ["k"]]);
+    records.push(again().record());
+    let view = rooftrace::roofline::view(&records).unwrap();
+    assert_eq!((view.rows.len(), view.rows[0].id.as_str(), view.rows[0].state), (2, "again", State::Ok));
 }

@@ -8,7 +8,7 @@
 //! Blocks lie minutes apart. Where two or more come within 5 % of the fastest, what else the machine did meanwhile is no part of what
 //! it can do: slower blocks are set aside, and canaries that moved are outvoted. Otherwise all are pooled, and the ceiling is suspect.
 
-use super::{launch_times, state_name};
+use super::{launch_times, pace, state_name};
 use crate::plan::Unit;
 use crate::record::{Ceiling, CeilingKind, Measurement, State};
 use crate::stats::{Estimate, estimate};
@@ -34,6 +34,7 @@ pub fn ceiling_view<'a>(ceiling: &Ceiling, find: impl Fn(&str) -> Option<&'a Mea
             }
         }
     }
+    let canary_ns = blocks.iter().min_by(|a, b| a.own.total_cmp(&b.own)).and_then(|fastest| fastest.canary_ns);
     let fastest = blocks.iter().map(|b| b.own).fold(f64::INFINITY, f64::min);
     let (agreeing, slower): (Vec<Block>, Vec<Block>) = blocks.into_iter().partition(|b| b.own <= fastest * (1.0 + APART));
     let agreed = agreeing.len() > 1;
@@ -67,6 +68,7 @@ pub fn ceiling_view<'a>(ceiling: &Ceiling, find: impl Fn(&str) -> Option<&'a Mea
         value: value.value,
         low: value.low,
         high: value.high,
+        canary_ns,
         state,
         reasons,
     })
@@ -84,6 +86,8 @@ struct Block {
     times: Vec<f64>,
     /// Their 10th percentile.
     own: f64,
+    /// The canary of what it measures.
+    canary_ns: Option<f64>,
 }
 
 /// The lower end of a slope: ns of a launch, and its steps.
@@ -128,7 +132,12 @@ fn block(ceiling: &Ceiling, m: &Measurement, base: Base) -> Result<Block, String
     }
     let mut times: Vec<f64> = times.into_iter().map(|ns| ns / work).collect();
     let own = estimate(&mut times, 0.1).ok_or_else(|| format!("{} holds no samples", m.id))?.value;
-    Ok(Block { id: m.id.clone(), state: m.state, times, own })
+    let canary_ns = match (ceiling.kind, ceiling.level.as_deref()) {
+        (CeilingKind::Compute, _) => pace::fma_ns(m),
+        (CeilingKind::Bandwidth, Some("dram")) => pace::stream_ns(m),
+        _ => None,
+    };
+    Ok(Block { id: m.id.clone(), state: m.state, times, own, canary_ns })
 }
 
 /// The pooled 10th percentile with its widened interval.

@@ -3,11 +3,12 @@
 //! The order matters: a launch too short, or a device half empty, explains low shares of everything else. A tool that always has
 //! a reason is lying, so below [`NAMED`] no resource is blamed.
 
+use super::pace::Felt;
 use super::place::{Bound, written_share};
 use super::roof::Roof;
 use crate::plan::{Precision, Unit};
 use crate::record::{Measurement, State};
-use crate::view::Share;
+use crate::view::{Row, Share};
 
 /// Share of time in launches from which they are the limit.
 const LAUNCH: f64 = 0.3;
@@ -18,12 +19,12 @@ const NAMED: f64 = 0.6;
 /// Two shares this close are both named.
 const CLOSE: f64 = 0.1;
 
-/// The limiter and the share of time behind it, for a kernel of this median time and these [`shares`] of it.
+/// The limiter and the share of time behind it, for a kernel of this median time, its row holding its [`shares`] and state.
 /// `launch`: dispatches × launch overhead. `parallelism`: the share of the device left idle. Resources: bound / time, the two
 /// largest joined by ` + ` where they are close. `unexplained`: the largest share, absent where nothing is known.
-pub(super) fn limiter(m: &Measurement, median_ns: f64, roof: &Roof, shares: &[Share]) -> (String, Option<f64>) {
-    let (name, share) = cause(m, median_ns, roof, shares);
-    let modifier = match m.state {
+pub(super) fn limiter(m: &Measurement, row: &Row, median_ns: f64, roof: &Roof) -> (String, Option<f64>) {
+    let (name, share) = cause(m, median_ns, roof, &row.shares);
+    let modifier = match row.state {
         State::PowerLimited => ", power",
         State::Suspect => ", suspect",
         _ => "",
@@ -62,14 +63,15 @@ fn idle(groups: u64, units: u32) -> Option<f64> {
 }
 
 /// Shares of time, largest first: arithmetic on the variant's own unit, exponentials where their rate is known, compulsory bytes on
-/// the level that supplies them, and requested bytes, where they are known, on the level that serves them.
-pub(super) fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>) -> Vec<Share> {
+/// the level that supplies them, and requested bytes, where they are known, on the level that serves them. A resource whose pace was
+/// felt takes the time that it took at that pace.
+pub(super) fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Option<&Bound>, felt: Felt) -> Vec<Share> {
     let mut shares = Vec::new();
     let mut add = |resource: String, ns: f64| shares.push(Share { resource, share: ns / median_ns });
     let own = roof.compute(m.precision, Some(m.unit)).or_else(|| roof.compute(m.precision, None));
     if let Some(ceiling) = own {
         let unit = ceiling.unit.unwrap_or(m.unit);
-        add(format!("compute ({unit})"), 1e9 * m.flops as f64 / ceiling.value);
+        add(format!("compute ({unit})"), 1e9 * m.flops as f64 / ceiling.value / felt.compute);
     }
     // Sums of weights are f32 in every precision that has exponentials.
     if m.exponentials > 0
@@ -78,7 +80,7 @@ pub(super) fn shares(m: &Measurement, median_ns: f64, roof: &Roof, supply: Optio
         add("exp".into(), 1e9 * m.exponentials as f64 / ceiling.value);
     }
     if let Some(bound) = supply {
-        add(bound.resource.clone(), bound.ns.value);
+        add(bound.resource.clone(), bound.ns.value / felt.memory);
         if let Some((level, ns)) = m.bytes_requested.and_then(|requested| served(m, requested, median_ns, roof, &bound.resource)) {
             add(level, ns);
         }

@@ -5,6 +5,7 @@
 //! DRAM; warm, it is read off the measured curve at the footprint of one set. Moved and requested bytes explain, no more.
 
 use super::limiter::{limiter, shares};
+use super::pace::{self, feel};
 use super::roof::Roof;
 use super::{launch_times, shows_times};
 use crate::record::{Cache, Measurement, State};
@@ -25,6 +26,8 @@ pub(super) struct Bound {
     pub(super) resource: String,
     /// ns of one launch.
     pub(super) ns: Estimate,
+    /// At what pace the resource went around the measurement; unknown where no canary tells.
+    pub(super) pace: Option<f64>,
     /// What to say when it decides.
     remarks: Vec<String>,
 }
@@ -63,11 +66,13 @@ pub fn place(m: &Measurement, roof: &Roof) -> Row {
     row.flop_per_s = rate(m.flops);
     row.byte_per_s = rate(m.bytes_compulsory);
     row.level = level(m, roof);
-    let bounds: Vec<Result<Bound, String>> = compute(m, roof).into_iter().chain([memory(m, row.level.as_deref(), roof)]).collect();
+    let (compute, memory) = (compute(m, roof), memory(m, row.level.as_deref(), roof));
+    let supply = memory.clone().ok();
+    let felt = feel(&mut row, time.value, compute.as_ref().and_then(|bound| bound.as_ref().ok()), supply.as_ref());
+    let bounds: Vec<Result<Bound, String>> = compute.into_iter().chain([memory]).collect();
     judge(&mut row, m, &time, &bounds, roof);
-    let supply = bounds.last().and_then(|b| b.as_ref().ok());
-    row.shares = shares(m, time.value, roof, supply);
-    (row.limiter, row.limiter_share) = limiter(m, time.value, roof, &row.shares);
+    row.shares = shares(m, time.value, roof, supply.as_ref(), felt);
+    (row.limiter, row.limiter_share) = limiter(m, &row, time.value, roof);
     row
 }
 
@@ -124,7 +129,8 @@ fn compute(m: &Measurement, roof: &Roof) -> Option<Result<Bound, String>> {
     let unit = ceiling.unit.map(|u| format!("compute ({u})")).unwrap_or_else(|| "compute".into());
     let suspect = ceiling.state == State::Suspect;
     let remarks = if suspect { vec![format!("the ceiling it is judged by is suspect: {}", ceiling.name)] } else { Vec::new() };
-    Some(Ok(Bound { resource: unit, ns: ceiling.estimate().rate(1e9 * m.flops as f64), remarks }))
+    let pace = pace::fma_ns(m).zip(ceiling.canary_ns).map(|(own, traced)| traced / own);
+    Some(Ok(Bound { resource: unit, ns: ceiling.estimate().rate(1e9 * m.flops as f64), pace, remarks }))
 }
 
 /// The level that must supply the compulsory bytes.
@@ -147,7 +153,10 @@ fn memory(m: &Measurement, level: Option<&str>, roof: &Roof) -> Result<Bound, St
     };
     let time = time.ok_or_else(|| missing.to_string())?;
     let resource = level.unwrap_or("memory").to_string();
-    Ok(Bound { resource, ns: time.ns.scaled(m.bytes_compulsory as f64), remarks: time.remarks })
+    // Warm, a cache may supply a part of them, and no canary sang beside the curve.
+    let canary = pace::stream_ns(m).filter(|_| m.cache == Cache::Cold);
+    let pace = canary.and_then(|canary_ns| roof.memory_pace(written, canary_ns));
+    Ok(Bound { resource, ns: time.ns.scaled(m.bytes_compulsory as f64), pace, remarks: time.remarks })
 }
 
 /// The written part of so many bytes, at most 1.

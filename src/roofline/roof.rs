@@ -152,6 +152,15 @@ impl Roof {
         by.map_or(Vec::new(), |(_, kinds)| kinds.into_iter().filter_map(|kind| self.bandwidth("dram", kind)).collect())
     }
 
+    /// At what pace memory went when its canary took so many ns a byte, against the moments in which the ceilings for this write share were
+    /// traced; `None` where one of them has no canary.
+    pub(super) fn memory_pace(&self, written: f64, canary_ns: f64) -> Option<f64> {
+        let (traced, kinds) = mix(written, |kind| self.bandwidth("dram", kind).map(CeilingView::estimate))?;
+        let then = |ceiling: &CeilingView| Some(ceiling.estimate().scaled(ceiling.canary_ns? / canary_ns));
+        let (now, same) = mix(written, |kind| self.bandwidth("dram", kind).and_then(then))?;
+        (same == kinds).then(|| traced.ns.value / now.ns.value)
+    }
+
     /// Time of a byte at a level whose write share is `written` of 1.
     pub(super) fn at_level(&self, level: &str, written: f64) -> Option<ByteTime> {
         let mut time = mix(written, |kind| self.bandwidth(level, kind).map(CeilingView::estimate))?;
@@ -238,6 +247,7 @@ mod tests {
             value,
             low: value,
             high: value,
+            canary_ns: None,
             state: State::Ok,
             reasons: Vec::new(),
         };

@@ -49,6 +49,7 @@ pub fn compute(name: &str, precision: Precision, value: f64) -> CeilingView {
         value,
         low: value * 0.994,
         high: value * 1.004,
+        canary_ns: None,
         state: State::Ok,
         reasons: vec![],
     }
@@ -66,6 +67,7 @@ pub fn bandwidth(level: &str, direction: &str, capacity: Option<u64>, value: f64
         value,
         low: value * 0.97,
         high: value * 1.03,
+        canary_ns: None,
         state: State::Ok,
         reasons: vec![],
     }
