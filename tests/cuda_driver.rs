@@ -36,7 +36,7 @@ use rooftrace::draw::{Draw, Drawn, Seeded};
 use rooftrace::op::{OPS, Op, find};
 use rooftrace::plan::{Code, DeviceKind, Language, Precision, Unit};
 use rooftrace::worker::{Answer, Bench, Goal, Launch};
-use stand_in::{CACHE, again, in_child, install, planned, runs_here, stand_in};
+use stand_in::{CACHE, again, in_child, install, planned, program, runs_here, stand_in};
 
 /// What `devices` says in a process that sees these libraries and no other of their names.
 struct Seen {
@@ -73,6 +73,12 @@ fn devices_seen_with(test: &str, libcuda: Option<&str>) -> Option<Seen> {
     let (answer, opened) = (after("ANSWER "), after("OPEN "));
     assert_eq!(answer.len(), 1, "one sentence: {stdout}");
     assert_eq!(answer, opened, "`open` gives the reason that `devices` gives");
+    // The program itself: no such device, in the same words.
+    for command in [&["run"][..], &["trace"], &["verify"], &["study", "depthwise"]] {
+        let arguments = [command, &["--device", "cuda:0", "--quiet"]].concat();
+        let (status, stdout, stderr) = program(&folder, &arguments, &[]);
+        assert!(status == 3 && stderr.contains(&answer[0]) && !stderr.contains("panicked"), "{command:?}: {status}: {stdout}{stderr}");
+    }
     let _ = std::fs::remove_dir_all(&folder);
     Some(Seen { answer: answer.concat(), stderr })
 }

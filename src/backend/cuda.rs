@@ -83,7 +83,8 @@ impl Cuda {
     /// Opens device number `index`.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] where there is no driver, no such device, no NVRTC, or an NVRTC that does not know the device.
+    /// [`Error::Unavailable`] where there is no driver, no such device, no NVRTC, or one that does not know the device or is newer than the
+    /// driver.
     pub fn open(index: usize) -> Result<Self> {
         let devices = probe::list()?;
         let count = devices.len();
@@ -101,7 +102,7 @@ impl Cuda {
         })?;
         let (context, stream, free) = opened;
         info.memory_bytes = free;
-        Ok(Cuda {
+        let cuda = Cuda {
             info,
             architecture,
             context,
@@ -114,7 +115,12 @@ impl Cuda {
             chosen: Chosen::default(),
             board: probe::board_of(index),
             ticker: OnceCell::new(),
-        })
+        };
+        // What fills tensors is needed by all; a driver that does not take it takes no code of this compiler.
+        match cuda.compiled(&cuda.draws()) {
+            Err(why @ Error::Unsupported { .. }) => Err(probe::discordant(why)),
+            other => other.map(|_| cuda),
+        }
     }
 
     /// What a plan's own code is compiled from; none where it has no text.
@@ -277,6 +283,8 @@ enum Problem {
     Timeout,
     /// Not enough device memory.
     Memory,
+    /// A group takes more than a multiprocessor has.
+    Resources,
     /// Anything else.
     Other,
 }
@@ -286,6 +294,7 @@ fn problem_of(code: CUresult) -> Problem {
     match code {
         CUDA_ERROR_OUT_OF_MEMORY => Problem::Memory,
         CUDA_ERROR_LAUNCH_TIMEOUT => Problem::Timeout,
+        CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES => Problem::Resources,
         CUDA_ERROR_ILLEGAL_ADDRESS
         | CUDA_ERROR_MISALIGNED_ADDRESS
         | CUDA_ERROR_INVALID_ADDRESS_SPACE
@@ -311,6 +320,7 @@ fn failed(doing: &str, error: DriverError) -> Error {
         Problem::Lost => Error::DeviceLost(format!("{doing} failed with {code:?}; run again, and check the driver's log if it returns")),
         Problem::Timeout => Error::Timeout(format!("{doing} was ended by the watchdog ({code:?}); choose a smaller problem")),
         Problem::Memory => Error::NoMemory(format!("{doing} failed with {code:?}")),
+        Problem::Resources => Error::unsupported(doing, "more registers or shared memory for a group", format!("fewer ({code:?})")),
         Problem::Other => Error::Backend { backend: "cuda", why: format!("{doing} failed with {code:?}") },
     }
 }
@@ -355,6 +365,7 @@ mod tests {
         assert_eq!(problem_of(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), Problem::Lost);
         assert_eq!(problem_of(CUresult::CUDA_ERROR_LAUNCH_TIMEOUT), Problem::Timeout);
         assert_eq!(problem_of(CUresult::CUDA_ERROR_OUT_OF_MEMORY), Problem::Memory);
+        assert_eq!(problem_of(CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES), Problem::Resources);
         assert_eq!(problem_of(CUresult::CUDA_ERROR_INVALID_VALUE), Problem::Other);
         let lost = failed("a launch of stream/linear", DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED));
         let short = failed("a launch of stream/linear", DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY));

@@ -42,6 +42,11 @@ fn every_fault_of_a_device_is_one_items_with_its_state_and_reason_and_the_next_i
         ("lost", State::DeviceLost, "failed with CUDA_ERROR_ILLEGAL_ADDRESS; run again"),
         ("watchdog", State::Timeout, "was ended by the watchdog (CUDA_ERROR_LAUNCH_TIMEOUT); choose a smaller problem"),
         ("slow", State::Timeout, "matmul/tiled gave no answer within 3.0s and was ended"),
+        (
+            "resources",
+            State::Unsupported,
+            "needs more registers or shared memory for a group, and this device has fewer (CUDA_ERROR_LAUNCH_OUT_OF",
+        ),
     ];
     for (fault, state, said) in cases {
         let mut child = device(&folder, fault, &[("CUDACPU_AFTER", "2")]);
@@ -53,13 +58,95 @@ fn every_fault_of_a_device_is_one_items_with_its_state_and_reason_and_the_next_i
         measured(&mut child, "naive", 2);
         measured(&mut child, "register", 3);
     }
-    // What a driver refuses to load is nobody else's loss.
+    // What a driver refuses to load is nobody else's loss, nor the device's.
     let mut child = device(&folder, "module", &[]);
-    let Answer::Failed(_, why) = child.run(&item("tiled", 0), AMPLE) else { panic!("it was measured") };
-    assert!(why.contains("the driver refuses the code of matmul/tiled.cu compiled for sm_90a (CUDA_ERROR_NO_BINARY_FOR_GPU)"), "{why}");
+    let process = child.process_id();
+    let Answer::Failed(state, why) = child.run(&item("tiled", 0), AMPLE) else { panic!("it was measured") };
+    let said = "the code of matmul/tiled.cu compiled for sm_90a needs a driver that takes what NVRTC 13.0 makes, and this device has one that \
+                refuses it (CUDA_ERROR_NO_BINARY_FOR_GPU); use an NVRTC that is no newer than the driver";
+    assert_eq!((state, why.as_str()), (State::Unsupported, said));
     measured(&mut child, "naive", 1);
+    assert_eq!(child.process_id(), process, "the device is not opened again");
+    memory_ends_anywhere(&folder);
     program_goes_on(&folder);
+    other_devices(&folder);
     let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// Whatever is refused its memory, by the driver, not by what it tells of free memory: the item says so, or goes another way, and the next runs.
+fn memory_ends_anywhere(folder: &Path) {
+    let mark = folder.join("short");
+    let mut states = Vec::new();
+    for after in 0..200 {
+        let _ = std::fs::remove_file(&mark);
+        let after = after.to_string();
+        let launch = Launch::new("cuda:0").program(env!("CARGO_BIN_EXE_rooftrace")).variable("LD_LIBRARY_PATH", folder).variable(CACHE, "");
+        let launch = launch.variable("CUDACPU_REFUSES", "memory").variable("CUDACPU_AFTER", &after).variable("CUDACPU_ONCE", &mark);
+        let mut child = match launch.start() {
+            Ok(child) => child,
+            Err(why) => {
+                assert!(mark.exists() && why.to_string().contains("out of memory"), "at {after}: {why}");
+                continue;
+            }
+        };
+        match child.run(&item("tiled", 0), AMPLE) {
+            Answer::Done(m) => {
+                assert!(m.verification.is_some(), "at {after}: {m:?}");
+                states.push(State::Ok);
+            }
+            Answer::Failed(State::OutOfMemory, why) => {
+                assert!(why.contains("out of memory") && why.ends_with("choose a smaller problem"), "at {after}: {why}");
+                states.push(State::OutOfMemory);
+            }
+            Answer::Failed(state, why) => panic!("at {after}: {state:?}: {why}"),
+        }
+        // The item took less often than that.
+        if !mark.exists() {
+            break;
+        }
+        measured(&mut child, "tiled", 1);
+    }
+    assert!(!mark.exists());
+    assert_eq!(states.last(), Some(&State::Ok), "no end of allocations was found: {states:?}");
+    assert!(states.iter().filter(|state| **state == State::OutOfMemory).count() >= 4, "{states:?}");
+}
+
+/// Devices that no code is made for, that have no such units, or whose driver takes nothing that the compiler makes.
+fn other_devices(folder: &Path) {
+    for command in ["run", "trace", "verify", "devices"] {
+        let (status, stdout, stderr) = program(
+            folder,
+            &[command, "--device", "cuda:0", "--quiet"][..if command == "devices" { 1 } else { 4 }],
+            &[("CUDACPU_ARCH", "70"), ("CUDACPU_COMPILES", "75")],
+        );
+        match command {
+            "devices" => assert_eq!(status, 0, "{stdout}{stderr}"),
+            _ => assert!(
+                status == 3 && stderr.contains("NVRTC 13.0 does not compile for this device's sm_70"),
+                "{command}: {status}: {stderr}"
+            ),
+        }
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    let verify = [
+        "verify",
+        "--device",
+        "cuda:0",
+        "--op",
+        "matmul",
+        "--variant",
+        "naive",
+        "--variant",
+        "mma",
+        "--variant",
+        "wgmma",
+        "--json",
+        "--quiet",
+    ];
+    let (status, stdout, stderr) = program(folder, &verify, &[("CUDACPU_ARCH", "75")]);
+    assert!(status == 0 && stdout.contains("needs sm_80 or later") && stdout.contains("needs sm_90a"), "{status}: {stdout}{stderr}");
+    let (status, _, stderr) = program(folder, &verify, &[("CUDACPU_REFUSES", "module")]);
+    assert!(status == 3 && stderr.contains("use an NVRTC that is no newer than the driver"), "{status}: {stderr}");
 }
 
 /// The program itself ends with a status that tells, and has run what the fault did not strike.
@@ -67,9 +154,7 @@ fn program_goes_on(folder: &Path) {
     let arguments = ["verify", "--device", "cuda:0", "--op", "matmul", "--precision", "f32", "--json", "--quiet"];
     let variants = ["naive", "tiled", "register"].map(|variant| ["--variant", variant]);
     let arguments: Vec<&str> = arguments.into_iter().chain(variants.into_iter().flatten()).collect();
-    for (fault, code) in
-        [("launch", "CUDA_ERROR_LAUNCH_FAILED"), ("lost", "CUDA_ERROR_ILLEGAL_ADDRESS"), ("module", "CUDA_ERROR_NO_BINARY")]
-    {
+    for (fault, code) in [("launch", "CUDA_ERROR_LAUNCH_FAILED"), ("lost", "CUDA_ERROR_ILLEGAL_ADDRESS")] {
         let (status, stdout, stderr) = program(folder, &arguments, &[("CUDACPU_REFUSES", fault), ("CUDACPU_AT", "matmul_tiled")]);
         let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}"));
         let all = report[0]["variants"].as_array().unwrap_or_else(|| panic!("{stdout}"));
@@ -77,6 +162,12 @@ fn program_goes_on(folder: &Path) {
         let told = failures.iter().map(|text| text.contains(code)).collect::<Vec<_>>();
         assert!(status != 0 && told == [false, true, false] && failures[0] == "[]" && failures[2] == "[]", "{fault}: {status}: {stdout}");
         assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    // What the device cannot run is no failure of the kernel: it is left out, and named.
+    for (fault, code) in [("module", "CUDA_ERROR_NO_BINARY_FOR_GPU"), ("resources", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES")] {
+        let (status, stdout, stderr) = program(folder, &arguments, &[("CUDACPU_REFUSES", fault), ("CUDACPU_AT", "matmul_tiled")]);
+        let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}"));
+        assert!(status == 0 && report.to_string().contains(code), "{fault}: {status}: {stdout}{stderr}");
     }
 }
 

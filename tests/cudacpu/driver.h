@@ -11,9 +11,12 @@
 // CUDACPU_L2 is the size of the cache in bytes.
 //
 // Faults of the device, by CUDACPU_REFUSES: `launch`, a launch fails; `lost`, a kernel strays, and every call from then on fails; `watchdog`,
-// the same as one that ran too long; `slow`, it never ends; `module`, code is refused; `memory-at-module`, it finds no memory. They strike
+// the same as one that ran too long; `slow`, it never ends; `module`, code is refused. They strike
 // what holds CUDACPU_AT in its name, everything if that is not set, after CUDACPU_AFTER launches of it, and once where CUDACPU_ONCE names a
-// file that they can leave as a mark.
+// file that they can leave as a mark. `resources`: a group takes more than there is; `memory`: each call that takes memory, whatever for, is a
+// chance to find none, so that CUDACPU_AFTER counts them.
+//
+// CUDACPU_ARCH is the architecture, 90 by default; CUDACPU_COMPILES the one that NVRTC compiles for, the same by default.
 #pragma once
 #include "jobs.h"
 
@@ -28,10 +31,8 @@ namespace {
 
 constexpr int OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801;
 constexpr int CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
-constexpr int NO_BINARY = 209, ILLEGAL_ADDRESS = 700, LAUNCH_TIMEOUT = 702, LAUNCH_FAILED = 719;
+constexpr int NO_BINARY = 209, ILLEGAL_ADDRESS = 700, OUT_OF_RESOURCES = 701, LAUNCH_TIMEOUT = 702, LAUNCH_FAILED = 719;
 constexpr size_t MEMORY = size_t(256) << 20;
-constexpr int MAJOR = 9, MINOR = 0;
-
 std::map<char*, size_t> allocations, page_locked;
 size_t allocated;
 int context; // its address is the context's handle
@@ -51,6 +52,10 @@ bool asked(const char* variable, const char* what) {
     return value && strcmp(value, what) == 0;
 }
 
+int number(const char* variable, int otherwise) { return getenv(variable) ? atoi(getenv(variable)) : otherwise; }
+int architecture() { return number("CUDACPU_ARCH", 90); }
+int compiled_for() { return number("CUDACPU_COMPILES", architecture()); }
+
 int lost; // what every call fails with from now on
 
 // Whether a fault strikes what has this name.
@@ -67,11 +72,15 @@ bool strikes(const char* fault, const std::string& name) {
 // What becomes of a launch instead; OK where it runs.
 int fault_of(const std::string& entry) {
     if (strikes("launch", entry)) return LAUNCH_FAILED;
+    if (strikes("resources", entry)) return OUT_OF_RESOURCES;
     if (strikes("slow", entry)) std::this_thread::sleep_for(std::chrono::hours(1));
     if (strikes("lost", entry)) lost = ILLEGAL_ADDRESS;
     if (strikes("watchdog", entry)) lost = LAUNCH_TIMEOUT;
     return OK;
 }
+
+// Whether a call that takes memory finds none.
+bool exhausted() { return strikes("memory", "memory"); }
 
 // Between page-locked and device memory.
 void cross(void* to, const void* from, size_t bytes) { memcpy(to, from, asked("CUDACPU_MISTAKE", "halved") ? bytes / 2 : bytes); }
@@ -114,7 +123,9 @@ int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY, OK; }
 int cuDeviceGetAttribute(int* value, int which, int) {
     // Numbers of CUdevice_attribute in cuda.h.
     const std::map<int, int> known = {{1, 1024}, {6, 65535},    {16, 1},     {17, 0},  {38, 1 << 20},
-                                      {75, MAJOR}, {76, MINOR}, {97, 232448}, {115, 0}, {33, 0x3b}, {34, 0}, {50, 0}};
+                                      {97, 232448}, {115, 0}, {33, 0x3b}, {34, 0}, {50, 0}};
+    if (which == 75) return *value = architecture() / 10, OK;
+    if (which == 76) return *value = architecture() % 10, OK;
     const char* cache = getenv("CUDACPU_L2");
     if (which == 38 && cache) return *value = atoi(cache), OK;
     const auto found = known.find(which);
@@ -126,7 +137,7 @@ int cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 int cuCtxSetCurrent(void* to) { return current = to != nullptr, OK; }
 int cuCtxGetCurrent(void** now) { return *now = current ? &context : nullptr, OK; }
 int cuCtxSynchronize() { return waits(); }
-int cuStreamCreate(void** stream, unsigned) { return *stream = new int(0), OK; }
+int cuStreamCreate(void** stream, unsigned) { return exhausted() ? OUT_OF_MEMORY : (*stream = new int(0), OK); }
 int cuStreamDestroy_v2(void* stream) { return delete static_cast<int*>(stream), OK; }
 int cuStreamSynchronize(void*) { return waits(); }
 
@@ -134,7 +145,7 @@ int cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = MEMORY - alloc
 int cuMemAlloc_v2(void** made, size_t bytes) {
     if (const int why = waits()) return why;
     if (bytes == 0) return INVALID;
-    if (bytes > MEMORY - allocated) return OUT_OF_MEMORY;
+    if (bytes > MEMORY - allocated || exhausted()) return OUT_OF_MEMORY;
     char* start = static_cast<char*>(std::aligned_alloc(512, (bytes + 511) / 512 * 512));
     allocations[start] = bytes;
     allocated += bytes;
@@ -165,7 +176,7 @@ int cuMemcpyDtoH_v2(void* to, const void* from, size_t bytes) {
 
 int cuMemHostAlloc(void** made, size_t bytes, unsigned flags) {
     if (bytes == 0 || flags != 0) return INVALID;
-    if (asked("CUDACPU_REFUSES", "page-locked")) return OUT_OF_MEMORY;
+    if (asked("CUDACPU_REFUSES", "page-locked") || exhausted()) return OUT_OF_MEMORY;
     char* start = static_cast<char*>(std::malloc(bytes));
     page_locked[start] = bytes;
     return *made = start, OK;
@@ -183,7 +194,10 @@ int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void*) {
     return cross(to, from, bytes), OK;
 }
 
-int cuEventCreate(void** event, unsigned flags) { return *event = new Time(), flags == 0 ? OK : INVALID; }
+int cuEventCreate(void** event, unsigned flags) {
+    if (flags != 0) return INVALID;
+    return exhausted() ? OUT_OF_MEMORY : (*event = new Time(), OK);
+}
 int cuEventDestroy_v2(void* event) { return delete static_cast<Time*>(event), OK; }
 int cuEventRecord(void* event, void*) {
     // In a capture it would make no node, and the times would be none of the graph's.
@@ -206,7 +220,7 @@ int cuModuleLoadData(void** module, const void* image) {
     const std::string name = static_cast<const char*>(image);
     if (lost) return lost;
     if (strikes("module", module_name(name))) return NO_BINARY;
-    if (strikes("memory-at-module", module_name(name))) return OUT_OF_MEMORY;
+    if (exhausted()) return OUT_OF_MEMORY;
     return *module = new std::string(name), OK;
 }
 int cuModuleUnload(void* module) { return delete static_cast<std::string*>(module), OK; }
@@ -273,9 +287,10 @@ int cuStreamEndCapture(void*, Graph** made) {
 }
 int cuGraphInstantiateWithFlags(Graph** made, const Graph* of, unsigned long long flags) {
     if (asked("CUDACPU_REFUSES", "instantiate")) return NOT_SUPPORTED;
+    if (exhausted()) return OUT_OF_MEMORY;
     return *made = new Graph(*of), allocated += NODES, flags == 0 ? OK : INVALID;
 }
-int cuGraphUpload(Graph*, void*) { return asked("CUDACPU_REFUSES", "upload") ? NOT_SUPPORTED : OK; }
+int cuGraphUpload(Graph*, void*) { return asked("CUDACPU_REFUSES", "upload") ? NOT_SUPPORTED : exhausted() ? OUT_OF_MEMORY : OK; }
 int cuGraphLaunch(Graph* graph, void*) {
     if (asked("CUDACPU_REFUSES", "graph-launch")) return NOT_SUPPORTED;
     for (const auto& node : *graph) node();
@@ -285,8 +300,8 @@ int cuGraphExecDestroy(Graph* graph) { return delete graph, allocated -= NODES, 
 int cuGraphDestroy(Graph* graph) { return delete graph, allocated -= NODES, OK; }
 
 int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 0, OK; }
-int nvrtcGetNumSupportedArchs(int* count) { return *count = 2, OK; }
-int nvrtcGetSupportedArchs(int* known) { return known[0] = 80, known[1] = 90, OK; }
+int nvrtcGetNumSupportedArchs(int* count) { return *count = 1, OK; }
+int nvrtcGetSupportedArchs(int* known) { return known[0] = compiled_for(), OK; }
 int nvrtcCreateProgram(void** program, const char* text, const char* name, int, const char* const*, const char* const*) {
     // One file is rendered for several storage types; the text begins with the one it is for.
     const std::string start = std::string(text).substr(0, 256), prefix = "using T = ";
@@ -301,8 +316,9 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
         made.log = "the stand-in compiles nothing now\n";
         return 6;
     }
-    if (count == 0 || strcmp(options[0], "--gpu-architecture=sm_90a") != 0) {
-        made.log = "the stand-in compiles for sm_90a only\n";
+    const std::string own = "sm_" + std::to_string(compiled_for()) + (compiled_for() == 90 ? "a" : "");
+    if (count == 0 || options[0] != "--gpu-architecture=" + own) {
+        made.log = "the stand-in compiles for " + own + " only\n";
         return 6;
     }
     std::string known = made.name;
@@ -315,7 +331,7 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
     for (const cudacpu::Entry& entry : ENTRIES) {
         const std::string module = module_name(made.name) + " ", name = entry.name;
         if (name.rfind(module, 0) != 0) continue;
-        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for 'sm_90a'\n";
+        made.log += "ptxas info    : Compiling entry function '" + name.substr(module.size()) + "' for '" + own + "'\n";
         made.log += "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
         made.log += "ptxas info    : Used 42 registers, used 1 barriers, 96 bytes smem\n";
     }

@@ -146,7 +146,7 @@ pub fn ahead(requests: &HashMap<String, Request<'_>>, cache: &Cache, within: Dur
 /// Compiles, or takes what was compiled before under the request's key, and loads.
 ///
 /// # Errors
-/// [`Error::Compile`] with options and the log; those of the driver, [`Error::Backend`] where it refuses the code.
+/// [`Error::Compile`] with options and the log; those of the driver, [`Error::Unsupported`] where it refuses the code.
 pub fn compile(context: &Arc<CudaContext>, request: &Request<'_>, key: &str, cache: &Cache, ahead: Option<Made>) -> Result<Compiled> {
     let made = ahead.map_or_else(|| now(request, key, cache), Ok)?;
     let Made { entry: Entry { cubin, log }, compile_ns } = made;
@@ -177,13 +177,11 @@ fn refused(request: &Request<'_>, error: DriverError) -> Error {
     use CUresult::*;
     match error.0 {
         CUDA_ERROR_NO_BINARY_FOR_GPU | CUDA_ERROR_INVALID_IMAGE | CUDA_ERROR_INVALID_PTX | CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-            Error::Backend {
-                backend: "cuda",
-                why: format!(
-                    "the driver refuses the code of {} compiled for {} ({:?}); use an NVRTC that is no newer than the driver",
-                    request.name, request.architecture, error.0
-                ),
-            }
+            Error::unsupported(
+                format!("the code of {} compiled for {}", request.name, request.architecture),
+                format!("a driver that takes what NVRTC {} makes", request.release),
+                format!("one that refuses it ({:?}); use an NVRTC that is no newer than the driver", error.0),
+            )
         }
         _ => failed(&format!("loading the code of {}", request.name), error),
     }
@@ -321,6 +319,7 @@ mod tests {
         for code in [CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU, CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION] {
             let why = said(code).to_string();
             assert!(why.contains("op/variant.cu") && why.contains("no newer than the driver"), "{why}");
+            assert!(matches!(said(code), Error::Unsupported { .. }), "the device is not lost by it");
         }
         let short = said(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
         assert!(matches!(&short, Error::NoMemory(_)) && !short.to_string().contains("NVRTC"), "{short}");
@@ -350,6 +349,7 @@ mod tests {
         assert_ne!(base, request(&a, Checks::Checked).key());
         assert_ne!(base, Request { text: "other", ..request(&a, Checks::Trusted) }.key());
         assert_ne!(base, Request { architecture: "sm_90a", ..request(&a, Checks::Trusted) }.key());
+        assert_ne!(base, Request { release: "12.9", ..request(&a, Checks::Trusted) }.key());
     }
 
     #[test]

@@ -47,6 +47,11 @@ fn discord(panic: &(dyn Any + Send)) -> String {
     format!("the NVIDIA libraries do not work together ({})", text.unwrap_or("no reason given"))
 }
 
+/// The error for a driver that does not take what the compiler makes.
+pub fn discordant(why: Error) -> Error {
+    unavailable(why.to_string(), TOGETHER)
+}
+
 /// Catches a panic of this thread in this call, without the words that a panic prints; all others print theirs.
 fn quietly<T>(call: impl FnOnce() -> T) -> std::thread::Result<T> {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
