@@ -27,10 +27,11 @@ struct alignas(64) Map {
 __device__ __forceinline__ void barrier_make(unsigned at, unsigned arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
 }
-// What this lane has made, the copying unit sees too; other lanes do behind the next __syncthreads.
+// What this lane has made, the copying unit sees too; other lanes do behind the next __syncthreads. Fences name the memory that they are
+// for: one for all of it waits for every store of the processor.
 __device__ __forceinline__ void barriers_made() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 __device__ __forceinline__ void barrier_arrive(unsigned at) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
@@ -79,9 +80,10 @@ __device__ __forceinline__ void cluster_sync() {
     __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// At the barrier that the group of this rank has there.
+// At the barrier that the group of this rank has there. Not `.release.cluster`, which waits for all stores of the processor: what is told
+// is that products have read, and the copying unit writes next.
 __device__ __forceinline__ void barrier_arrive_at(unsigned at, unsigned rank) {
-    asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];}" ::"r"(at),
+    asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(at),
                  "r"(rank)
                  : "memory");
 }
@@ -94,7 +96,7 @@ __device__ __forceinline__ void box_copy_to(unsigned ranks, unsigned to, const M
 }
 
 // What this lane has stored to shared memory, products and copies that come behind the next barrier see.
-__device__ __forceinline__ void stores_seen() { asm volatile("fence.proxy.async;" ::: "memory"); }
+__device__ __forceinline__ void stores_seen() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Barriers by number, of `lanes` lanes: those that wait, and those that only arrive.
 __device__ __forceinline__ void lanes_sync(unsigned number, unsigned lanes) {
@@ -123,6 +125,10 @@ template <int PENDING> __device__ __forceinline__ void products_wait() {
 template <unsigned COUNT> __device__ __forceinline__ void products_done(float (&sum)[COUNT]) {
 #pragma unroll
     for (unsigned i = 0; i < COUNT; ++i) asm volatile("" : "+f"(sum[i])::"memory");
+}
+template <unsigned COUNT> __device__ __forceinline__ void products_done(int (&sum)[COUNT]) {
+#pragma unroll
+    for (unsigned i = 0; i < COUNT; ++i) asm volatile("" : "+r"(sum[i])::"memory");
 }
 
 // s = a . b, or s += a . b, of 64 x 32 bytes of k by as much x 2 * HALF columns; A by descriptor, always K_MAJOR, or as fragments that

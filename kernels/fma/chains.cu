@@ -22,6 +22,7 @@ template <class N, unsigned BYTES = sizeof(N)> struct Register {
     N x = N(0);
     __device__ __forceinline__ void put(unsigned, N from) { x = from; }
     __device__ __forceinline__ N get(unsigned) const { return x; }
+    __device__ __forceinline__ void disguise() {}
     __device__ __forceinline__ void step(const Register& a, const Register& b) { x = a.x * x + b.x; }
     __device__ __forceinline__ void grow(const Register& by) { x += by.x; }
 };
@@ -35,6 +36,9 @@ template <class N> struct Register<N, 2> {
         x.bits = (unsigned short)(both >> 16 * half);
         return x;
     }
+    // The same number, of which the assembler knows neither that all lanes have it nor that its halves are alike: one of the two pipes for
+    // pairs takes no such operand, and all products would go to the other.
+    __device__ __forceinline__ void disguise() { both = __shfl_xor_sync(0xffffffffu, both, 1); }
     __device__ __forceinline__ void step(const Register& a, const Register& b) { both = fma_pair(a.both, both, b.both); }
     __device__ __forceinline__ void grow(const Register& by) { both = fma_pair(by.both, 0x3c003c00u, both); } // times one
 };
@@ -56,8 +60,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK) chains(const T* __restrict__
     // 64 bits, because the last chain of the last lane may stand past 2^32.
     const unsigned long long lane = (unsigned long long)(blockIdx.y * gridDim.x + blockIdx.x) * BLOCK + threadIdx.x;
     const unsigned long long lanes = ((unsigned long long)d.elements + CHAINS * WIDE - 1) / (CHAINS * WIDE);
+    Register<T> a = spread(coef[0]);
+    a.disguise(); // all lanes of a warp
     if (lane >= lanes) return;
-    const Register<T> a = spread(coef[0]), growth = spread(coef[2]);
+    const Register<T> growth = spread(coef[2]);
     Register<T> b = spread(coef[1]);
     Register<T> v[CHAINS];
 #pragma unroll

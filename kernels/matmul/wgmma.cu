@@ -158,6 +158,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(LAN
                 before = turn.stage;
             }
             products_wait<0>();
+            products_done(sum);
             give_back(empty + 8 * before);
             store<true>(c, sum, own_of<CLUSTER>(i, rank, d), d);
         }
@@ -191,6 +192,7 @@ extern "C" __global__ void __launch_bounds__(TEAMS * TEAM, 1) ragged(const T* __
             __syncthreads(); // the tile is whole
             multiply(sum, shared_address(tile), team, first > 0);
             products_wait<0>();
+            products_done(sum);
             __syncthreads(); // the tile is no longer needed
         }
         store<false>(c, sum, own, d);

@@ -51,6 +51,7 @@ extern "C" __global__ void __launch_bounds__(128) rate(const T* __restrict__ a, 
         products_commit();
     }
     products_wait<0>();
+    products_done(sum);
     const unsigned lane = threadIdx.x % 32;
 #pragma unroll
     for (unsigned j = 0; j < N / 4; ++j) {

@@ -354,7 +354,7 @@ inline void products_commit() {
     cudacpu::own_products().groups.emplace_back();
 }
 template <int PENDING> void products_wait() { cudacpu::wait_products(PENDING); }
-template <unsigned COUNT> void products_done(float (&)[COUNT]) {}
+template <class V, unsigned COUNT> void products_done(V (&)[COUNT]) {}
 template <class T, int MAJOR, class V, unsigned HALF> void product(V (&s)[HALF], unsigned long long a, unsigned long long b, bool add) {
     cudacpu::ask<T, MAJOR>(s, {nullptr, {}, a, b, false, add, nullptr});
 }
