@@ -95,7 +95,7 @@ impl<'b> Engine<'b> {
         let before = self.pulse(effort)?;
         let mut loaded = self.backend.load(&plan, seeded, sets, Checks::Trusted)?;
         self.wake()?;
-        let vitals = || if effort.canary { self.backend.vitals() } else { None };
+        let vitals = || if effort.canary { self.backend.vitals().map(|vitals| (Instant::now(), vitals)) } else { None };
         let ticks = || if effort.canary { self.backend.ticks() } else { Ok(Vec::new()) };
         let (asleep, before_ticks) = (vitals(), ticks()?);
         let mut sampled = Sampler::new(&mut *loaded, &self.clock, sets, item.cache).run(effort)?;

@@ -72,6 +72,9 @@ fn every_reference_is_right_on_every_awkward_problem_in_every_precision() {
         assert!(variant["name"].as_str().is_some_and(|name| name.ends_with(" (reference)")), "{variant}");
         assert_eq!((&variant["run"], &variant["skipped"]), (&variant["expected"], &json!(0)), "{variant}");
     }
+    // Which of both a library does to the lower bits of factors in tf32 is its secret.
+    let (status, variants) = verified(with, "cublaslt,cudnn", &["--precision", "tf32"], &[("CUDACPU_FACTORS", "cut")]);
+    assert!(status == 0 && variants.len() == 2, "{variants:?}");
 }
 
 #[test]
@@ -136,7 +139,12 @@ fn a_reference_is_measured_as_kernels_are_and_recorded_as_what_it_is() {
     assert!(plain.sets > 1 && plain.verification.is_some() && !plain.samples_ns.is_empty());
     assert_eq!((plain.bytes_moved, plain.bytes_requested, plain.groups), (plain.bytes_compulsory, None, 0));
     assert_eq!((plain.workspace_bytes, plain.set_bytes), (32 << 20, (32 << 20) + plain.bytes_compulsory));
-    assert_eq!(plain.facts.path.as_deref(), Some("cuBLAS 13.0.2, pedantic f32"));
+    let path = plain.facts.path.as_deref();
+    assert!([Some("cuBLAS 13.0.2, pedantic f32"), Some("cuBLAS 13.0.2, default f32")].contains(&path), "{path:?}");
+    let tiny = |refused| done(measured(with, "matmul", "cublas", "f32", json!({"m": 3, "n": 2, "k": 4}), &[("CUDACPU_REFUSES", refused)]));
+    assert_eq!(tiny("nothing").facts.launched.as_deref(), Some("graph"));
+    let launched = tiny("captured-library").facts.launched.expect("it is told");
+    assert!(launched.starts_with("stream, as graphs are refused: ") && launched.contains("cuBLAS"), "{launched}");
     assert!(plain.facts.allocated_bytes >= Some(plain.pool_bytes + plain.workspace_bytes));
 
     // Of the five that the stand-in proposes one is refused at once, one is too large and one fails when called; the last is the fastest.
@@ -162,6 +170,12 @@ fn what_a_library_does_not_support_is_a_skip_with_the_status_it_gave() {
     let refused = measured(with, "conv2d", "cudnn", "tf32", image.clone(), &[("CUDACPU_REFUSES", "all")]);
     let Answer::Failed(State::Unsupported, why) = refused else { panic!("{refused:?}") };
     assert!(why.contains("conv2d/cudnn tf32") && why.contains("CUDNN_STATUS_NOT_SUPPORTED (3000)"), "{why}");
+    let broken = measured(with, "conv2d", "cudnn", "tf32", image.clone(), &[("CUDACPU_REFUSES", "start")]);
+    let Answer::Failed(State::Unsupported, why) = broken else { panic!("{broken:?}") };
+    assert!(
+        why.contains("cuDNN does not start (conv2d/cudnn tf32: starting gave ") && why.contains("all its parts, of one release"),
+        "{why}"
+    );
     let one = done(measured(with, "conv2d", "cudnn", "tf32", image, &[("CUDACPU_REFUSES", "precomputed")]));
     assert_eq!(one.facts.path.as_deref(), Some("cuDNN 9.10.2, implicit product"));
     let none = measured(with, "matmul", "cublaslt", "f16", json!({"m": 3, "n": 4, "k": 5}), &[("CUDACPU_REFUSES", "all")]);

@@ -1,5 +1,7 @@
 //! What a device's own account of itself says about an item: whether power or heat held its clocks down.
 
+use std::time::Instant;
+
 use crate::backend::{Tick, Vitals};
 use crate::record::{Measurement, State, Telemetry};
 use crate::stats;
@@ -11,10 +13,15 @@ const POWER: [&str; 2] = ["sw_power_cap", "hw_power_brake_slowdown"];
 /// Of what heat does; the hardware's slowdown has either cause, and halves the clock at least.
 const HEAT: [&str; 3] = ["sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown"];
 
-/// Both moments, and the clock between them, as a record has them.
-pub fn pair(before: Option<Vitals>, after: Option<Vitals>, core_mhz: Option<u32>) -> Option<Telemetry> {
-    let (before, after) = before.zip(after).unwrap_or_default();
-    let pair = Telemetry { before, after, core_mhz, ..Telemetry::default() };
+/// Both moments with the time between them, and the clock in it, as a record has them.
+pub fn pair(before: Option<(Instant, Vitals)>, after: Option<(Instant, Vitals)>, core_mhz: Option<u32>) -> Option<Telemetry> {
+    let pair = match before.zip(after) {
+        Some(((since, before), (until, after))) => {
+            let between_ns = Some(until.saturating_duration_since(since).as_nanos() as u64);
+            Telemetry { before, after, between_ns, core_mhz, ..Telemetry::default() }
+        }
+        None => Telemetry { core_mhz, ..Telemetry::default() },
+    };
     (pair != Telemetry::default()).then_some(pair)
 }
 
@@ -32,7 +39,7 @@ pub fn core_mhz(before: &[Tick], after: &[Tick]) -> Option<u32> {
 /// What is suspect already stays so.
 pub fn judge(record: &mut Measurement) {
     let Some(telemetry) = &record.telemetry else { return };
-    let wall = record.wall_ns.iter().sum::<u64>() as f64;
+    let wall = telemetry.between_ns.unwrap_or_else(|| record.wall_ns.iter().sum()) as f64;
     let (before, after) = (&telemetry.before, &telemetry.after);
     let mhz = telemetry.core_mhz.or(after.sm_mhz);
     let power = held("power", [before.capped_ns, after.capped_ns], &POWER, after, mhz, wall);

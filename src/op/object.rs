@@ -104,12 +104,19 @@ impl<P: Definition> Op for P {
             p.row::<R, Drawn>(x, row, cols, &mut out);
             out.into_iter().map(R::to_f64).collect()
         }
+        let further = |truth: f64, a: f64, b: f64| if (a - truth).abs() < (b - truth).abs() { b } else { a };
         match arithmetic {
             Arithmetic::F64 => widened::<P, f64>(self, x, row, cols),
             Arithmetic::F32 => widened::<P, f32>(self, x, row, cols),
             Arithmetic::F16 => widened::<P, half::f16>(self, x, row, cols),
             Arithmetic::Matrix => widened::<P, real::Matrix<13>>(self, x, row, cols),
             Arithmetic::MatrixBrain => widened::<P, real::Matrix<16>>(self, x, row, cols),
+            Arithmetic::MatrixEither => {
+                let truth = widened::<P, f64>(self, x, row, cols.clone());
+                let rounded = widened::<P, real::Matrix<13>>(self, x, row, cols.clone());
+                let cut = widened::<P, real::Matrix<13, true>>(self, x, row, cols);
+                truth.into_iter().zip(rounded).zip(cut).map(|((truth, a), b)| further(truth, a, b)).collect()
+            }
             Arithmetic::Absolute => widened::<P, Absolute>(self, x, row, cols),
             Arithmetic::Counted => widened::<P, Counted>(self, x, row, cols),
         }

@@ -20,6 +20,9 @@ pub enum Arithmetic {
     Matrix,
     /// The same with factors of eight bits (bf16).
     MatrixBrain,
+    /// Factors rounded to eleven bits or cut to them, whichever takes an element further off: which of both a library does to tf32 nobody
+    /// documents, and units that read f32 from shared memory leave the lower bits out (PTX ISA, "wgmma").
+    MatrixEither,
     /// Σ|a·b| in f64: the scale of rounding errors.
     Absolute,
     /// Counts multiply-adds, computes nothing.
@@ -39,6 +42,7 @@ impl Arithmetic {
     /// The arithmetic of sums in `precision` on `unit`: matrix units round a factor that was itself computed.
     pub const fn summing(precision: Precision, unit: Unit) -> Self {
         match (precision, unit.multiplies_matrices()) {
+            (Precision::TF32, _) if matches!(unit, Unit::Library) => Arithmetic::MatrixEither,
             (Precision::TF32, _) | (Precision::F16, true) => Arithmetic::Matrix,
             (Precision::BF16, true) => Arithmetic::MatrixBrain,
             _ => Self::of(precision.sum()),
@@ -49,7 +53,7 @@ impl Arithmetic {
     pub const fn epsilon(self) -> f64 {
         match self {
             Arithmetic::F64 | Arithmetic::Absolute | Arithmetic::Counted => DType::F64.epsilon(),
-            Arithmetic::F32 | Arithmetic::Matrix | Arithmetic::MatrixBrain => DType::F32.epsilon(),
+            Arithmetic::F32 | Arithmetic::Matrix | Arithmetic::MatrixBrain | Arithmetic::MatrixEither => DType::F32.epsilon(),
             Arithmetic::F16 => DType::F16.epsilon(),
         }
     }
@@ -178,15 +182,16 @@ impl Real for half::f16 {
     }
 }
 
-/// An f32 as matrix units compute it: factors rounded by `LESS` of their bits, which tensors of the storage type have not got; sums cut,
-/// not rounded.
+/// An f32 as matrix units compute it: factors rounded by `LESS` of their bits, which tensors of the storage type have not got, or cut; sums
+/// cut, not rounded.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrix<const LESS: u32>(f32);
+pub struct Matrix<const LESS: u32, const CUT: bool = false>(f32);
 
-impl<const LESS: u32> Matrix<LESS> {
-    /// A factor of a product: to nearest, ties away from zero.
+impl<const LESS: u32, const CUT: bool> Matrix<LESS, CUT> {
+    /// A factor of a product: to nearest, ties away from zero, unless it is cut.
     fn operand(self) -> f64 {
-        f32::from_bits(self.0.to_bits().wrapping_add(1 << (LESS - 1)) & !((1 << LESS) - 1)) as f64
+        let half = if CUT { 0 } else { 1 << (LESS - 1) };
+        f32::from_bits(self.0.to_bits().wrapping_add(half) & !((1 << LESS) - 1)) as f64
     }
 }
 
@@ -196,7 +201,7 @@ fn cut(x: f64) -> f32 {
     if (near as f64).abs() > x.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
 }
 
-impl<const LESS: u32> Real for Matrix<LESS> {
+impl<const LESS: u32, const CUT: bool> Real for Matrix<LESS, CUT> {
     fn from_f64(x: f64) -> Self {
         Matrix(x as f32)
     }

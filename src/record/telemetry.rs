@@ -34,6 +34,9 @@ pub struct Telemetry {
     /// After.
     #[serde(skip_serializing_if = "Vitals::is_empty", default)]
     pub after: Vitals,
+    /// Nanoseconds between both on the wall clock: sizing and warming up lie there too. Absent in records older than this field.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub between_ns: Option<u64>,
     /// Clock of the multiprocessors over the samples in MHz: their cycles over nanoseconds, both counted by the device, in the median of all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub core_mhz: Option<u32>,

@@ -79,11 +79,12 @@ int cublasGemmEx(void* handle, unsigned across_a, unsigned across_b, int m, int 
                  int lda, const void* b, unsigned type_b, int ldb, const float* beta, void* c, unsigned type_c, int ldc, unsigned compute,
                  int algorithm) {
     const auto* blas = static_cast<Blas*>(handle);
-    // CUBLAS_PEDANTIC_MATH, CUBLAS_COMPUTE_32F_PEDANTIC and CUBLAS_GEMM_DEFAULT in cublas_api.h.
-    if (!live.count(handle) || !blas->stream || !blas->workspace || blas->math != 2 || compute != 69 || algorithm != -1) return INVALID;
+    // CUBLAS_PEDANTIC_MATH with CUBLAS_COMPUTE_32F_PEDANTIC, or the defaults of both, and CUBLAS_GEMM_DEFAULT in cublas_api.h.
+    if (!live.count(handle) || !blas->stream || !blas->workspace || algorithm != -1) return INVALID;
+    if (!(blas->math == 2 && compute == 69) && !(blas->math == 0 && compute == 68)) return INVALID;
     if (across_a || across_b || type_a || type_b || type_c || *alpha != 1 || *beta != 0) return INVALID;
     if (lda < m || ldb < k || ldc < m) return INVALID;
-    return multiply(m, n, k, a, lda, b, ldb, c, ldc, F32, false), OK;
+    return put([=] { multiply(m, n, k, a, lda, b, ldb, c, ldc, F32, false); });
 }
 
 int cublasLtCreate(void** handle) { return make<Lt>(handle); }
@@ -132,15 +133,17 @@ int cublasLtMatmul(void* handle, void* product, const float* alpha, const void* 
     if (!live.count(handle) || !stream || !workspace || c != d || of_c != of_d || *alpha != 1 || *beta != 0) return INVALID;
     if (algorithm->number == 2) return NOT_SUPPORTED;
     if (algorithm->number != 0 && algorithm->number != 3) return INVALID;
-    const auto &left = *static_cast<Layout*>(of_a), &right = *static_cast<Layout*>(of_b), &result = *static_cast<Layout*>(of_c);
+    const Layout left = *static_cast<Layout*>(of_a), right = *static_cast<Layout*>(of_b), result = *static_cast<Layout*>(of_c);
     if (left.columns != right.rows || left.rows != result.rows || right.columns != result.columns) return INVALID;
     memset(workspace, 0x5a, bytes < 4096 ? bytes : 4096);
     const bool tf32 = static_cast<Product*>(product)->compute == 77;
     // The first works twice, so that the other is the faster one.
-    for (int again = algorithm->number == 0 ? 12 : 1; again > 0; again--) {
-        multiply(left.rows, right.columns, left.columns, a, left.stride, b, right.stride, d, result.stride, left.type, tf32);
-    }
-    return OK;
+    const int times = algorithm->number == 0 ? 12 : 1;
+    return put([=] {
+        for (int again = 0; again < times; again++) {
+            multiply(left.rows, right.columns, left.columns, a, left.stride, b, right.stride, d, result.stride, left.type, tf32);
+        }
+    });
 }
 
 } // extern "C"

@@ -42,12 +42,38 @@ int check(const Tensor& x, const Filter& f, const Convolution& conv, const Tenso
     if (set_to("CUDACPU_REFUSES", "precomputed") && algorithm == 1) return DNN_NOT_SUPPORTED;
     return OK;
 }
+void convolve(const Tensor& in, const void* x, const Filter& filter, const void* f, const Convolution& conv, const Tensor& out, void* y) {
+    const bool tf32 = in.type == F32 && conv.math == 0;
+    // The filters of a library that reads them with rows and columns exchanged.
+    const bool turned = set_to("CUDACPU_MISTAKE", "turned") && filter.h == filter.w, unpadded = set_to("CUDACPU_MISTAKE", "unpadded");
+    const int each = filter.k / conv.groups;
+    size_t at = 0;
+    for (int image = 0; image < out.n; image++) for (int i = 0; i < out.h; i++) for (int j = 0; j < out.w; j++) {
+        for (int k = 0; k < out.c; k++, at++) {
+            float sum = 0;
+            for (int r = 0; r < filter.h; r++) for (int s = 0; s < filter.w; s++) {
+                int h = i * conv.stride + r * conv.dilation - conv.padding, w = j * conv.stride + s * conv.dilation - conv.padding;
+                // The edge's pixels in place of zeros.
+                if (unpadded) h = h < 0 ? 0 : h >= in.h ? in.h - 1 : h, w = w < 0 ? 0 : w >= in.w ? in.w - 1 : w;
+                if (h < 0 || h >= in.h || w < 0 || w >= in.w) continue;
+                for (int c = 0; c < filter.c; c++) {
+                    const size_t tap = turned ? s * filter.w + r : r * filter.w + s;
+                    const float a = loaded(x, ((size_t(image) * in.h + h) * in.w + w) * in.c + k / each * filter.c + c, in.type);
+                    const float b = loaded(f, (size_t(k) * filter.h * filter.w + tap) * filter.c + c, in.type);
+                    sum += factor(a, tf32) * factor(b, tf32);
+                }
+            }
+            stored(y, at, sum, in.type);
+        }
+    }
+}
 
 } // namespace
 
 extern "C" {
 
-int cudnnCreate(void** handle) { return make<Dnn>(handle); }
+// CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED: a part of it is not there.
+int cudnnCreate(void** handle) { return set_to("CUDACPU_REFUSES", "start") ? 1008 : make<Dnn>(handle); }
 int cudnnDestroy(void* handle) { return end<Dnn>(handle); }
 size_t cudnnGetVersion() { return 91002; }
 const char* cudnnGetErrorString(unsigned status) {
@@ -86,36 +112,13 @@ int cudnnGetConvolutionForwardWorkspaceSize(void* handle, void* x, void* f, void
 }
 int cudnnConvolutionForward(void* handle, const float* alpha, void* of_x, const void* x, void* of_f, const void* f, void* of_conv,
                             unsigned algorithm, void* workspace, size_t bytes, const float* beta, void* of_y, void* y) {
-    const auto &in = *static_cast<Tensor*>(of_x), &out = *static_cast<Tensor*>(of_y);
-    const auto& filter = *static_cast<Filter*>(of_f);
-    const auto& conv = *static_cast<Convolution*>(of_conv);
+    const Tensor in = *static_cast<Tensor*>(of_x), out = *static_cast<Tensor*>(of_y);
+    const Filter filter = *static_cast<Filter*>(of_f);
+    const Convolution conv = *static_cast<Convolution*>(of_conv);
     if (!live.count(handle) || !static_cast<Dnn*>(handle)->stream || !workspace || *alpha != 1 || *beta != 0) return BAD_PARAM;
     if (const int status = check(in, filter, conv, out, algorithm)) return status;
     memset(workspace, 0x5a, bytes < 4096 ? bytes : 4096);
-    const bool tf32 = in.type == F32 && conv.math == 0;
-    // The filters of a library that reads them with rows and columns exchanged.
-    const bool turned = set_to("CUDACPU_MISTAKE", "turned") && filter.h == filter.w, unpadded = set_to("CUDACPU_MISTAKE", "unpadded");
-    const int each = filter.k / conv.groups;
-    size_t at = 0;
-    for (int image = 0; image < out.n; image++) for (int i = 0; i < out.h; i++) for (int j = 0; j < out.w; j++) {
-        for (int k = 0; k < out.c; k++, at++) {
-            float sum = 0;
-            for (int r = 0; r < filter.h; r++) for (int s = 0; s < filter.w; s++) {
-                int h = i * conv.stride + r * conv.dilation - conv.padding, w = j * conv.stride + s * conv.dilation - conv.padding;
-                // The edge's pixels in place of zeros.
-                if (unpadded) h = h < 0 ? 0 : h >= in.h ? in.h - 1 : h, w = w < 0 ? 0 : w >= in.w ? in.w - 1 : w;
-                if (h < 0 || h >= in.h || w < 0 || w >= in.w) continue;
-                for (int c = 0; c < filter.c; c++) {
-                    const size_t tap = turned ? s * filter.w + r : r * filter.w + s;
-                    const float a = loaded(x, ((size_t(image) * in.h + h) * in.w + w) * in.c + k / each * filter.c + c, in.type);
-                    const float b = loaded(f, (size_t(k) * filter.h * filter.w + tap) * filter.c + c, in.type);
-                    sum += factor(a, tf32) * factor(b, tf32);
-                }
-            }
-            stored(y, at, sum, in.type);
-        }
-    }
-    return OK;
+    return put([=] { convolve(in, x, filter, f, conv, out, y); });
 }
 
 } // extern "C"

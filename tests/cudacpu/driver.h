@@ -112,6 +112,14 @@ struct Program {
 
 } // namespace
 
+// For the stand-ins of libraries: what they put on the stream, run now or when it is captured, with each launch of the graph.
+extern "C" int cudacpu_put(const std::function<void()>& work) {
+    if (capturing && asked("CUDACPU_REFUSES", "captured-library")) return spoilt = true, CAPTURE_UNSUPPORTED;
+    if (capturing) capturing->push_back(work);
+    else work();
+    return OK;
+}
+
 extern "C" {
 
 int cuInit(unsigned) { return OK; }

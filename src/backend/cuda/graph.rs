@@ -3,7 +3,8 @@
 //! Launched one by one, kernels that end sooner than the CPU submits the next are timed at the rate of submission. A graph holds the kernels
 //! with their arguments, and both events: they are nodes of it, so that what launching the graph costs lies outside the device's window.
 //! Capturing, instantiating and uploading lie outside both clocks. Where the driver has no graphs, or one of these steps fails, launches
-//! go one by one from then on, and every record that this concerns says why.
+//! go one by one from then on, and every record that this concerns says why. What a library puts on the stream is captured like kernels of
+//! ours; one that does not let it be goes alone.
 
 use std::cell::RefCell;
 use std::ffi::{c_uint, c_ulonglong};
@@ -51,23 +52,8 @@ impl Graphs {
         Rc::new(Graphs(RefCell::new(Entries::find(|name| format!("the driver has no {name}")).map(Rc::new))))
     }
 
-    /// Why there are none.
-    pub fn refused(&self) -> Option<String> {
+    fn refused(&self) -> Option<String> {
         self.0.borrow().as_ref().err().cloned()
-    }
-
-    /// From here on there are none, for this reason. A lost device is passed on: it runs nothing else either.
-    ///
-    /// # Errors
-    /// [`Error::DeviceLost`] and [`Error::Timeout`].
-    pub fn refuse(&self, error: Error) -> Result<()> {
-        let why = match error {
-            Error::DeviceLost(_) | Error::Timeout(_) => return Err(error),
-            Error::Backend { why, .. } => why,
-            other => other.to_string(),
-        };
-        *self.0.borrow_mut() = Err(why);
-        Ok(())
     }
 
     fn entries(&self) -> Result<Rc<Entries>> {
@@ -163,17 +149,38 @@ type Calls = (u32, u32);
 pub struct Album {
     graphs: Rc<Graphs>,
     kept: Vec<(Calls, Graph)>,
+    /// Why there are none of this plan, where others may have some.
+    refused: Option<String>,
 }
 
 impl Album {
     /// None yet.
     pub fn new(graphs: &Rc<Graphs>) -> Self {
-        Album { graphs: graphs.clone(), kept: Vec::new() }
+        Album { graphs: graphs.clone(), kept: Vec::new(), refused: None }
     }
 
-    /// The device's graphs.
-    pub fn graphs(&self) -> &Graphs {
-        &self.graphs
+    /// Why there are none.
+    pub fn refused(&self) -> Option<String> {
+        self.refused.clone().or_else(|| self.graphs.refused())
+    }
+
+    /// From here on there are none, for this reason, of this plan or, unless `alone`, of any. A lost device is passed on: it runs nothing
+    /// else either. What a library that was captured takes for one may be none, as the next launch tells.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] and [`Error::Timeout`].
+    pub fn refuse(&mut self, error: Error, alone: bool) -> Result<()> {
+        self.kept.clear();
+        let why = match error {
+            Error::DeviceLost(_) | Error::Timeout(_) if !alone => return Err(error),
+            Error::Backend { why, .. } => why,
+            other => other.to_string(),
+        };
+        match alone {
+            true => self.refused = Some(why),
+            false => *self.graphs.0.borrow_mut() = Err(why),
+        }
+        Ok(())
     }
 
     /// Sees to it that the graph of these calls is on the device; `enqueue` puts them on the stream.
@@ -201,11 +208,6 @@ impl Album {
         let (_, graph) = held.ok_or_else(|| Error::Backend { backend: "cuda", why: "there is no such graph".into() })?;
         // SAFETY: graph and stream are live; the kernels' tensors are allocated as long as their plan, which owns this.
         done("launching a graph", unsafe { (graph.entries.cuGraphLaunch)(graph.exec, lane.stream.cu_stream()) })
-    }
-
-    /// Lets go of all graphs.
-    pub fn clear(&mut self) {
-        self.kept.clear();
     }
 }
 

@@ -139,8 +139,10 @@ impl Reference {
             match judged {
                 Ok(taken) if best.is_none_or(|(least, _)| taken < least) => best = Some((taken, way)),
                 Ok(_) => {}
-                // An algorithm that the library proposes and then refuses is passed by; a lost device is not.
-                Err(why @ Error::Unsupported { .. }) => refusal = Some(why),
+                // An algorithm that the library proposes and then refuses, or has no memory for, is passed by; a lost device is not.
+                Err(why @ (Error::Unsupported { .. } | Error::NoMemory(_) | Error::Backend { .. })) => {
+                    refusal.get_or_insert(why);
+                }
                 Err(other) => return Err(other),
             }
         }
@@ -186,6 +188,10 @@ impl Named {
             Meaning::Refused => {
                 Error::unsupported(format!("{what}: {doing}"), format!("{library} to support it"), format!("{name} ({status})"))
             }
+            Meaning::Absent => unavailable(*library, format!("{library} does not start ({what}: {doing} gave {name}, {status})")),
+            Meaning::Failed => {
+                Error::Backend { backend: "cuda", why: format!("{what}: {library} failed while {doing} ({name}, {status})") }
+            }
             Meaning::Memory => Error::NoMemory(format!("{what}: {library} failed while {doing} ({name}, {status})")),
             Meaning::Lost => {
                 let why = format!(
@@ -202,6 +208,10 @@ impl Named {
 enum Meaning {
     /// It does not take this problem, here or at all.
     Refused,
+    /// It does not start: parts of it are missing, or of another release.
+    Absent,
+    /// It says that the failure is its own.
+    Failed,
     /// Memory was short.
     Memory,
     /// A launch failed: the context is of no more use.
@@ -211,6 +221,8 @@ enum Meaning {
 /// Statuses of cuBLAS 11 and later, of cuDNN 8 (below 1000) and 9.
 fn meaning(library: Library, status: u32) -> Meaning {
     match (library, status) {
+        (Library::Cublas | Library::CublasLt, 1) | (Library::Cudnn, 1 | 1001..=1003 | 1005 | 1008) => Meaning::Absent,
+        (Library::Cublas | Library::CublasLt, 14) | (Library::Cudnn, 4 | 4000..=4002 | 4005) => Meaning::Failed,
         (Library::Cublas | Library::CublasLt, 3) | (Library::Cudnn, 2 | 4003 | 4004) => Meaning::Memory,
         (Library::Cublas | Library::CublasLt, 11 | 13) | (Library::Cudnn, 7 | 8 | 5000..) => Meaning::Lost,
         _ => Meaning::Refused,
@@ -240,9 +252,9 @@ fn without(library: Library, entry: &str) -> Error {
 
 fn unavailable(library: Library, why: String) -> Error {
     let remedy = match library {
-        Library::Cublas => "put libcublas.so.13 or .12 on LD_LIBRARY_PATH",
+        Library::Cublas => "put libcublas.so.13 or .12 and the libcublasLt of its release on LD_LIBRARY_PATH",
         Library::CublasLt => "put libcublasLt.so.13 or .12 on LD_LIBRARY_PATH",
-        Library::Cudnn => "put libcudnn.so.9 on LD_LIBRARY_PATH",
+        Library::Cudnn => "put libcudnn.so.9 and all its parts, of one release, on LD_LIBRARY_PATH",
     };
     Error::Unavailable { backend: library.key().into(), why, remedy: remedy.into() }
 }
@@ -256,6 +268,8 @@ mod tests {
         assert_eq!(meaning(Library::Cublas, 15), Meaning::Refused);
         assert_eq!(meaning(Library::CublasLt, 13), Meaning::Lost);
         assert_eq!(meaning(Library::Cublas, 3), Meaning::Memory);
+        assert_eq!([meaning(Library::Cublas, 1), meaning(Library::Cudnn, 1002), meaning(Library::Cudnn, 1008)], [Meaning::Absent; 3]);
+        assert_eq!([meaning(Library::CublasLt, 14), meaning(Library::Cudnn, 4), meaning(Library::Cudnn, 4000)], [Meaning::Failed; 3]);
         for refused in [9, 2000, 3000, 3007, 14] {
             assert_eq!(meaning(Library::Cudnn, refused), Meaning::Refused, "{refused}");
         }

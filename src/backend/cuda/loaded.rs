@@ -52,11 +52,12 @@ impl Work {
         }
     }
 
-    /// Kernel launches of a call, where they are ours to capture: a library may do other things meanwhile.
+    /// Kernel launches of a call, where they can be captured; at least so many of a library's.
     fn kernels(&self) -> Option<u64> {
         match self {
             Work::Kernels(kernels) => Some(kernels.launches()),
-            Work::Library(_) | Work::Transfer(_) => None,
+            Work::Library(_) => Some(1),
+            Work::Transfer(_) => None,
         }
     }
 }
@@ -264,19 +265,17 @@ impl Loaded for Resident {
         self.bind()?;
         let first = first % self.pool.tensors.len() as u32;
         let small = self.facts.launched.is_some() && self.work.kernels().is_some_and(|kernels| worth(kernels * launches as u64));
-        if small && self.album.graphs().refused().is_none() {
+        if small && self.album.refused().is_none() {
             match self.replayed(launches, first) {
                 Ok(sample) => {
                     self.facts.launched = Some("graph".into());
                     return Ok(sample);
                 }
-                Err(error) => {
-                    self.album.clear();
-                    self.album.graphs().refuse(error)?;
-                }
+                // A library may do what no capture allows; that says nothing of kernels.
+                Err(error) => self.album.refuse(error, matches!(self.work, Work::Library(_)))?,
             }
         }
-        let why = if small { self.album.graphs().refused() } else { None };
+        let why = if small { self.album.refused() } else { None };
         self.facts.launched = Some(why.map_or("stream".into(), |why| format!("stream, as graphs are refused: {why}")));
         let sample = self.streamed(launches, first)?;
         if launches == 1 && self.facts.first_launch_ns.is_none() {
