@@ -2,12 +2,14 @@
 # Compiles every CUDA kernel, with all its tunables, to machine code for sm_75 to sm_120. Needs no GPU and no driver: NVRTC comes
 # from PyPI into the target folder.
 #
-# usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION [--defaults | ONLY]]
+# usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION [--defaults | ONLY] [--update]]
 #   --defaults  every kernel with its first tunables alone, as .ci/run asks: a minute on two processors, where all take five
 #   ONLY        sources whose file names hold this, such as matmul-mma
+#   --update    writes the registers that were found into registers.txt; without it, more than are there fail
 set -eu
 cd "$(dirname "$0")/.."
 version=${1:-13.0.88}
+if [ $# -gt 0 ]; then shift; fi
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/nvrtc-$version
 out=$target/rendered-kernels
@@ -26,6 +28,7 @@ PY
 )
 [ -n "$libraries" ] || { echo "nvidia-cuda-nvrtc $version holds no libnvrtc" >&2; exit 1; }
 
+"$venv/bin/python" scripts/check_cuda_kernels.py --self-test
 rm -rf "$out"
 cargo run --release --quiet --example render_kernels -- "$out"
-exec "$venv/bin/python" scripts/check_cuda_kernels.py "$out" "$libraries" ${2:+"$2"}
+exec "$venv/bin/python" scripts/check_cuda_kernels.py "$out" "$libraries" "$@"
