@@ -3,7 +3,7 @@
 # from PyPI into the target folder.
 #
 # usage: scripts/check-cuda-kernels.sh [NVRTC_VERSION [--defaults | ONLY] [--update]]
-#   --defaults  every kernel with its first tunables alone, as .ci/run asks: a minute on two processors, where all take five
+#   --defaults  every kernel with its first tunables alone, as .ci/run asks: a minute and a half on two processors, where all take seven
 #   ONLY        sources whose file names hold this, such as matmul-mma
 #   --update    writes the registers that were found into registers.txt; without it, more than are there fail
 set -eu
