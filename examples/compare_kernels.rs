@@ -208,7 +208,7 @@ impl<'b> Lane<'b> {
         self.loaded.sample(self.launches, 0)?;
         let expectation = oracle.expect(self.op.as_ref(), self.plan.precision, self.plan.unit, SEEDED)?;
         let named = named(self.op.as_ref(), &self.plan);
-        let read = &mut |range| self.loaded.read(output, set, range);
+        let read = &mut |range| self.loaded.fetch(output, set, range);
         let verification = expectation.compare(&named, SEEDED.draw, read)?;
         let audit = self.loaded.audit(set)?;
         match (audit.guards_broken, audit.inputs_changed) {

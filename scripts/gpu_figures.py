@@ -169,23 +169,26 @@ class Visit:
         return value / 1e12, f"TB/s, arrays of {gib:.2f} GiB{'' if gib >= 1 else ' where 1 is wanted'}{state}", gib >= 1
 
     def of_chip(self, name, each):
-        """A compute roof over what all multiprocessors do at `each` FLOP a cycle: at the clock that NVML saw right after its samples, else, or
-        where the chip would then have done more than it can, at that which the device counted during them."""
+        """What a compute roof's probe does over what all multiprocessors do at `each` FLOP a cycle: of each measurement behind it the median rate
+        at that measurement's own clock, as the clock falls while power is capped. By the clock that the device counted, else NVML's."""
         value, behind, state = self.roof(name)
-        telemetry = [m.get("telemetry", {}) for m in behind]
-        clocks = {
-            "seen by NVML": [of["after"]["sm_mhz"] for of in telemetry if "sm_mhz" in of.get("after", {})],
-            "counted by the device": [of["core_mhz"] for of in telemetry if "core_mhz" in of],
-        }
-        clocks = {whose: seen for whose, seen in clocks.items() if seen}
-        if not clocks:
-            raise RuntimeError("its records tell no clock, by NVML or the device's own counters")
         units = self.view["header"]["device"]["compute_units"]
-        ratios = {whose: value / (units * each * statistics.median(seen) * 1e6) for whose, seen in clocks.items()}
-        told = [f"{statistics.median(seen):.0f} MHz {whose} ({min(seen)} to {max(seen)}): {ratios[whose]:.3f}" for whose, seen in clocks.items()]
+        clocks = {
+            "counted by the device": lambda m: m.get("telemetry", {}).get("core_mhz"),
+            "seen by NVML at its end": lambda m: m.get("telemetry", {}).get("after", {}).get("sm_mhz"),
+        }
+        ratios, told = {}, []
+        for whose, clock in clocks.items():
+            timed = [(m["flops"] * m["launches"] / statistics.median(m["samples_ns"]) * 1e9, clock(m)) for m in behind if clock(m)]
+            if timed:
+                ratios[whose] = statistics.median(rate / (units * each * mhz * 1e6) for rate, mhz in timed)
+                seen = [mhz for _, mhz in timed]
+                told.append(f"{statistics.median(seen):.0f} MHz {whose} ({min(seen)} to {max(seen)}): {ratios[whose]:.3f}")
+        if not ratios:
+            raise RuntimeError("its records tell no clock, by the device's own counters or NVML")
         possible = [ratio for ratio in ratios.values() if ratio <= 1.02]
         odd = "" if len(possible) == len(ratios) else "; the clock seen cannot be the one that was run at"
-        note = f"{value / 1e12:.1f} TFLOP/s of {units} x {each} at {', '.join(told)}{odd}{state}"
+        note = f"roof {value / 1e12:.1f} TFLOP/s, {units} x {each} a cycle, medians at {', '.join(told)}{odd}{state}"
         return [*possible, *ratios.values()][0], note, bool(possible)
 
     def ended(self):

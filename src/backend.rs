@@ -100,6 +100,9 @@ pub enum Occupied {
     Device(u64),
 }
 
+/// Elements as they came from a device: whoever looks at them widens them to f64, on a thread of their own.
+pub type Fetched = Box<dyn FnOnce() -> Vec<f64> + Send>;
+
 /// A plan in device memory. Sets are copies of all its tensors; rotating through them keeps a launch from finding its data in
 /// cache.
 pub trait Loaded {
@@ -120,6 +123,15 @@ pub trait Loaded {
     /// # Errors
     /// As [`Loaded::sample`].
     fn read(&mut self, tensor: usize, set: u32, range: Range<u64>) -> Result<Vec<f64>>;
+
+    /// The same, not widened yet where that is worth a thread.
+    ///
+    /// # Errors
+    /// As [`Loaded::sample`].
+    fn fetch(&mut self, tensor: usize, set: u32, range: Range<u64>) -> Result<Fetched> {
+        let values = self.read(tensor, set, range)?;
+        Ok(Box::new(|| values))
+    }
 
     /// Checks the guards around every buffer of a set and compares its inputs with their draw.
     ///

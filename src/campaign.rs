@@ -92,6 +92,8 @@ pub struct Campaign<'a> {
     kernel_size: Size,
     /// The user's kernel that is tried.
     own: Option<Custom>,
+    /// When it began.
+    began: Instant,
     /// When a study's time ends: kernels that have not begun by then are left out.
     ends: Option<Instant>,
 }
@@ -134,6 +136,7 @@ impl<'a> Campaign<'a> {
             trying: false,
             kernel_size,
             own: None,
+            began: Instant::now(),
             ends: None,
         }
     }
@@ -177,11 +180,11 @@ impl<'a> Campaign<'a> {
     fn amid_blocks(&mut self, items: &[Item]) -> Result<()> {
         let (first, second) = items.split_at(items.len() / 2);
         let started = Instant::now();
-        self.kernels(first)?;
+        self.kernels(first, 2)?;
         let half = started.elapsed();
         self.block(2)?;
         let started = Instant::now();
-        self.kernels(second)?;
+        self.kernels(second, 1)?;
         self.repeat_suspects(half + started.elapsed())?;
         self.block(3)?;
         self.lift_roofs()
@@ -284,7 +287,7 @@ impl<'a> Campaign<'a> {
         self.remeasure(&format!("roofs, block {number} of 3"), |_| true)
     }
 
-    /// While a kernel lies above what bounds it, that is measured once more, [`LIFTS`] times at most: the kernel shows that the device can
+    /// While a kernel, or a point of the ramp, lies above what bounds it, that is measured once more, [`LIFTS`] times at most: the kernel shows that the device can
     /// do more than it did in the three moments of its roofs.
     fn lift_roofs(&mut self) -> Result<()> {
         for _ in 0..LIFTS {

@@ -279,7 +279,7 @@ fn poisoned_sample(loaded: &mut dyn Loaded, sampled: &mut Sampled, clock: &Clock
 fn verified(loaded: &mut dyn Loaded, plan: &Plan, op: &dyn Op, expectation: &Expectation, draw: Draw, set: u32) -> Result<Verification> {
     let named = named(op, plan);
     let output = plan.output();
-    let verification = expectation.compare(&named, draw, &mut |range| loaded.read(output, set, range))?;
+    let verification = expectation.compare(&named, draw, &mut |range| loaded.fetch(output, set, range))?;
     let audit = loaded.audit(set)?;
     if audit.guards_broken > 0 || audit.inputs_changed > 0 {
         return Err(Error::Wrong(format!(

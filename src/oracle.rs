@@ -19,7 +19,8 @@ use crate::draw::{Draw, Drawn, Fill, Seeded, mix};
 use crate::error::{Error, Result};
 use crate::op::{Arithmetic, DType, Op, Role};
 use crate::plan::{Plan, Precision, Unit};
-use crate::record::Verification;
+
+mod compare;
 
 /// Edge of the tiles that each hold at least four checked elements.
 const TILE: u64 = 64;
@@ -129,143 +130,6 @@ impl Expectation {
     pub fn allowed(&self, truth: f64) -> f64 {
         if self.exact { 0.0 } else { 4.0 * self.yardstick + self.promised + self.output.epsilon() * truth.abs() }
     }
-
-    /// Compares an output, read in ranges of flat elements.
-    ///
-    /// # Errors
-    /// [`Error::Wrong`] naming the worst element, or the reader's own error.
-    pub fn compare(&self, named: &str, draw: Draw, read: &mut dyn FnMut(Range<u64>) -> Result<Vec<f64>>) -> Result<Verification> {
-        let mut tally = Tally::default();
-        let mut runs = self.runs.iter().peekable();
-        let mut sums = self.projection.as_ref().map(|p| vec![0.0; p.sums.len()]);
-        // Whole rows, or pieces of one: `spans` sees to it that neither splits a run.
-        let step = if self.columns > CHUNK { CHUNK } else { CHUNK / self.columns * self.columns };
-        let mut start = 0;
-        while start < self.elements {
-            let row_end = if self.columns > CHUNK { (start / self.columns + 1) * self.columns } else { self.elements };
-            let range = start..(start + step).min(row_end);
-            let values = read(range.clone())?;
-            if values.len() as u64 != range.end - range.start {
-                return Err(Error::Wrong(format!(
-                    "{named}: {} elements came back where {} were asked for",
-                    values.len(),
-                    range.end - range.start
-                )));
-            }
-            if !all_finite(&values)
-                && let Some(at) = values.iter().position(|v| !v.is_finite())
-            {
-                let bad = values.iter().filter(|v| !v.is_finite()).count();
-                return Err(Error::Wrong(format!(
-                    "{named}: output element {} is {} ({bad} of {} read there are unwritten or not finite)",
-                    self.place(start + at as u64),
-                    values[at],
-                    values.len()
-                )));
-            }
-            if let Some(truth) = self.uniform {
-                let allowed = self.allowed(truth);
-                // What equals a right first value is right, and no worse than it.
-                let first = values.first().copied().filter(|first| !exceeds((first - truth).abs(), allowed)).unwrap_or(f64::NAN);
-                let other = |&(i, &value): &(usize, &f64)| i == 0 || value != first;
-                values.iter().enumerate().filter(other).for_each(|(i, &value)| tally.take(start + i as u64, value, truth, allowed));
-            }
-            while let Some(run) = runs.next_if(|run| run.start < range.end) {
-                let at = (run.start - range.start) as usize;
-                for (i, (&truth, &value)) in run.truth.iter().zip(&values[at..]).enumerate() {
-                    tally.take(run.start + i as u64, value, truth, self.allowed(truth));
-                }
-            }
-            if let (Some(sums), Some(projection)) = (&mut sums, &self.projection) {
-                let offset = (start % self.columns) as usize;
-                for (i, row) in values.chunks(self.columns as usize).enumerate() {
-                    sums[(start / self.columns) as usize + i] +=
-                        row.iter().zip(&projection.weights[offset..]).map(|(v, r)| v * r).sum::<f64>();
-                }
-            }
-            start = range.end;
-        }
-        self.judge(named, draw, tally, sums)
-    }
-
-    fn judge(&self, named: &str, draw: Draw, tally: Tally, sums: Option<Vec<f64>>) -> Result<Verification> {
-        if tally.wrong > 0 {
-            let (at, value, truth) = (self.place(tally.worst_at), tally.worst_value, tally.worst_truth);
-            return Err(Error::Wrong(format!(
-                "{named}: output element {at} is {value:e} where {truth:e} is right within {:.2e} ({} of {} checked elements are wrong)",
-                tally.allowed, tally.wrong, self.checked
-            )));
-        }
-        if let (Some(sums), Some(projection)) = (sums, &self.projection) {
-            let off = |(_, (got, want)): &(usize, (&f64, &f64))| exceeds((*got - *want).abs(), projection.allowed);
-            if let Some((row, (got, want))) = sums.iter().zip(&projection.sums).enumerate().find(off) {
-                return Err(Error::Wrong(format!(
-                    "{named}: row {row} fails Freivalds' check ({got:e} where {want:e} is right within {:.2e})",
-                    projection.allowed
-                )));
-            }
-        }
-        Ok(Verification {
-            worst_error: tally.error,
-            allowed: tally.allowed,
-            elements_checked: self.checked,
-            tiles_checked: self.tiles,
-            draw,
-        })
-    }
-
-    fn place(&self, flat: u64) -> String {
-        format!("[{}, {}]", flat / self.columns, flat % self.columns)
-    }
-}
-
-/// The worst of the elements compared so far, by share of what is allowed.
-struct Tally {
-    wrong: u64,
-    share: f64,
-    error: f64,
-    allowed: f64,
-    worst_at: u64,
-    worst_value: f64,
-    worst_truth: f64,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Tally { wrong: 0, share: -1.0, error: 0.0, allowed: 0.0, worst_at: 0, worst_value: 0.0, worst_truth: 0.0 }
-    }
-}
-
-impl Tally {
-    fn take(&mut self, at: u64, value: f64, truth: f64, allowed: f64) {
-        let error = (value - truth).abs();
-        let share = if error == 0.0 { 0.0 } else { error / allowed };
-        if exceeds(error, allowed) {
-            self.wrong += 1;
-        }
-        if exceeds(share, self.share) {
-            *self = Tally { wrong: self.wrong, share, error, allowed, worst_at: at, worst_value: value, worst_truth: truth };
-        }
-    }
-}
-
-/// Whether all values are finite: zero times any of them is then zero. Several sums side by side, for speed.
-fn all_finite(values: &[f64]) -> bool {
-    const LANES: usize = 8;
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().all(|v| v.is_finite());
-    let mut sums = [0.0; LANES];
-    for chunk in chunks {
-        for lane in 0..LANES {
-            sums[lane] += 0.0 * chunk[lane];
-        }
-    }
-    rest && sums == [0.0; LANES]
-}
-
-/// Whether a deviation is larger than its limit; one that is not a number always is.
-fn exceeds(deviation: f64, limit: f64) -> bool {
-    deviation.is_nan() || limit.is_nan() || deviation > limit
 }
 
 /// `work` of every item, in their order. Items cost much alike.

@@ -67,10 +67,10 @@ pub fn traced<'a>(records: &[Record], ceilings: impl Iterator<Item = &'a Ceiling
     Roof::on(device, clock, valued, sweeps(measurements(records)))
 }
 
-/// Kernels above a roof: the level that each one's data comes from, and its precision.
+/// Kernels and points of the ramp above a roof: the level that each one's data comes from, and its precision.
 pub fn above(records: &[Record], roof: &Roof) -> Vec<(Option<String>, Precision)> {
-    let rows = latest(records, roof).into_iter().filter(|(_, row)| row.above_roof);
-    rows.map(|(m, row)| (row.level, m.precision)).collect()
+    let kernels = latest(records, roof).into_iter().map(|(_, row)| row);
+    kernels.chain(ramp(records, roof)).filter(|row| row.above_roof).map(|row| (row.level, row.precision)).collect()
 }
 
 /// Kernels worth another measurement: while they ran the machine changed its speed, or else it went at another than at their roof.

@@ -104,14 +104,15 @@ fn small(entry: &op::Entry) -> Vec<VariantInfo> {
     (entry.parse)(&json!({})).expect("the default problem").variants()
 }
 
-/// A paragraph as a quotation of lines of at most 140 characters.
-fn quoted(text: &str) -> String {
-    let mut lines = vec![String::from(">")];
+/// A paragraph as lines of at most 140 characters that begin alike.
+fn lines(text: &str, start: &str) -> String {
+    let mut lines = vec![String::from(start)];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("never empty");
+        let space = if line.is_empty() { "" } else { " " };
         match line.chars().count() + 1 + word.chars().count() <= 140 {
-            true => *line += &format!(" {word}"),
-            false => lines.push(format!("> {word}")),
+            true => *line += &format!("{space}{word}"),
+            false => lines.push(format!("{start}{}{word}", if start.is_empty() { "" } else { " " })),
         }
     }
     lines.join("\n")
@@ -128,7 +129,7 @@ fn the_quoted_answer_is_what_the_program_tells_of_its_record() {
     let printed = shown("--markdown", record);
     // The question, the device, then the answer: a sentence a line.
     let answer = printed.split("\n\n").nth(2).expect("an answer");
-    let told = quoted(&answer.lines().take(QUOTED).collect::<Vec<_>>().join(" "));
+    let told = lines(&answer.lines().take(QUOTED).collect::<Vec<_>>().join(" "), ">");
     let picture = record.replace("records.jsonl", "depthwise.svg");
     assert!(root().join(&picture).exists(), "the picture {picture} is shown");
     let wanted = format!("<!-- from {record} -->\n\n{told}\n\n![depthwise]({picture})\n");
@@ -197,6 +198,12 @@ fn the_list_of_kernels_that_never_ran_on_a_gpu_is_registry_minus_records() {
         }
     }
     keep("METHODOLOGY.md", "never-run", &list);
+    let unrun = |backend: &str| {
+        let of = names.lines().filter_map(|line| line.strip_prefix(backend)?.trim().split_once(' '));
+        of.map(|(op, variants)| format!("{op} `{}`", variants.replace(", ", "`, `"))).collect::<Vec<_>>().join("; ")
+    };
+    let told = format!("Compiled, not yet run on a GPU as they are now: on CUDA {}; in WGSL {}.", unrun("cuda"), unrun("wgpu"));
+    keep("README.md", "not-yet-run", &format!("{}\n", lines(&told, "")));
     // The same in short, for `rooftrace devices`.
     let path = root().join("src/cli/never_run.txt");
     if std::env::var_os("UPDATE_DOCS").is_some() {

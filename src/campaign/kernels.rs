@@ -9,7 +9,7 @@ use super::{Campaign, Scope};
 use crate::backend;
 use crate::error::{Error, Result};
 use crate::op::{self, Entry, OpRole, Size};
-use crate::plan::{DeviceInfo, Language, Plan, Precision, VariantInfo};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Plan, Precision, VariantInfo};
 use crate::record::{Cache, State};
 use crate::worker::{Effort, Goal, Item};
 
@@ -25,10 +25,37 @@ const MORE: f64 = 10.0;
 /// The least that an item is given then.
 const LEAST: Duration = Duration::from_millis(600);
 
-/// What an item may take of its budget, when so many are done in this time.
-fn paced(budget: Duration, done: usize, taken: Duration) -> Duration {
-    let left = Duration::from_secs_f64(MORE + MEAN * (done + 1) as f64).saturating_sub(taken);
-    left.clamp(LEAST.min(budget), budget)
+/// The kernels of a standard run of a GPU, which has many more, end so long after the run began.
+const WHOLE_GPU: Duration = Duration::from_secs(100);
+/// The least that an item of it is given: launches there take the same time within a thousandth.
+const LEAST_GPU: Duration = Duration::from_millis(150);
+
+/// How items share time.
+struct Pace {
+    gpu: bool,
+    /// Items in all.
+    items: usize,
+    /// What a GPU's may take together.
+    share: Duration,
+    /// What items were given of their budgets so far.
+    given: Duration,
+}
+
+impl Pace {
+    /// What the next item may take of its budget, when so many are done in this time.
+    fn next(&mut self, budget: Duration, done: usize, taken: Duration) -> Duration {
+        let (least, left) = match self.gpu {
+            // Loading and verifying come on top of budgets.
+            true => {
+                let beside = taken.saturating_sub(self.given) / done.max(1) as u32;
+                (LEAST_GPU, (self.share.saturating_sub(taken) / (self.items - done).max(1) as u32).saturating_sub(beside))
+            }
+            false => (LEAST, Duration::from_secs_f64(MORE + MEAN * (done + 1) as f64).saturating_sub(taken)),
+        };
+        let given = left.clamp(least.min(budget), budget);
+        self.given += given;
+        given
+    }
 }
 
 /// Effort of one kernel.
@@ -172,13 +199,17 @@ impl Campaign<'_> {
         Item { precision: w.precision, cache: w.cache, ..self.item(w.op, w.variant, w.problem, effort(self.kernel_size)) }
     }
 
-    /// Measures these, leaving out launches predicted to last too long from a smaller problem of the same variant.
-    pub(super) fn kernels(&mut self, items: &[Item]) -> Result<()> {
+    /// Measures these, leaving out launches predicted to last too long from a smaller problem of the same variant. `share` is how many
+    /// times as much is still to be measured, these included.
+    pub(super) fn kernels(&mut self, items: &[Item], share: u32) -> Result<()> {
         self.watcher.stage("kernels", items.len());
         let longest = self.bench.device().limits.launch_ns.map_or(LONGEST_NS, |ns| ns as f64);
         let longest = if self.ends.is_some() { longest.min(LONGEST_STUDY_NS) } else { longest };
         let mut slowest: HashMap<(String, String, Precision), f64> = HashMap::new();
         let (started, hurried) = (Instant::now(), (self.kernel_size, self.scope.size) == (Size::Standard, Size::Standard));
+        let gpu = self.bench.device().kind == DeviceKind::Gpu;
+        let mut pace =
+            Pace { gpu, items: items.len(), share: WHOLE_GPU.saturating_sub(self.began.elapsed()) / share, given: Duration::ZERO };
         for (done, item) in items.iter().enumerate() {
             if self.over() {
                 self.skip(item, State::Skipped, "the time of this size ended before it; --size large has all".into())?;
@@ -199,7 +230,7 @@ impl Campaign<'_> {
             }
             let mut item = self.numbered(Item { llc_bytes: self.llc, ..item.clone() });
             if let (Goal::Measure(effort), true) = (&mut item.goal, hurried) {
-                effort.budget_ns = paced(Duration::from_nanos(effort.budget_ns), done, started.elapsed()).as_nanos() as u64;
+                effort.budget_ns = pace.next(Duration::from_nanos(effort.budget_ns), done, started.elapsed()).as_nanos() as u64;
             }
             if let Some(measured) = self.run_item(item)?
                 && let Some(time) = super::search::fastest(&measured)
@@ -234,10 +265,25 @@ mod tests {
     #[test]
     fn items_share_time_and_none_gets_less_than_its_least_or_more_than_its_budget() {
         let [budget, second] = [3, 1].map(Duration::from_secs);
+        let paced =
+            |budget, done, taken| Pace { gpu: false, items: 200, share: Duration::ZERO, given: Duration::ZERO }.next(budget, done, taken);
         assert_eq!(paced(budget, 0, Duration::ZERO), budget, "the first has all it wants");
         assert_eq!(paced(budget, 99, 108 * second), 2 * second, "others were slow");
         assert_eq!(paced(budget, 99, 120 * second), LEAST, "others were slower");
         assert_eq!(paced(second / 2, 99, 120 * second), second / 2, "a budget below the least stays");
+    }
+
+    #[test]
+    fn items_of_a_gpu_share_what_its_run_may_last_and_what_comes_beside_them_is_learnt() {
+        let [budget, second] = [3, 1].map(Duration::from_secs);
+        let mut pace = Pace { gpu: true, items: 100, share: 50 * second, given: Duration::ZERO };
+        assert_eq!(pace.next(budget, 0, Duration::ZERO), second / 2, "a hundredth");
+        // Ten were given half a second each and took 0.7: 43 s are left for 90, less 0.2 each.
+        pace.given = 5 * second;
+        let next = pace.next(budget, 10, 7 * second);
+        assert!((0.2777..0.2779).contains(&next.as_secs_f64()), "{next:?}");
+        assert_eq!(pace.next(budget, 90, 60 * second), LEAST_GPU, "the time is over");
+        assert_eq!(Pace { gpu: true, items: 1, share: 50 * second, given: Duration::ZERO }.next(budget, 0, Duration::ZERO), budget);
     }
 
     #[test]

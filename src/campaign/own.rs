@@ -62,7 +62,7 @@ impl Campaign<'_> {
         self.take_over(recorded)?;
         self.tune(&mut items, f64::INFINITY)?;
         let started = Instant::now();
-        self.kernels(&items)?;
+        self.kernels(&items, 1)?;
         self.repeat_suspects(started.elapsed())
     }
 

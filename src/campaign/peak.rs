@@ -1,6 +1,8 @@
-//! The memory pass: a fresh process for each kernel of a run says how much one set takes.
+//! The memory pass: for each kernel of a run, how much one set takes. Where it is a process that is watched, in a fresh one each; a device that
+//! tells of its own memory is asked by the process that has just measured the kernel, which has nothing to start and its code loaded.
 
 use super::{Campaign, limit};
+use crate::plan::Language;
 use crate::record::{Cache, Measurement, State};
 use crate::units::Capacity;
 use crate::worker::{Answer, Goal, Item};
@@ -32,7 +34,11 @@ impl Campaign<'_> {
         let key = format!("{} {} {} {} {:?}", item.op, measurement.problem, item.variant, item.precision, measurement.tunables);
         if !self.peaks.contains_key(&key) {
             let alone = Item { cache: Cache::Warm, goal: Goal::Peak, ..item.clone() };
-            let Some(answer) = self.bench.fresh(&alone, limit(&alone.goal)) else { return };
+            let answer = match self.bench.device().language {
+                Language::Cuda => Some(self.bench.run(&alone, limit(&alone.goal))),
+                _ => self.bench.fresh(&alone, limit(&alone.goal)),
+            };
+            let Some(answer) = answer else { return };
             self.peaks.insert(key.clone(), said(answer));
         }
         let Some(peak) = self.peaks.get(&key) else { return };

@@ -213,9 +213,10 @@ impl Campaign<'_> {
     /// long sums are cut into many, so that the oracle need not evaluate every one.
     pub(super) fn stream_item(&mut self, kind: Kind, working_set: u64, setup: &Setup, effort: Effort) -> Item {
         let (read, written) = kind.arrays();
-        let parts = match self.bench.device().language {
-            Language::Host => setup.parts * (working_set / setup.parts / PART).clamp(1, 256),
-            _ => setup.parts,
+        let parts = match (setup.parts, self.bench.device().language) {
+            (Parts::Count(parts), Language::Host) => parts * (working_set / parts / PART).clamp(1, 256),
+            (Parts::Count(parts), _) => parts,
+            (Parts::Bytes(bytes), _) => (working_set / (read + written) / bytes).max(1),
         };
         // Whole cache lines for every part.
         let elements = (working_set / (read + written) / 4 / (parts * 64)).max(1) * parts * 64;
@@ -286,7 +287,16 @@ fn fma_problem(tuned: &Tuned, steps: u64, precision: Precision, device: &DeviceI
 #[derive(Clone)]
 pub(super) struct Setup {
     pub tuned: Tuned,
-    pub parts: u64,
+    pub parts: Parts,
+}
+
+/// What a group walks.
+#[derive(Clone, Copy)]
+pub(super) enum Parts {
+    /// One of so many parts of every array, however large.
+    Count(u64),
+    /// So many bytes of every array: groups that run at once are neighbours in memory, and more of them follow.
+    Bytes(u64),
 }
 
 /// All combinations of a variant's tunables on this device, defaults first.

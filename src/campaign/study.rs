@@ -32,7 +32,7 @@ impl Campaign<'_> {
         let mut items = self.study_items(study)?;
         let outcome = self.tuned(&mut items).and_then(|()| {
             let started = Instant::now();
-            self.kernels(&items)?;
+            self.kernels(&items, 1)?;
             self.repeat_suspects(started.elapsed())
         });
         self.listed(&items, outcome)

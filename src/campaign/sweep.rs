@@ -1,6 +1,6 @@
 //! The memory: bandwidth by working set in every direction, the levels it shows, and the winners that stand for them.
 
-use super::search::{GLANCE, Setup, block_effort, walking};
+use super::search::{GLANCE, Parts, Setup, block_effort, walking};
 use super::{Campaign, Winner};
 use crate::error::Result;
 use crate::op::Size;
@@ -18,6 +18,8 @@ const LOOKS: u32 = 2;
 /// On a CPU it ends no sooner than at this many times it, and directions whose levels are not looked for end at this many times the
 /// largest cache found.
 const MET_LLC: u64 = 4;
+/// Bytes of an array that a group of a GPU walks where it takes one piece and ends: two and eight steps of 256 lanes.
+const PIECES: [u64; 2] = [8 << 10, 32 << 10];
 
 /// The best configuration of one direction in caches and in memory.
 struct Chosen {
@@ -35,8 +37,9 @@ impl Campaign<'_> {
         {
             self.size_launches(setup, (2 * device.llc_bytes()).min(last))?;
         }
-        // A GPU's cache still serves a good part of twice its size, and favours other configurations than memory does.
-        let beyond = if device.kind == DeviceKind::Gpu { 6 } else { 2 };
+        // A GPU's cache still serves a good part of twice its size, and favours other configurations than memory does; in less than this the
+        // launches of those that go through it once are too short to be told from their overhead.
+        let beyond = if device.kind == DeviceKind::Gpu { 12 } else { 2 };
         let mut chosen: Vec<Chosen> = Vec::new();
         for kind in [Kind::Read, Kind::Triad, Kind::Copy, Kind::Write] {
             // In a hurry, copy and write take what was best for triad, but for GPUs, where candidates are quick and differ.
@@ -188,7 +191,10 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
         Kind::Write | Kind::Triad => [("STORE", &[0, 1]), ("ABREAST", &[1])],
     };
     tuned.retain(|t| heeded.iter().all(|(name, values)| t.0.get(*name).is_none_or(|value| values.contains(value))));
-    tuned.iter().flat_map(|t| parts.iter().map(move |p| Setup { tuned: t.clone(), parts: p * units })).collect()
+    let counts = parts.iter().map(|p| Parts::Count(p * units));
+    let pieces: &[u64] = if device.kind == DeviceKind::Gpu { &PIECES } else { &[] };
+    let parts: Vec<Parts> = counts.chain(pieces.iter().map(|&bytes| Parts::Bytes(bytes))).collect();
+    tuned.iter().flat_map(|t| parts.iter().map(move |&parts| Setup { tuned: t.clone(), parts })).collect()
 }
 
 /// Whether a configuration keeps a working set in a cache over several passes: ordinary stores, and all its groups at once.
@@ -204,7 +210,7 @@ pub(super) fn resident(setup: &Setup, device: &DeviceInfo) -> bool {
         (Language::Host, _) | (_, DeviceKind::Cpu) => units,
         (_, DeviceKind::Gpu) => units * 1024 / setup.tuned.0.get("BLOCK").copied().unwrap_or(256) as u64,
     };
-    setup.parts <= groups
+    matches!(setup.parts, Parts::Count(parts) if parts <= groups)
 }
 
 /// Smallest working set worth a point: a quarter of a first-level cache a core, two octaves inside it; on software Vulkan, whose launches cost a

@@ -1,7 +1,7 @@
 //! How much memory one set of a plan takes, seen from outside.
 //!
-//! To be asked of a fresh process: what an earlier item left behind in heaps and pools would hide a part of it. A compiler's own
-//! memory is no part of it: where the process itself is what is watched, a plan of a few bytes with the same sources is loaded and
+//! Where it is the process that is watched, to be asked of a fresh one: what an earlier item left behind in heaps and pools would hide a part
+//! of it. A compiler's own memory is no part of it: where the process itself is what is watched, a plan of a few bytes with the same sources is loaded and
 //! launched first, once to fill the driver's caches and once to see what is left of compiling then, which is taken off.
 
 use crate::backend::{Backend, Checks, Occupied, process};

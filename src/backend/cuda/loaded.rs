@@ -16,7 +16,7 @@ use super::library::{Chosen, Reference};
 use super::link::Link;
 use super::memory::{Counter, Pool, broken, decode, download, encode, set, upload};
 use super::{failed, probe};
-use crate::backend::{Audit, Checks, Facts, Loaded, Sample};
+use crate::backend::{Audit, Checks, Facts, Fetched, Loaded, Sample};
 use crate::draw::{Fill, Seeded};
 use crate::error::{Error, Result};
 use crate::op::{Role, TensorSpec};
@@ -299,20 +299,25 @@ impl Loaded for Resident {
     }
 
     fn read(&mut self, tensor: usize, number: u32, range: Range<u64>) -> Result<Vec<f64>> {
+        self.fetch(tensor, number, range).map(|fetched| fetched())
+    }
+
+    fn fetch(&mut self, tensor: usize, number: u32, range: Range<u64>) -> Result<Fetched> {
         self.bind()?;
         let number = self.checked_set(number)?;
         let spec = self.tensors.get(tensor).filter(|spec| range.start <= range.end && range.end <= spec.elements());
         let Some(spec) = spec else {
             return Err(Error::Backend { backend: "cuda", why: format!("{} has no elements {range:?} of tensor {tensor}", self.named) });
         };
-        let width = spec.dtype.bytes();
+        let (dtype, width) = (spec.dtype, spec.dtype.bytes());
         if let Work::Transfer(link) = &mut self.work
             && let Some(bytes) = link.landed(tensor, number, range.start * width..range.end * width)
         {
-            return Ok(decode(spec.dtype, bytes));
+            let bytes = bytes.to_vec();
+            return Ok(Box::new(move || decode(dtype, &bytes)));
         }
         let bytes = download(self.pool.tensors[number][tensor] + range.start * width, (range.end - range.start) * width)?;
-        Ok(decode(spec.dtype, &bytes))
+        Ok(Box::new(move || decode(dtype, &bytes)))
     }
 
     fn audit(&mut self, number: u32) -> Result<Audit> {
