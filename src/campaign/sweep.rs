@@ -5,7 +5,7 @@ use super::{Campaign, Winner};
 use crate::error::Result;
 use crate::op::Size;
 use crate::op::stream::Kind;
-use crate::plan::{DeviceInfo, DeviceKind, Language};
+use crate::plan::{DeviceInfo, DeviceKind, Language, Tuned};
 use crate::record::{Ceiling, Record};
 use crate::roofline::{self, Level};
 
@@ -21,11 +21,13 @@ const MET_LLC: u64 = 4;
 /// Bytes of an array that a group of a GPU walks where it takes one piece and ends: two and eight steps of 256 lanes.
 const PIECES: [u64; 2] = [8 << 10, 32 << 10];
 
-/// The best configuration of one direction in caches and in memory.
+/// The best configuration of one direction in caches and in memory; there `far`, where going through the working set once makes a launch
+/// long enough, may end its groups after a piece.
 struct Chosen {
     kind: Kind,
     cached: Setup,
     memory: Setup,
+    far: Setup,
 }
 
 impl Campaign<'_> {
@@ -46,16 +48,22 @@ impl Campaign<'_> {
             let hurry = self.scope.size == Size::Small && device.kind == DeviceKind::Cpu;
             let triad = chosen.iter().find(|c| c.kind == Kind::Triad);
             if let (true, Kind::Copy | Kind::Write, Some(triad)) = (hurry, kind, triad) {
-                chosen.push(Chosen { kind, cached: triad.cached.clone(), memory: triad.memory.clone() });
+                chosen.push(Chosen { kind, cached: triad.cached.clone(), memory: triad.memory.clone(), far: triad.far.clone() });
                 continue;
             }
             let all = setups(kind, device);
-            self.watcher.stage(&format!("{} bandwidth, {} candidates", kind.name(), all.len()), all.len());
-            let Some(memory) = self.best_stream(kind, (beyond * device.llc_bytes()).min(last), &all)? else { continue };
+            let beyond = (beyond * device.llc_bytes()).min(last);
+            let pieces = if self.is_long(beyond) { pieces(&all, device) } else { Vec::new() };
+            self.watcher.stage(&format!("{} bandwidth, {} candidates", kind.name(), all.len() + pieces.len()), all.len() + pieces.len());
+            let Some(memory) = self.best_stream(kind, beyond, &all)? else { continue };
+            let far = match pieces.is_empty() {
+                true => memory.clone(),
+                false => self.best_stream(kind, beyond, &[&[memory.clone()], &pieces[..]].concat())?.unwrap_or_else(|| memory.clone()),
+            };
             // Caches are best written by ordinary stores, and a working set stays in one only if all its parts are walked at once.
             let resident: Vec<_> = all.into_iter().filter(|setup| stays(setup, device)).collect();
             let Some(cached) = self.best_stream(kind, cached_size(device), &resident)? else { continue };
-            chosen.push(Chosen { kind, cached, memory });
+            chosen.push(Chosen { kind, cached, memory, far });
         }
         let end = self.sweep_reading(&chosen, device, last)?;
         let found = roofline::levels(&self.read_curve(), &device.caches);
@@ -101,8 +109,21 @@ impl Campaign<'_> {
     }
 
     fn stream_point(&mut self, choice: &Chosen, working_set: u64, memory: bool) -> Result<()> {
-        let item = self.stream_item(choice.kind, working_set, if memory { &choice.memory } else { &choice.cached }, GLANCE);
+        let item = self.stream_item(choice.kind, working_set, self.setup(choice, working_set, memory), GLANCE);
         self.run_item(item).map(|_| ())
+    }
+
+    fn setup<'c>(&self, choice: &'c Chosen, working_set: u64, memory: bool) -> &'c Setup {
+        match memory {
+            true if self.is_long(working_set) => &choice.far,
+            true => &choice.memory,
+            false => &choice.cached,
+        }
+    }
+
+    /// Whether a launch that goes through so much once lasts a quarter of what launches are to last.
+    fn is_long(&self, working_set: u64) -> bool {
+        4 * working_set >= self.launch_bytes
     }
 
     /// Measures again what looks disturbed in a direction's curve, up to a working set; the samples join those of the first look.
@@ -113,7 +134,7 @@ impl Campaign<'_> {
             doubtful.retain(|&bytes| bytes <= upto);
             self.watcher.stage("bandwidth again, where it looks disturbed", doubtful.len());
             for &(working_set, memory) in points {
-                let item = self.stream_item(choice.kind, working_set, if memory { &choice.memory } else { &choice.cached }, GLANCE);
+                let item = self.stream_item(choice.kind, working_set, self.setup(choice, working_set, memory), GLANCE);
                 let bytes = item.problem["elements"].as_u64().map(|elements| elements * 4 * (read + written));
                 if bytes.is_some_and(|bytes| doubtful.contains(&bytes)) {
                     self.run_item(item)?;
@@ -148,11 +169,8 @@ impl Campaign<'_> {
             for choice in chosen {
                 let memory = level.name == "dram";
                 let middle = (level.plateau.0 as f64 * level.plateau.1 as f64).sqrt() as u64;
-                let (setup, size) = if memory {
-                    (&choice.memory, beyond.min(largest(choice.kind, device, last) / share))
-                } else {
-                    (&choice.cached, middle)
-                };
+                let size = if memory { beyond.min(largest(choice.kind, device, last) / share) } else { middle };
+                let setup = self.setup(choice, size, memory);
                 let item = self.stream_item(choice.kind, size, setup, block_effort(self.scope.size));
                 let stores = match (choice.kind, setup.tuned.0.get("STORE")) {
                     (Kind::Read, _) | (_, None) => "",
@@ -191,10 +209,14 @@ fn setups(kind: Kind, device: &DeviceInfo) -> Vec<Setup> {
         Kind::Write | Kind::Triad => [("STORE", &[0, 1]), ("ABREAST", &[1])],
     };
     tuned.retain(|t| heeded.iter().all(|(name, values)| t.0.get(*name).is_none_or(|value| values.contains(value))));
-    let counts = parts.iter().map(|p| Parts::Count(p * units));
-    let pieces: &[u64] = if device.kind == DeviceKind::Gpu { &PIECES } else { &[] };
-    let parts: Vec<Parts> = counts.chain(pieces.iter().map(|&bytes| Parts::Bytes(bytes))).collect();
-    tuned.iter().flat_map(|t| parts.iter().map(move |&parts| Setup { tuned: t.clone(), parts })).collect()
+    tuned.iter().flat_map(|t| parts.iter().map(move |p| Setup { tuned: t.clone(), parts: Parts::Count(p * units) })).collect()
+}
+
+/// The same settings with groups that end after a piece; none but on a GPU.
+fn pieces(setups: &[Setup], device: &DeviceInfo) -> Vec<Setup> {
+    let mut tuned: Vec<&Tuned> = setups.iter().map(|setup| &setup.tuned).filter(|_| device.kind == DeviceKind::Gpu).collect();
+    tuned.dedup();
+    tuned.iter().flat_map(|t| PIECES.map(|bytes| Setup { tuned: (*t).clone(), parts: Parts::Bytes(bytes) })).collect()
 }
 
 /// Whether a configuration keeps a working set in a cache over several passes: ordinary stores, and all its groups at once.
