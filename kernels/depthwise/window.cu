@@ -114,12 +114,18 @@ extern "C" __global__ void __launch_bounds__(BLOCK) three(const T* __restrict__ 
 
 constexpr unsigned NARROW = 4, ACROSS = 4; // channels and columns of a lane of `down`
 
+// NARROW channels as they lie in memory, in words: elements of 16 bits, loaded or else zero, would be taken apart and put together right
+// behind their load, which waits for it.
+struct alignas(NARROW * sizeof(T)) Words {
+    unsigned v[NARROW * sizeof(T) / 4];
+};
+
 // NARROW channels of the columns that ACROSS outputs see; zero outside the image.
 struct Row {
-    Stored<NARROW> v[ACROSS + 2];
+    Words v[ACROSS + 2];
 };
 __device__ __forceinline__ Row row_of(const T* x, unsigned image, unsigned h, unsigned w, unsigned channel, bool wanted, const Dims& d) {
-    const Stored<NARROW>* const from = reinterpret_cast<const Stored<NARROW>*>(x);
+    const Words* const from = reinterpret_cast<const Words*>(x);
     const unsigned channels = d.c / NARROW, at = ((image * d.h + h) * d.w + w) * channels + channel;
     Row row = {};
 #pragma unroll
@@ -160,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) down(const T* __restrict__ x
             for (unsigned j = 0; j < ACROSS + 2; ++j) {
                 Channels<NARROW> seen;
 #pragma unroll
-                for (unsigned e = 0; e < NARROW; ++e) seen.v[e] = S(line[t].v[j].v[e]);
+                for (unsigned e = 0; e < NARROW; ++e) seen.v[e] = S(reinterpret_cast<const Stored<NARROW>&>(line[t].v[j]).v[e]);
 #pragma unroll
                 for (unsigned c = 0; c < ACROSS; ++c) {
                     if (j < c || j > c + 2) continue;
