@@ -12,6 +12,8 @@ mod harness;
 mod pool;
 #[path = "cuda/sanitized.rs"]
 mod sanitized;
+#[path = "cuda/sets.rs"]
+mod sets;
 #[path = "cuda/warpgroup.rs"]
 mod warpgroup;
 
@@ -322,6 +324,7 @@ fn the_shim_runs_warp_shuffles_and_refuses_barriers_that_part_of_a_block_never_r
         extern \"C\" __global__ void sums(unsigned* y, const Dims d) { unsigned v = threadIdx.x; \
             for (int m = 16; m > 0; m /= 2) v += __shfl_xor_sync(~0u, v, m); \
             for (unsigned o = 16; o > 0; o /= 2) { const unsigned w = __shfl_down_sync(~0u, 1u, o); v += w - 1; } \
+            v += 10000 * __any_sync(~0u, threadIdx.x == 40) + 20000 * __any_sync(~0u, threadIdx.x / 32 == 0); \
             y[threadIdx.x] = v + __shfl_sync(~0u, threadIdx.x, 3); }\n\
         extern \"C\" __global__ void parted(unsigned* y, const Dims d) { if (threadIdx.x < 40) __syncthreads(); y[threadIdx.x] = 0; }\n\
         extern \"C\" __global__ void strayed(unsigned* y, const Dims d) { \
@@ -342,8 +345,8 @@ fn the_shim_runs_warp_shuffles_and_refuses_barriers_that_part_of_a_block_never_r
     for order in ORDERS {
         assert_eq!(program.run(&[job("sums", order)]), [Ok(())]);
         let found = std::fs::read(folder.join("y")).expect("written");
-        // Lanes 0 to 31 sum to 496, lanes 32 to 63 to 1520; lane 3 of the warp adds its index.
-        let expected = (0..64u32).map(|lane| if lane < 32 { 496 + 3 } else { 1520 + 35 });
+        // Lanes 0 to 31 sum to 496, lanes 32 to 63 to 1520; a warp adds what one of its lanes says, and the index of lane 3.
+        let expected = (0..64u32).map(|lane| if lane < 32 { 496 + 20_000 + 3 } else { 1520 + 10_000 + 35 });
         assert!(found.as_chunks().0.iter().map(|&b| u32::from_ne_bytes(b)).eq(expected), "order {order}");
         for (entry, why) in [("parted", "left before a __syncthreads"), ("strayed", "different __syncthreads")] {
             let [answer] = &program.run(&[job(entry, order)])[..] else { panic!("one job, one answer") };

@@ -225,6 +225,16 @@ template <class T> T shuffle(T value, unsigned from) {
     return value;
 }
 
+// Whether any lane of the warp says so.
+inline bool any(bool mine) {
+    const Unseen unseen;
+    uint64_t* words = exchange[fibers[current].phase++ & 1];
+    words[current] = mine;
+    meet_warp();
+    const uint64_t* const own = &words[current / WARP * WARP];
+    return std::any_of(own, own + WARP, [](uint64_t says) { return says != 0; });
+}
+
 // Lanes that take turns until all of them wait at a barrier: the block, or each of its warps before the next one begins.
 struct Group {
     size_t first, last;
@@ -399,6 +409,7 @@ template <class T> T __shfl_down_sync(unsigned, T value, unsigned by) {
     return cudacpu::shuffle(value, lane + by < 32 ? lane + by : lane);
 }
 template <class T> T __shfl_sync(unsigned, T value, int from) { return cudacpu::shuffle(value, from); }
+inline int __any_sync(unsigned, int mine) { return cudacpu::any(mine != 0); }
 // Lanes take turns only at barriers, so nothing can come between.
 template <class T> T atomicAdd(T* at, T value) {
     T before;
