@@ -26,6 +26,7 @@ const WRONG: Option<&str> = Some("expected");
 const BEYOND: Option<&str> = Some("past what the launch gives");
 const NEVER: Option<&str> = Some("never complete");
 
+const WAIT: &str = "products_wait<0>();\n            products_done(sum);\n            give_back";
 const MATMUL: &[Patch] = &[
     patch("nothing", "STAGES >= 2", "STAGES >= 2", None),
     patch("blocks of B too far apart", "A_BYTES, BLOCK, 8 * LINE", "A_BYTES, 2 * BLOCK, 8 * LINE", BEYOND),
@@ -37,7 +38,7 @@ const MATMUL: &[Patch] = &[
     patch("no fence", "    products_begin();\n", "", Some("without a fence")),
     patch("no group is closed", "    products_commit();\n", "", WRONG),
     patch("a stage is given back unread", "                products_wait<1>(); // those of the stage before have read it\n", "", WRONG),
-    patch("sums are stored too early", "products_wait<0>();\n            give_back", "products_wait<1>();\n            give_back", WRONG),
+    patch("sums are stored too early", WAIT, "products_wait<1>();\n            products_done(sum);\n            give_back", WRONG),
     patch("tiles are not waited for", "barrier_wait(full + 8 * turn.stage, turn.parity);", "", WRONG),
     patch("stages in use are filled", "barrier_wait(empty + 8 * turn.stage, turn.parity ^ 1);", "", Some("does not count")),
     patch("the other parity", "turn.parity ^ 1);", "turn.parity);", NEVER),
