@@ -8,8 +8,9 @@ sources whose file names hold this; `--defaults`: every kernel in every precisio
 spill, local memory, a missing entry point, more registers than registers.txt allows (`--update` writes what was found into it) or than a
 multiprocessor has for one group, more shared memory than the plan says, and on instructions that a source promises and its machine code
 lacks. Kernels of matrix units are compiled for the architectures that have them. Machine code is read for those of READ: matrix
-instructions, the width of accesses and pairs of f16 where they are promised, no local memory anywhere, and few cycles beside the products
-in the loops of matmul/mma and conv2d/implicit_mma. `--self-test` breaks each promise and fails where nothing complains.
+instructions, the width of accesses and pairs of f16 where they are promised, no local memory anywhere, few cycles beside the products
+in the loops of matmul/mma and conv2d/implicit_mma, and exponentials beside the sums of attention/flash_wgmma. `--self-test` breaks each
+promise and fails where nothing complains.
 """
 
 import concurrent.futures
@@ -167,11 +168,25 @@ def disassembled(libraries, cubin):
         return parsed(subprocess.run([program, "-c", "-hex", file.name], check=True, capture_output=True, text=True).stdout)
 
 
+def loops(own):
+    """The instructions of every loop."""
+    return [own[target : at + 1] for at, (name, _, target) in enumerate(own) if name.startswith("BRA") and target is not None and target <= at]
+
+
 def product_loop(own):
     """(products, cycles) of one turn of the loop that holds most matrix products, as one warp issues it where nothing makes it wait."""
-    loops = [own[target : at + 1] for at, (name, _, target) in enumerate(own) if name.startswith("BRA") and target is not None and target <= at]
-    turns = [(sum(name.startswith("HMMA") for name, _, _ in loop), sum(cycles for _, cycles, _ in loop)) for loop in loops]
+    turns = [(sum(name.startswith("HMMA") for name, _, _ in loop), sum(cycles for _, cycles, _ in loop)) for loop in loops(own)]
     return max(turns, default=(0, 0))
+
+
+def weighs_beside_sums(own):
+    """Whether, in the loop that holds most products of four warps, exponentials stand between the wait for scores, the first after the
+    products, and the wait for sums."""
+    kinds = {"HGMMA": "P", "MUFU": "E", "WARPGROUP.DEPBAR": "W"}
+    turns = ["".join(kind for name, _, _ in loop for of, kind in kinds.items() if name.startswith(of)) for loop in loops(own)]
+    turn = max(turns, key=lambda turn: turn.count("P"), default="")
+    begin = turn.rfind("P") + 1
+    return re.match("WE{32,}W", turn[begin:] + turn[:begin]) is not None
 
 
 def row_of(kernel, entry):
@@ -226,6 +241,8 @@ def machine_promises(kernel, architecture, found):
             most, (products, cycles) = PRODUCT[architecture] + beside, product_loop(code)
             if products == 0 or cycles > most * products:
                 yield f"{entry}: a turn of its loop has {products} products and takes {cycles} cycles to issue, more than {most} each"
+        if kernel["unit"] == "wgmma" and kernel["op"] == "attention" and entry.startswith("whole") and not weighs_beside_sums(code):
+            yield f"{entry}: no exponentials between the wait for scores and the wait for sums"
         if kernel["unit"] == "wgmma" and entry.startswith("whole"):
             shared = kernel["tunables"].get("CLUSTER", 1) > 1
             if shared != any(name.startswith("UTMALDG") and "MULTICAST" in name for name in own):
@@ -361,6 +378,15 @@ def self_test():
 
         quiet(what for what in loop(1) if "turn" in what)
         expect("4 products and takes", loop(2))
+    def weighing(*turn):
+        code = [(name, 1, None) for name in turn] + [("BRA", 1, 0)]
+        return machine_promises(kernel("attention/flash_wgmma f16 whole64", "wgmma"), "sm_90a", {"whole64": code})
+
+    wait, products, weights = "WARPGROUP.DEPBAR.LE", ["HGMMA.64x128x16.F32"] * 2, ["MUFU.EX2"] * 32
+    between = "between the wait for scores and the wait for sums"
+    quiet(what for what in weighing(wait, *products, wait, *weights) if between in what)
+    for turn in ([*products, wait, wait, *weights], [*products, wait, *weights[1:], wait], [*products, *weights, wait]):
+        expect(between, weighing(*turn))
     for row, body in (("fma/chains f32 chains", "fma.rn.f32;"), ("dot/chains int8 chains", "dp4a.s32.s32;")):
         ptx = lambda count: promises(kernel(row, CHAINS=2), ".entry chains(\n)\n{\n" + body * count + "\n}")
         quiet(ptx(16))

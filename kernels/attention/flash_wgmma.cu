@@ -5,9 +5,9 @@
 //          come first, those of as many sets of keys side by side as NEAR bytes hold.
 // Traffic: queries come once, keys and values through rings of STAGES tiles, filled by the unit that copies boxes, told by one lane of
 //          one more team. Scores take both operands from shared memory, keys as they lie; sums take the weights from registers, where
-//          scores, in pairs, have the places of fragments, and values as they lie. Scores of the next tile and sums of this one are
-//          under way while a team makes weights. ORDERED: the teams hand over their products in turn, so that one's are multiplied
-//          while the other makes weights.
+//          scores, in pairs, have the places of fragments, and values as they lie. Scores of the next tile and sums of this one begin
+//          together; the sums are under way while a team makes the next weights. ORDERED: the teams hand over their products in turn,
+//          so that one's are multiplied while the other makes weights.
 // Guards:  rows past the end are not stored; tiles that no row of the group sees are not copied, nor multiplied by a team of which no
 //          row sees them; only tiles in which a row of the team sees less than all are masked. What is copied past the last key, the
 //          next set's or zeros, has weight zero; columns past d are zeros. `whole` needs d divisible by eight, `ragged` stores an
@@ -211,6 +211,15 @@ __device__ __forceinline__ void fetch(const Map& q, const Map& k, const Map& v, 
     }
 }
 
+// Waits for the sums, made with the largest score before, and lets their values go.
+template <unsigned D>
+__device__ __forceinline__ void sums_wait(Rows<D>& rows, const float (&shrunk)[2], const Stage& values, bool leader) {
+    products_wait<0>();
+    products_done(rows.sum);
+    if (leader) barrier_arrive(values.empty);
+    shrink<D>(rows.sum, shrunk);
+}
+
 // ORDERED: a team's products begin when those of the team before have.
 __device__ __forceinline__ void take_turn(unsigned team) {
     if constexpr (ORDERED) lanes_sync(1 + team, 2 * TEAM);
@@ -242,11 +251,14 @@ __device__ __forceinline__ void attend(Rows<D>& rows, unsigned base, const Own& 
         if (leader) barrier_arrive(keys.empty);
         if (BK<D> > reach.all) hide<D>(s, d, own.first, 0);
         weigh<D>(s, shrunk, rows, scale);
-        pack<D>(w, s);
+        // Weights stay in the scores' registers until the sums before them are there. Between the two stands the wait for keys, across which
+        // the assembler does not move the wait for sums: it would stand before the exponentials.
         for (unsigned tile = 1; tile < seen; ++tile) {
             const Stage values = stage_of<D>(base, tile - 1, true);
             keys = stage_of<D>(base, tile, false);
             barrier_wait<false>(keys.full, keys.parity);
+            if (tile > 1) sums_wait<D>(rows, shrunk, stage_of<D>(base, tile - 2, true), leader);
+            pack<D>(w, s);
             take_turn(team);
             score<D>(s, queries, keys.tile);
             barrier_wait<false>(values.full, values.parity);
@@ -257,14 +269,11 @@ __device__ __forceinline__ void attend(Rows<D>& rows, unsigned base, const Own& 
             if (leader) barrier_arrive(keys.empty);
             if ((tile + 1) * BK<D> > reach.all) hide<D>(s, d, own.first, tile * BK<D>);
             weigh<D>(s, shrunk, rows, scale);
-            products_wait<0>(); // and the sums, with the largest score before
-            products_done(rows.sum);
-            if (leader) barrier_arrive(values.empty);
-            shrink<D>(rows.sum, shrunk);
-            pack<D>(w, s);
         }
         const Stage values = stage_of<D>(base, seen - 1, true);
         barrier_wait<false>(values.full, values.parity);
+        if (seen > 1) sums_wait<D>(rows, shrunk, stage_of<D>(base, seen - 2, true), leader);
+        pack<D>(w, s);
         add<D>(rows.sum, w, values.tile, seen > 1);
         products_wait<0>();
         products_done(rows.sum);

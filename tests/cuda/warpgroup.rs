@@ -74,17 +74,12 @@ const MATRIX: &[Patch] = &[
 ];
 
 const ATTENTION: &[Patch] = &[
-    patch("sets of keys in bands of one", "NEAR = 32u << 20", "NEAR = 1u", None),
-    patch("sets of keys in bands of a few", "NEAR = 32u << 20", "NEAR = 16384u", None),
+    patch("nothing", "STAGES = 256 /", "STAGES = 256 /", None),
     patch("weighs scores that are not there", "            products_wait<1>(); // scores are there\n", "", WRONG),
-    patch("shrinks sums that are not there", "            products_wait<0>(); // and the sums", "            // and the sums", WRONG),
+    patch("shrinks sums that are not there", "\n    products_wait<0>();\n", "\n", WRONG),
+    patch("gives values back before they are read", "tile - 2, true", "tile - 1, true", NEVER),
     patch("queries are not waited for", "        barrier_wait<false>(base + Tiles<D>::BARRIERS, 0);\n", "", WRONG),
-    patch(
-        "keys are not waited for",
-        "            barrier_wait<false>(keys.full, keys.parity);\n            take",
-        "            take",
-        WRONG,
-    ),
+    patch("keys are not waited for", "            barrier_wait<false>(keys.full, keys.parity);\n            if", "            if", WRONG),
     patch(
         "values are not waited for",
         "            barrier_wait<false>(values.full, values.parity);\n            add",
