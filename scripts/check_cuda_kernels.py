@@ -59,7 +59,7 @@ PROMISES = [
     (r"attention/flash f32 whole(64|128)", "LDG.128! LDS.128! STG.128!"),
     (r"attention/flash f32 ragged(64|128)", "LDS.128!"),
     (r"attention/flash_mma b?f16 whole(64|128)", "LDGSTS.BYPASS.128! LDSM.M88.4 LDSM.MT88.4"),
-    (r"attention/flash_wgmma b?f16 whole(64|128)", "UTMALDG"),
+    (r"attention/flash_wgmma b?f16 whole(64|128)", "UTMALDG STG.128"),
     (r"attention/flash_decode \w+ (one|four|eight)(64|128)", "LDG.128!"),
     (r"quantized/gemv f32 (one|four)_[48]", "LDG.128!"),
     (r"quantized/gemv b?f16 (one|four)_[48]", "LDG.128! LDG.64!"),  # scales by fours

@@ -156,7 +156,7 @@ template <unsigned D> __device__ __forceinline__ void shrink(float (&sum)[D / 2]
 
 __device__ __forceinline__ float scale_of(const Dims& d) { return 1.44269504f / sqrtf(float(d.head_dim)); }
 
-// WHOLE: no pair straddles column d.
+// WHOLE: no vector straddles column d.
 template <unsigned D, bool WHOLE>
 __device__ __forceinline__ void store(T* __restrict__ o, const Rows<D>& rows, const Own& own, const Dims& d) {
     const unsigned all = rows_of(d);
@@ -165,19 +165,22 @@ __device__ __forceinline__ void store(T* __restrict__ o, const Rows<D>& rows, co
         float total = rows.total[h];
 #pragma unroll
         for (int mask = 2; mask > 0; mask /= 2) total += __shfl_xor_sync(0xffffffffu, total, mask);
-        const unsigned row = own.first + lane_row() + 8 * h;
-        if (row >= all) continue;
+        const unsigned row = own.first + lane_row() + 8 * h, lane = threadIdx.x % 32;
         const float share = 1 / total;
         T* const line = o + (own.head * all + row) * d.head_dim;
+        if constexpr (WHOLE) {
+            const auto pair = [&](unsigned j) { return packed<T>(rows.sum[4 * j + 2 * h] * share, rows.sum[4 * j + 2 * h + 1] * share); };
 #pragma unroll
-        for (unsigned j = 0; j < D / 8; ++j) {
-            const unsigned at = 8 * j + threadIdx.x % 4 * 2;
-            const float x = rows.sum[4 * j + 2 * h] * share, y = rows.sum[4 * j + 2 * h + 1] * share;
-            if constexpr (WHOLE) {
-                if (at < d.head_dim) *reinterpret_cast<unsigned*>(line + at) = packed<T>(x, y);
-            } else {
-                if (at < d.head_dim) line[at] = T(x);
-                if (at + 1 < d.head_dim) line[at + 1] = T(y);
+            for (unsigned j = 0; j < D / 8; j += 4) {
+                const Piece out = gathered(pair(j), pair(j + 1), pair(j + 2), pair(j + 3));
+                const unsigned at = 8 * (j + lane % 4);
+                if (row < all && at < d.head_dim) *reinterpret_cast<Piece*>(line + at) = out;
+            }
+        } else if (row < all) {
+#pragma unroll
+            for (unsigned j = 0; j < D / 4; ++j) {
+                const unsigned at = j / 2 * 8 + lane % 4 * 2 + j % 2;
+                if (at < d.head_dim) line[at] = T(rows.sum[j / 2 * 4 + 2 * h + j % 2] * share);
             }
         }
     }

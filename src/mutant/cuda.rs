@@ -236,7 +236,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     of("attention", "flash_wgmma", "masks too few tiles", "if ((tile + 1) * BK<D> > reach.all)", "if (tile * BK<D> > reach.all)"),
     of("attention", "flash_wgmma", "drops the last tile of keys", "seen = (reach.some + BK<D> - 1) / BK<D>", "seen = reach.some / BK<D>"),
     of("attention", "flash_wgmma", "gives all heads the first one's keys", "own.head * d.seq_kv + tile * BK<D>", "tile * BK<D>"),
-    of("attention", "flash_wgmma", "stores rows past the end", "if (row >= all) continue;", ""),
+    of("attention", "flash_wgmma", "stores rows past the end", "if (row < all && at < d.head_dim)", "if (at < d.head_dim)"),
     of("attention", "flash_wgmma", "swaps the rows of weights", "w[i / 4][i % 4] = packed", "w[i / 4][i % 4 ^ 1] = packed"),
     of("attention", "flash_wgmma", "takes the first values' columns again", "descriptor(values, BK<D> * LINE,", "descriptor(values, 0,"),
     of("attention", "flash_wgmma", "takes the first keys' columns again", "k + block * BK<D> * LINE / 16", "k"),
