@@ -1,5 +1,6 @@
-// What four warps do as one, a warpgroup, and only sm_90a has: products whose operands lie in shared memory, copies of boxes of a
-// tensor by the unit that knows its map, and the barriers that count both. A source includes it. PTX, so that no header is needed.
+// What four warps do as one, a warpgroup, and only sm_90a has: products whose operands lie in shared memory, and copies of boxes of a
+// tensor by the unit that knows its map, which barriers count. A source includes it, and barrier.cuh with it. PTX, so that no header is
+// needed.
 //
 // An operand lies K_MAJOR, k fastest, or MN_MAJOR, its rows (A) or columns (B) fastest. The unit reads it as units of 16 bytes in
 // blocks of eight lines, and its descriptor tells the distances between blocks (PTX ISA, "Matrix Descriptor Format" and "Strides"):
@@ -23,44 +24,15 @@ struct alignas(64) Map {
     unsigned long long words[16];
 };
 
-// Barriers that count arrivals and bytes; the parity of a wait is that of the round it waits for.
-__device__ __forceinline__ void barrier_make(unsigned at, unsigned arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
-}
 // What this lane has made, the copying unit sees too; other lanes do behind the next __syncthreads. Fences name the memory that they are
 // for: one for all of it waits for every store of the processor.
 __device__ __forceinline__ void barriers_made() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ __forceinline__ void barrier_arrive(unsigned at) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
-}
 // Arrives, and has the round wait for so many bytes more.
 __device__ __forceinline__ void barrier_expect(unsigned at, unsigned bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ unsigned long long nanoseconds() {
-    unsigned long long now;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-    return now;
-}
-// Ends the launch with a fault where a round does not come within two seconds: better lost than hung. Without TRAPS by a store to
-// nowhere: in a kernel with a trap the assembler uses no more registers than the launch gives, whatever warpgroups shift.
-template <bool TRAPS = true> __device__ __forceinline__ void barrier_wait(unsigned at, unsigned parity) {
-    unsigned long long since = 0;
-    for (;;) {
-        unsigned done;
-        asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                     : "=r"(done)
-                     : "r"(at), "r"(parity)
-                     : "memory");
-        if (done) return;
-        if (since == 0) since = nanoseconds();
-        if (nanoseconds() - since <= 2000000000ull) continue;
-        if constexpr (TRAPS) __trap();
-        else asm volatile("st.global.u32 [%0], 0;" ::"l"(0ull) : "memory");
-    }
 }
 // A box of a tensor to shared memory, zeros past the tensor's edges; the barrier counts its bytes.
 __device__ __forceinline__ void box_copy(unsigned to, const Map& map, unsigned x, unsigned y, unsigned barrier) {

@@ -11,9 +11,9 @@ const CUDA_NUMBERS: &str = concat!(include_str!("../../kernels/numbers.cuh"), in
 
 /// What some kernels share: the line that includes it, and its text. NVRTC has no folder to look in.
 const CUDA_SHARED: &[(&str, &str)] = &[
-    ("#include \"../ring.cuh\"", include_str!("../../kernels/ring.cuh")),
+    ("#include \"../ring.cuh\"", concat!(include_str!("../../kernels/barrier.cuh"), include_str!("../../kernels/ring.cuh"))),
     ("#include \"../fused.cuh\"", include_str!("../../kernels/fused.cuh")),
-    ("#include \"../warpgroup.cuh\"", include_str!("../../kernels/warpgroup.cuh")),
+    ("#include \"../warpgroup.cuh\"", concat!(include_str!("../../kernels/barrier.cuh"), include_str!("../../kernels/warpgroup.cuh"))),
 ];
 
 /// The same of WGSL, which has no word for it.
