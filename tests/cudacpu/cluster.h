@@ -73,7 +73,7 @@ inline void run_cluster(const std::vector<Group>& groups, char* stacks) {
         for (unsigned block = 0; block < blocks; block++) {
             reside(block);
             progress |= run_turns(groups);
-            if (live == 0) check_pool();
+            if (live == 0) check_pool(), check_arrivals();
             all += live;
         }
         if (all == 0) return reside(0);

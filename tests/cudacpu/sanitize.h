@@ -1,8 +1,8 @@
 // What sanitizers are told of lanes (scripts/sanitize-cuda-kernels.sh); nothing in a plain build.
 //
 // For the race sanitizer every lane is a strand that nothing orders but what orders lanes on a device: barriers of a block, a cluster or
-// a number, those in shared memory, __syncwarp, waits for products. Shuffles and the loads and products of a warp order no memory there,
-// and none here. What the shim itself reads and writes is not seen; what it does in a lane's place is told as the lane's. Blocks are
+// a number, those in shared memory that lanes and their copies arrive at, __syncwarp, waits for products. Shuffles and the loads and
+// products of a warp order no memory there, and none here. What the shim itself reads and writes is not seen; what it does in a lane's place is told as the lane's. Blocks are
 // ordered, as one begins when the one before has ended: races between blocks are not seen. Nor is an operand that is filled again before
 // its product is done, if all has come by the wait for the product: outputs show that.
 //

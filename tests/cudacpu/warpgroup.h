@@ -1,12 +1,14 @@
-// What kernels/warpgroup.cuh has in PTX, on the CPU: products of four warps, copies of boxes, the barriers that count them.
+// What kernels/barrier.cuh and kernels/warpgroup.cuh have in PTX, on the CPU: products of four warps, copies of boxes, and the barriers
+// that count these and copies of lanes.
 //
-// Both are done as late as they may be: a copy when a lane waits for its barrier and all arrivals are in, a product when its lanes wait
-// for it, so that a missing wait shows. With lanes in backward order a copy is done at once instead, which shows a stage that is filled
-// while it is read. Operands are read from the shared bytes that their descriptors name (PTX ISA, "Asynchronous Warpgroup Level
-// Matrix Instructions"), sums lie in the lanes as documented there. Not modelled: which stores these units see, limits of registers.
+// All are done as late as they may be: a copy when a lane waits for its barrier and all arrivals are in, a product when its lanes wait
+// for it, so that a missing wait shows. With lanes in backward order a copy is done at once instead, one of a lane when it is to arrive,
+// which shows a stage that is filled while it is read. Operands are read from the shared bytes that their descriptors name (PTX ISA,
+// "Asynchronous Warpgroup Level Matrix Instructions"), sums lie in the lanes as documented there. Not modelled: which stores these units see, limits of registers.
 //
 // Refused with a message and an abort: products without a fence, warps of one warpgroup that ask for different products, copies and
-// descriptors that no device takes, arrivals that a barrier does not count, barriers that never complete.
+// descriptors that no device takes, arrivals that a barrier does not count, barriers that never complete, copies that are still to arrive
+// at one when their block ends.
 #pragma once
 #include <map>
 #include <set>
@@ -55,6 +57,7 @@ struct Barrier {
     unsigned arrivals, missing, parity;
     long bytes; // on their way in this round
     std::vector<Box> boxes;
+    std::vector<std::vector<Copy>> copies; // of lanes that have arrived but for these
     Edge edge;
 };
 inline std::map<unsigned, Barrier> barriers;
@@ -72,7 +75,7 @@ inline Barrier& barrier_at(unsigned at) {
 }
 
 inline void complete(Barrier& barrier) {
-    if (barrier.missing > 0 || barrier.bytes != 0 || !barrier.boxes.empty()) return;
+    if (barrier.missing > 0 || barrier.bytes != 0 || !barrier.boxes.empty() || !barrier.copies.empty()) return;
     barrier.missing = barrier.arrivals;
     barrier.parity ^= 1;
 }
@@ -108,6 +111,10 @@ inline void deliver(Barrier& barrier, const Box& box) {
     barrier.bytes -= map.box_rows * line;
 }
 
+inline void deliver(const std::vector<Copy>& copies) {
+    for (const Copy& copy : copies) memcpy(copy.to, copy.bytes, 16), writes(copy.to, 16);
+}
+
 // A box may come from the moment that it is asked for.
 inline void foresee(Barrier& barrier) {
     const Box& box = barrier.boxes.back();
@@ -119,12 +126,15 @@ inline void foresee(Barrier& barrier) {
 
 // Does the copies of a barrier that waits for nothing else.
 inline void deliver_late(Barrier& barrier) {
-    if (barrier.missing > 0 || barrier.boxes.empty()) return;
+    if (barrier.missing > 0 || (barrier.boxes.empty() && barrier.copies.empty())) return;
     const std::vector<Box> boxes = std::move(barrier.boxes);
+    const std::vector<std::vector<Copy>> copies = std::move(barrier.copies);
     barrier.boxes.clear();
+    barrier.copies.clear();
     const unsigned parity = barrier.parity;
     leaves(barrier.edge, parity);
     for (const Box& box : boxes) deliver(barrier, box);
+    for (const auto& of_lane : copies) deliver(of_lane);
     comes(barrier.edge, parity);
     complete(barrier);
 }
@@ -156,6 +166,12 @@ struct Team {
     Edge edge;
 };
 inline std::vector<Team> teams;
+
+inline void check_arrivals() {
+    for (const auto& [at, barrier] : barriers) {
+        if (!barrier.copies.empty()) die("copies are still to arrive at a barrier when their block ends");
+    }
+}
 
 inline void warpgroups_begin(unsigned lanes) {
     barriers.clear();
@@ -306,10 +322,19 @@ inline void barrier_make(unsigned at, unsigned arrivals) {
     const cudacpu::Unseen unseen;
     if (at % 8 != 0) cudacpu::die("a barrier is not aligned");
     cudacpu::shared_place(at); // refused where there is no such place
-    cudacpu::barriers[at] = {arrivals, arrivals, 0, 0, {}, {}};
+    cudacpu::barriers[at] = {arrivals, arrivals, 0, 0, {}, {}, {}};
 }
 inline void barriers_made() {}
 inline void barrier_arrive(unsigned at) { cudacpu::arrive(at, 0); }
+inline void copies_arrive(unsigned at) {
+    const cudacpu::Unseen unseen;
+    std::vector<cudacpu::Copy> own;
+    for (auto& group : cudacpu::fibers[cudacpu::current].copies) own.insert(own.end(), group.begin(), group.end());
+    cudacpu::fibers[cudacpu::current].copies.clear();
+    if (cudacpu::copies_at_once) cudacpu::deliver(own);
+    else cudacpu::barrier_at(at).copies.push_back(own);
+    cudacpu::arrive(at, 0);
+}
 inline void barrier_expect(unsigned at, unsigned bytes) { cudacpu::arrive(at, bytes); }
 template <bool TRAPS = true> void barrier_wait(unsigned at, unsigned parity) {
     const cudacpu::Unseen unseen;
