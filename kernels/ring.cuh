@@ -1,5 +1,6 @@
 // What kernels of matrix units share that multiply a ring of tiles: a group of BM / 64 x BN / 64 warps sums BM x BN outputs, a warp
-// 64 x 64 of them, as 4 x 8 products of 16 x 8. A source includes it and defines `load_right`, and says what fills the tiles.
+// 64 x 64 of them, as 4 x 8 products of 16 x 8. A source includes it, and barrier.cuh with it, defines `load_right`, and says what fills
+// the tiles.
 //
 // A stage of the ring is BM lines of the left operand, 128 bytes of k each, and what makes BN columns of the right one.
 
@@ -127,6 +128,67 @@ template <class Loader> __device__ __forceinline__ void multiply_ring(float (&su
         }
         next = next + 1 == STAGES ? 0 : next + 1;
     }
+}
+
+// A place in the ring: a stage, and the parity of the round that fills it.
+struct Turn {
+    unsigned stage, parity;
+
+    __device__ __forceinline__ void advance() {
+        const bool last = stage + 1 == STAGES;
+        stage = last ? 0 : stage + 1;
+        parity ^= last;
+    }
+};
+
+// The same sum by warps that do not meet: two barriers of each stage, which stand behind the ring, tell that a tile has come and that all
+// have read it, so that warps come up to a tile apart and some load fragments while others multiply. Of four stages one is spare, lest
+// a warp wait for those behind it to read what it fills.
+template <class Loader> __device__ __forceinline__ void multiply_apart(float (&sum)[4][8][4], unsigned tiles, Loader& loader) {
+    static_assert(STEPS % 2 == 0, "every tile begins with the same fragments");
+    constexpr unsigned AHEAD = STAGES > 3 ? STAGES - 2 : STAGES - 1; // tiles on their way
+    const unsigned full = shared_address(pool) + STAGES * STAGE, empty = full + 8 * STAGES;
+    if (threadIdx.x == 0) {
+        for (unsigned i = 0; i < STAGES; ++i) {
+            barrier_make(full + 8 * i, LANES);       // every lane's copies
+            barrier_make(empty + 8 * i, LANES / 32); // every warp
+        }
+    }
+    __syncthreads(); // barriers are made
+    const auto come = [=](Turn at) { barrier_wait<false>(full + 8 * at.stage, at.parity); };
+#pragma unroll
+    for (unsigned tile = 0; tile < AHEAD; ++tile) {
+        loader.begin();
+#pragma unroll
+        for (unsigned part = 0; part < STEPS; ++part) loader.fetch(tile, part);
+        copies_arrive(full + 8 * tile);
+    }
+    Turn own = {0, 0}, next = {AHEAD, 0};
+    come(own); // the first tile
+    const Places at = places(warp_row(), warp_col());
+    Fragments f[2];
+    load(f[0], 0, at, 0);
+    for (unsigned left = kept(tiles); left > 0; --left) {
+        barrier_wait<false>(empty + 8 * next.stage, next.parity ^ 1); // what is there all warps have read
+        loader.begin();
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; ++step) {
+            if (step + 1 < STEPS) load(f[(step + 1) % 2], own.stage * STAGE, at, step + 1);
+            loader.fetch(next.stage, step);
+            if (step + 1 == STEPS) {
+                __syncwarp(); // all of the warp's fragments of this tile are loaded
+                if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * own.stage);
+                copies_arrive(full + 8 * next.stage); // past the last tile too, where there are none
+                own.advance(), next.advance();
+                come(own);
+                load(f[0], own.stage * STAGE, at, 0); // after the last tile nothing that is used
+            }
+            multiply(sum, f[step % 2]);
+        }
+    }
+    // A group ends when nothing is to arrive at its barriers any more.
+#pragma unroll
+    for (unsigned tile = 1; tile < AHEAD; ++tile) own.advance(), come(own);
 }
 
 struct alignas(2 * sizeof(T)) Pair {

@@ -37,7 +37,7 @@ BOUNDS = pathlib.Path(__file__).with_name("registers.txt")
 INSTRUCTION = {"mma": "HMMA", "wgmma": "HGMMA"}
 # Cycles until a warp may issue the next product, at best; and how many more each may take for what else stands in the loop.
 PRODUCT = {"sm_80": 8, "sm_90a": 6, "sm_120": 16}
-BESIDE = {("matmul", "mma"): 0.3, ("conv2d", "implicit_mma"): 2.5}
+BESIDE = {("matmul", "mma"): 1.1, ("conv2d", "implicit_mma"): 1.9}
 OF_8_BITS = {"int8": {"mma": "IMMA", "wgmma": "IGMMA"}, "fp8": {"mma": "QMMA", "wgmma": "QGMMA"}}
 # What sources promise of accesses: entries -> instructions, by the parts of their names. `!`: and no other instruction of that kind.
 # Where shapes may be awkward, single elements are accessed beside vectors.
@@ -46,7 +46,7 @@ PROMISES = [
     (r"matmul/register b?f16 whole", "LDG.64! STG.64!"),
     (r"matmul/gemv \w+ (one|eight|tall)", "LDG.128!"),
     (r"matmul/pipelined f32 whole", "LDG.128! LDS.128! STG.128! STS.128"),
-    (r"matmul/mma \w+ whole", "LDGSTS.BYPASS.128! LDSM.M88.4"),
+    (r"matmul/mma \w+ whole", "LDGSTS.BYPASS.128! LDSM.M88.4 ARRIVES.LDGSTSBAR"),
     (r"matmul/mma b?f16 whole", "LDSM.MT88.4 STG.128"),
     (r"matmul/wgmma \w+ whole", "UTMALDG STG.128!"),
     (r"conv2d/implicit f32 whole", "LDG.128! LDS.128! STG.128"),
@@ -168,14 +168,23 @@ def disassembled(libraries, cubin):
         return parsed(subprocess.run([program, "-c", "-hex", file.name], check=True, capture_output=True, text=True).stdout)
 
 
+def spans(own):
+    """Where the instructions of every loop stand."""
+    return [range(target, at + 1) for at, (name, _, target) in enumerate(own) if name.startswith("BRA") and target is not None and target <= at]
+
+
 def loops(own):
     """The instructions of every loop."""
-    return [own[target : at + 1] for at, (name, _, target) in enumerate(own) if name.startswith("BRA") and target is not None and target <= at]
+    return [[own[i] for i in span] for span in spans(own)]
 
 
 def product_loop(own):
-    """(products, cycles) of one turn of the loop that holds most matrix products, as one warp issues it where nothing makes it wait."""
-    turns = [(sum(name.startswith("HMMA") for name, _, _ in loop), sum(cycles for _, cycles, _ in loop)) for loop in loops(own)]
+    """(products, cycles) of one turn of the loop that holds most matrix products, as one warp issues it where nothing makes it wait: loops
+    within it that hold none, such as those of waits, are not gone through."""
+    products = lambda loop: sum(own[i][0].startswith("HMMA") for i in loop)
+    all_loops = spans(own)
+    beside = {i for loop in all_loops if products(loop) == 0 for i in loop}
+    turns = [(products(loop), sum(own[i][1] for i in loop if i not in beside)) for loop in all_loops]
     return max(turns, default=(0, 0))
 
 
@@ -373,11 +382,12 @@ def self_test():
         expect("copies go to", machine(kernel("matmul/wgmma f16 whole", "wgmma", CLUSTER=cluster), [name]))
     for architecture, best in PRODUCT.items():
         def loop(cycles):
-            code = {"whole": [("HMMA", best, None)] * 4 + [("BRA", cycles, 0)]}
+            code = {"whole": [("HMMA", best, None)] * 4 + [("SYNCS", 9, None), ("BRA", 9, 4), ("BRA", cycles, 0)]}
             return machine_promises(kernel("matmul/mma bf16 whole", STAGES=3), architecture, code)
 
-        quiet(what for what in loop(1) if "turn" in what)
-        expect("4 products and takes", loop(2))
+        quiet(what for what in loop(4) if "turn" in what)
+        expect("4 products and takes", loop(5))
+
     def weighing(*turn):
         code = [(name, 1, None) for name in turn] + [("BRA", 1, 0)]
         return machine_promises(kernel("attention/flash_wgmma f16 whole64", "wgmma"), "sm_90a", {"whole64": code})

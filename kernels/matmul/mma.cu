@@ -5,6 +5,7 @@
 // Traffic: a ring of STAGES tiles of A and B, 128 bytes of k each, is filled by copies that no lane waits for: 16 bytes at a time,
 //          the places of a line exchanged by its number, so that the eight lanes that load a matrix meet eight different banks.
 //          Fragments are loaded one step of 32 bytes ahead of their use, over the end of a tile too, and copies stand between products.
+//          Barriers of each stage count the copies that come and the warps that have read them, so that warps need not meet.
 // Guards:  `whole` needs n and k to be whole vectors of 16 bytes: what lies past an edge is copied as zeros. `ragged` takes any
 //          shape, one element at a time, with one tile and no ring. Outputs past an edge are not stored.
 // Changed: from pipelined: the matrix units do the sums, the copies bypass the registers, and more tiles are on their way.
@@ -117,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(LANES) whole(const T* __restrict__ 
     if (!own.exists) return; // the whole group at once, before any barrier
     Loader loader(a, b, own, d);
     float sum[4][8][4] = {};
-    multiply_ring(sum, (d.k + BK - 1) / BK, loader);
+    multiply_apart(sum, (d.k + BK - 1) / BK, loader);
     store<true>(c, sum, own, d);
 }
 

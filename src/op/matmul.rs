@@ -292,9 +292,11 @@ const MMA: Variant<Matmul> = Variant {
     }],
     dispatches: |p, s| {
         let (bn, stages) = (s.tuned.get("BN"), s.tuned.get("STAGES"));
-        let (entry, stages) = if whole_vectors(p, s) { ("whole", stages) } else { ("ragged", 1) };
+        let tile = 128 * (128 + bn);
+        // Every stage of a ring has two barriers.
+        let (entry, dynamic_bytes) = if whole_vectors(p, s) { ("whole", stages * (tile + 16)) } else { ("ragged", tile) };
         let grid = fold(p.m.div_ceil(128) * p.n.div_ceil(bn as u64));
-        vec![Dispatch { dynamic_bytes: stages * 128 * (128 + bn), ..Dispatch::over(3, entry, grid, [bn, 1, 1]) }]
+        vec![Dispatch { dynamic_bytes, ..Dispatch::over(3, entry, grid, [bn, 1, 1]) }]
     },
     demand: |p, s| tiled(p, s, [128, s.tuned.get("BN") as u64], [64, 64]),
 };

@@ -37,6 +37,8 @@ const RACES: &[Planted] = &[
     planted("tiles are read before they are whole", TILED, "        __syncthreads(); // both tiles are whole\n", "", RACE),
     planted("tiles are filled while they are read", TILED, "        __syncthreads(); // and no longer needed\n", "", RACE),
     planted("all lanes store one output", TILED, "c[row * d.n + col] = T(sum)", "c[row * d.n] = T(sum)", RACE),
+    planted("a stage is given back before all lanes have read it", MMA, "__syncwarp(); // all of", "// all of", RACE),
+    planted("a stage is filled while it is read", MMA, "barrier_wait<false>(empty + 8 * next.stage, next.parity ^ 1);", "", RACE),
     planted("tiles are not waited for", WGMMA, "barrier_wait(full + 8 * turn.stage, turn.parity);", "", RACE),
 ];
 

@@ -1,5 +1,5 @@
-//! The emulation of warpgroups can tell right from wrong: kernels that an H100 has verified pass in it, and what would be a race, a
-//! wrong descriptor or a hang on a GPU does not.
+//! The emulation of warpgroups and barriers can tell right from wrong: right kernels pass in it, those of warpgroups as an H100 has verified
+//! them, and what would be a race, a wrong descriptor or a hang on a GPU does not.
 
 use rooftrace::op::find;
 use rooftrace::plan::{Precision, Tuned};
@@ -91,9 +91,26 @@ const ATTENTION: &[Patch] = &[
     patch("unseen tiles are kept", "            if (leader) barrier_arrive(unseen.empty);\n", "", NEVER),
 ];
 
+/// Of a ring that barriers of lanes keep.
+const RING: &[Patch] = &[
+    patch("nothing", "STAGES > 3", "STAGES > 3", None),
+    patch("tiles are not waited for", "barrier_wait<false>(full + 8 * at.stage, at.parity);", "", Some("still to arrive")),
+    patch("copies are not waited for", "copies_arrive(full + 8 * next", "barrier_arrive(full + 8 * next", WRONG),
+    patch("the other parity", "next.parity ^ 1);", "next.parity);", NEVER),
+    patch("one lane of a warp is waited for", "full + 8 * i, LANES)", "full + 8 * i, LANES / 32)", Some("does not count")),
+    patch("stages in use are filled", "barrier_wait<false>(empty + 8 * next.stage, next.parity ^ 1);", "", WRONG),
+    patch("a lane's copies too many", "full + 8 * i, LANES)", "full + 8 * i, LANES + 1)", NEVER),
+    patch("a warp too many", "empty + 8 * i, LANES / 32)", "empty + 8 * i, LANES / 32 + 1)", NEVER),
+    patch("stages are given back by one warp alone", "empty + 8 * i, LANES / 32)", "empty + 8 * i, 1)", NEVER),
+    patch("a warp's lanes all give a stage back", "threadIdx.x % 32 == 0", "true", NEVER),
+    patch("tiles past the last do not arrive", "copies_arrive(full + 8 * next", "if (left > AHEAD) copies_arrive(full + 8 * next", NEVER),
+    patch("a tile that nobody waits for", "tile = 1; tile < AHEAD;", "tile = 1; tile + 1 < AHEAD;", Some("still to arrive")),
+    patch("barriers are used before they are made", "    __syncthreads(); // barriers are made\n", "", Some("not made")),
+];
+
 fn hold(op: &str, variant: &str, precision: Precision, patches: &[Patch]) {
     let Some(cxx) = compiler() else { return skipped("the emulation of warpgroups") };
-    let folder = folder(&format!("warpgroup-{op}"));
+    let folder = folder(&format!("warpgroup-{op}-{variant}"));
     let cases = cases(&folder, find(op).expect("a listed op"), &[precision]);
     let plans: Vec<_> = cases.iter().map(|case| plan(case, variant, &Tuned::default())).collect();
     let patched = |(i, patch): (usize, &Patch)| {
@@ -122,4 +139,9 @@ fn products_of_four_warps_show_wrong_descriptors_missing_waits_and_barriers_that
     hold("matmul", "wgmma", Precision::BF16, MATMUL);
     hold("matrix", "wgmma", Precision::TF32, MATRIX);
     hold("attention", "flash_wgmma", Precision::F16, ATTENTION);
+}
+
+#[test]
+fn barriers_of_lanes_show_missing_waits_and_what_they_do_not_count() {
+    hold("matmul", "mma", Precision::F16, RING);
 }
