@@ -95,7 +95,7 @@ fn every_kernel_file_is_in_the_table() {
         let shared = file
             .file_stem()
             .and_then(|stem| stem.to_str())
-            .is_some_and(|stem| ["draw", "clock", "numbers", "warp", "warpgroup", "ring", "fused"].contains(&stem));
+            .is_some_and(|stem| ["draw", "clock", "numbers", "warp", "warpgroup", "barrier", "ring", "fused"].contains(&stem));
         assert!(shared || listed.contains(&file), "{} belongs to no variant", file.display());
     }
 }
