@@ -240,6 +240,10 @@ def machine_promises(kernel, architecture, found):
             wanted, found_here = 8 * kernel["tunables"]["CHAINS"], sum(name.startswith("HFMA2") for name in own)
             if found_here < wanted:
                 yield f"{entry}: {found_here} HFMA2, expected at least {wanted}"
+            # sm_80 and sm_90 have a second pipe for pairs, by its own name.
+            paired = sum(name.startswith("HFMA2.MMA") for name in own)
+            if architecture in ("sm_80", "sm_90a") and 2 * paired < wanted:
+                yield f"{entry}: {paired} HFMA2.MMA, expected half of {wanted}"
         if kernel["op"] == "dot":
             wanted, found_here = 8 * kernel["tunables"]["CHAINS"], sum(name.startswith("IDP.4A.S8.S8") for name in own)
             if found_here < wanted:
@@ -253,6 +257,9 @@ def machine_promises(kernel, architecture, found):
         if kernel["unit"] == "wgmma" and kernel["op"] == "attention" and entry.startswith("whole") and not weighs_beside_sums(code):
             yield f"{entry}: no exponentials between the wait for scores and the wait for sums"
         if kernel["unit"] == "wgmma" and entry.startswith("whole"):
+            # Such a fence waits for all stores of the processor.
+            if any(any(name.startswith("HGMMA") for name, _, _ in loop) and any(name.startswith("MEMBAR") for name, _, _ in loop) for loop in loops(code)):
+                yield f"{entry}: a fence for all of memory among its products"
             shared = kernel["tunables"].get("CLUSTER", 1) > 1
             if shared != any(name.startswith("UTMALDG") and "MULTICAST" in name for name in own):
                 yield f"{entry}: copies go to {'one group' if shared else 'several groups'}"
@@ -376,8 +383,11 @@ def self_test():
         quiet(machine(kernel(f"matrix/{unit} {precision} rate", unit), [name]))
         expect(f"no {name}", machine(kernel(f"matrix/{unit} {precision} rate", unit), ["MOV"]))
     for row, name in (("fma/chains f16 chains", "HFMA2"), ("dot/chains int8 chains", "IDP.4A.S8.S8")):
-        quiet(machine(kernel(row, CHAINS=2), [name] * 16))
+        quiet(machine(kernel(row, CHAINS=2), [name, f"{name}.MMA"] * 8))
         expect("expected at least 16", machine(kernel(row, CHAINS=2), [name] * 15))
+    expect("expected half of 16", machine(kernel("fma/chains f16 chains", CHAINS=2), ["HFMA2"] * 16))
+    fenced = {"whole": [("HGMMA", 1, None), ("MEMBAR.ALL.GPU", 1, None), ("BRA", 1, 0)]}
+    expect("a fence for all of memory", machine_promises(kernel("matmul/wgmma f16 whole", "wgmma", CLUSTER=1), "sm_90a", fenced))
     for cluster, name in ((2, "UTMALDG.2D"), (1, "UTMALDG.2D.MULTICAST")):
         expect("copies go to", machine(kernel("matmul/wgmma f16 whole", "wgmma", CLUSTER=cluster), [name]))
     for architecture, best in PRODUCT.items():
