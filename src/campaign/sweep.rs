@@ -57,9 +57,10 @@ impl Campaign<'_> {
             self.watcher.stage(&format!("{} bandwidth, {} candidates", kind.name(), all.len() + pieces.len()), all.len() + pieces.len());
             let Some(memory) = self.best_stream(kind, beyond, &all)? else { continue };
             let far = match pieces.is_empty() {
-                true => memory.clone(),
-                false => self.best_stream(kind, beyond, &[&[memory.clone()], &pieces[..]].concat())?.unwrap_or_else(|| memory.clone()),
+                true => None,
+                false => self.best_stream(kind, beyond, &[std::slice::from_ref(&memory), &pieces].concat())?,
             };
+            let far = far.unwrap_or_else(|| memory.clone());
             // Caches are best written by ordinary stores, and a working set stays in one only if all its parts are walked at once.
             let resident: Vec<_> = all.into_iter().filter(|setup| stays(setup, device)).collect();
             let Some(cached) = self.best_stream(kind, cached_size(device), &resident)? else { continue };

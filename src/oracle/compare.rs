@@ -17,6 +17,9 @@ const WAITING: usize = 2;
 /// How an output is read: a range of its flat elements.
 pub type Reader<'r> = dyn FnMut(Range<u64>) -> Result<Fetched> + 'r;
 
+/// A part of an output that was read.
+type Chunk = (Range<u64>, Fetched);
+
 /// What one thread has seen.
 struct Seen {
     tally: Tally,
@@ -49,9 +52,9 @@ impl Expectation {
 
     /// The same chunks, read by this thread and looked at by others.
     fn on_threads(&self, named: &str, threads: usize, seen: &mut Seen, read: &mut Reader<'_>) -> Result<()> {
-        let (send, receive) = sync_channel::<(Range<u64>, Fetched)>(WAITING * threads);
+        let (send, receive) = sync_channel::<Chunk>(WAITING * threads);
         let (receive, wrong) = (Arc::new(Mutex::new(receive)), AtomicBool::new(false));
-        let work = |receive: Arc<Mutex<Receiver<(Range<u64>, Fetched)>>>| {
+        let work = |receive: Arc<Mutex<Receiver<Chunk>>>| {
             let mut own = self.nothing();
             let next = || receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
             while let Ok((range, fetched)) = next() {
