@@ -39,7 +39,8 @@ pub fn core_mhz(before: &[Tick], after: &[Tick]) -> Option<u32> {
 /// What is suspect already stays so.
 pub fn judge(record: &mut Measurement) {
     let Some(telemetry) = &record.telemetry else { return };
-    let wall = telemetry.between_ns.unwrap_or_else(|| record.wall_ns.iter().sum()) as f64;
+    // A scripted device's samples last longer than they take.
+    let wall = telemetry.between_ns.unwrap_or(0).max(record.wall_ns.iter().sum()) as f64;
     let (before, after) = (&telemetry.before, &telemetry.after);
     let mhz = telemetry.core_mhz.or(after.sm_mhz);
     let power = held("power", [before.capped_ns, after.capped_ns], &POWER, after, mhz, wall);
