@@ -33,8 +33,8 @@ pub(super) fn stream_ns(m: &Measurement) -> Option<f64> {
 /// The paces that this kernel felt: as much as a bound's share of its time changes with them. Such a row is suspect, and says why.
 pub(super) fn feel(row: &mut Row, median_ns: f64, compute: Option<&Bound>, memory: Option<&Bound>) -> Felt {
     let mut felt = |bound: Option<&Bound>, what: &str| {
-        let pace = bound.and_then(|bound| Some((bound.ns.value / median_ns, bound.pace?)));
-        let Some((_, pace)) = pace.filter(|(share, pace)| share * (1.0 / pace - 1.0).abs() > FELT) else { return 1.0 };
+        let pace = bound.and_then(|bound| bound.pace.filter(|pace| bound.ns.value / median_ns * (1.0 / pace - 1.0).abs() > FELT));
+        let Some(pace) = pace else { return 1.0 };
         let how = if pace < 1.0 { "slower" } else { "faster" };
         row.reasons
             .push(format!("{what} was {how} than when its roof was traced (at {:.0} % of that speed, by the canaries)", 100.0 * pace));
